@@ -1,0 +1,1 @@
+"""Annotations and their formats, the picture reader, transforms, splits, vocabulary, checks."""

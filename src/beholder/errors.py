@@ -1,0 +1,163 @@
+"""What can go wrong for a user, by name.
+
+Every error says what happened, where (file, row, field) and how to mend it. The command line
+prints it without a traceback and leaves with `exit_code`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning"]
+
+
+class BeholderError(Exception):
+    """Something the user can mend.
+
+    Args:
+        what: one sentence, what is wrong.
+        where: file, row, field, key or command-line option it was found in.
+        fix: how to mend it.
+    """
+
+    code = "error"
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.fix = fix
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.fix:
+            lines.append(f"  fix:   {self.fix}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a user's data.
+
+    `row` counts as the user's editor does for text files: the header is line 1, so the first row
+    of a CSV is 2; in JSON it is the index of the entry, from 0.
+    """
+
+    severity: Severity
+    code: str
+    message: str
+    file: str | None = None
+    row: int | None = None
+    field: str | None = None
+    key: str | None = None
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.row) if part is not None)
+        parts = [place, self.field, self.key]
+        where = " ".join(part for part in parts if part)
+        return f"{self.severity}: {where}: {self.message}" if where else self.message
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+class DataError(BeholderError):
+    """The table or the pictures can't be used; carries every problem found, not only the first."""
+
+    code = "data"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        fix: str | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *(f"  {problem}" for problem in self.problems)])
+
+
+class PictureError(BeholderError):
+    """One picture can't be used. `code` is one of `missing`, `unreadable`, `truncated`, `empty`,
+    `not_a_picture`, `format`, `too_large`, `too_small`, `outside_root`, `box`."""
+
+    def __init__(
+        self, what: str, *, code: str, where: str | None = None, fix: str | None = None
+    ) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.code = code
+
+
+class RecipeError(BeholderError):
+    """A recipe or an override is wrong: unknown key, value out of range, missing stage."""
+
+    code = "recipe"
+
+
+class BackboneError(BeholderError):
+    """A backbone is unknown, or its weights do not fit."""
+
+    code = "backbone"
+
+
+class CheckpointError(BeholderError):
+    """A checkpoint is missing, damaged, or of another configuration."""
+
+    code = "checkpoint"
+
+
+class StoreError(BeholderError):
+    """A feature store is missing, damaged, or of another backbone."""
+
+    code = "store"
+
+
+class VocabularyError(BeholderError):
+    """A vocabulary is damaged or does not fit the model or the comments."""
+
+    code = "vocabulary"
+
+
+class JudgeError(BeholderError):
+    """A judge is missing files, changed, of a newer format, or lacks the asked head."""
+
+    code = "judge"
+
+
+class RunError(BeholderError):
+    """A run folder can't be used: locked by a living process, or not a run."""
+
+    code = "run"
+
+
+class OutputError(BeholderError):
+    """The place to write to can't be written."""
+
+    code = "output"
+
+
+class MissingExtra(BeholderError):
+    """A command needs an extra that is not installed."""
+
+    code = "extra"
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(
+            f"{feature} needs the `{extra}` extra.", fix=f"pip install 'beholder[{extra}]'"
+        )
+
+
+class TrainingError(BeholderError):
+    """Training can't go on, e.g. a loss that is not finite; names the step and the image keys."""
+
+    code = "training"
+    exit_code = 1

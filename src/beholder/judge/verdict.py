@@ -1,0 +1,45 @@
+"""What a judge says of one picture. Imports nothing but the standard library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute's most probable label and its probability, 0 to 1.
+
+    `probabilities` holds every class of the attribute, most probable first.
+    """
+
+    label: str
+    probability: float
+    probabilities: dict[str, float] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Score, interval, comment and attributes of one picture.
+
+    What the judge has no head for is None (attributes: empty). `score` is on the scale of the
+    table the judge was trained on; `interval` is None unless the judge was calibrated.
+    """
+
+    image: str
+    score: float | None = None
+    interval: tuple[float, float] | None = None
+    comment: str | None = None
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, object]:
+        """One line of `beholder judge --format jsonl`."""
+        return {
+            "image": self.image,
+            "score": self.score,
+            "interval": None if self.interval is None else list(self.interval),
+            "comment": self.comment,
+            "attributes": {
+                name: {"label": attribute.label, "probability": attribute.probability}
+                for name, attribute in self.attributes.items()
+            },
+        }
