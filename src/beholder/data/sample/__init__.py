@@ -1,0 +1,1 @@
+"""The embedded sample: 13 free photographs, made worse in known ways, with synthetic opinions."""
