@@ -1,0 +1,214 @@
+"""Agreement of predicted with given scores: PLCC, SRCC, KRCC, RMSE, with bootstrap intervals.
+
+Rules that hold for every function here:
+
+- `given` and `predicted` are 1-d sequences of the same length (else `DataError`).
+- a NaN on either side makes the result NaN; `drop_missing` is how a caller leaves pairs out.
+- a correlation is NaN (undefined) for fewer than two pairs and when a side is constant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from beholder.errors import DataError
+from beholder.metrics.resampling import resampled_metrics
+
+Vector = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """A value and the percentile interval of its bootstrap distribution."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """Metric of the first model minus that of the second, over the same resamples.
+
+    `p_value` is the two-sided bootstrap probability of a difference this far from zero.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+def plcc(given: ArrayLike, predicted: ArrayLike) -> float:
+    """Pearson's linear correlation coefficient, -1 to 1, higher is better."""
+    x, y = _pair(given, predicted)
+    if x.size < 2 or not np.isfinite(x).all() or not np.isfinite(y).all():
+        return math.nan
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return math.nan
+    x = _unit(x)
+    y = _unit(y)
+    return float(np.clip(x @ y, -1.0, 1.0))
+
+
+def srcc(given: ArrayLike, predicted: ArrayLike) -> float:
+    """Spearman's rank correlation coefficient, -1 to 1, higher is better.
+
+    Ties share the mean of their ranks.
+    """
+    x, y = _pair(given, predicted)
+    if np.isnan(x).any() or np.isnan(y).any():
+        return math.nan
+    return plcc(stats.rankdata(x), stats.rankdata(y))
+
+
+def krcc(given: ArrayLike, predicted: ArrayLike) -> float:
+    """Kendall's rank correlation coefficient tau-b, -1 to 1, higher is better."""
+    x, y = _pair(given, predicted)
+    if x.size < 2 or np.isnan(x).any() or np.isnan(y).any():
+        return math.nan
+    if (x == x[0]).all() or (y == y[0]).all():
+        return math.nan
+    return float(stats.kendalltau(x, y, variant="b").statistic)
+
+
+def rmse(given: ArrayLike, predicted: ArrayLike) -> float:
+    """Root mean squared error, in units of the score, 0 or more, lower is better."""
+    x, y = _pair(given, predicted)
+    if x.size == 0:
+        return math.nan
+    return float(np.sqrt(np.mean(np.square(x - y))))
+
+
+def mos_challenge(given: ArrayLike, predicted: ArrayLike) -> float:
+    """(max(PLCC, 0) + max(SRCC, 0)) / 2, 0 to 1, higher is better.
+
+    The score of the 2023 Samsung AI Challenge: Image Quality Assessment. An undefined correlation
+    counts as 0.
+    """
+    total = 0.0
+    for value in (plcc(given, predicted), srcc(given, predicted)):
+        total += value if value > 0 else 0.0
+    return total / 2
+
+
+FUNCTIONS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
+    "plcc": plcc,
+    "srcc": srcc,
+    "krcc": krcc,
+    "rmse": rmse,
+}
+
+
+def drop_missing(given: ArrayLike, *predicted: ArrayLike) -> tuple[Vector, ...]:
+    """The same vectors without the positions at which any of them is NaN."""
+    first = np.asarray(given, dtype=np.float64)
+    vectors = [first, *(_pair(first, other)[1] for other in predicted)]
+    keep = ~np.any([np.isnan(vector) for vector in vectors], axis=0)
+    return tuple(vector[keep] for vector in vectors)
+
+
+def bootstrap(
+    given: ArrayLike,
+    predicted: ArrayLike,
+    metrics: Sequence[str] = ("plcc", "srcc", "krcc", "rmse"),
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """Each metric with its percentile bootstrap interval (Efron and Tibshirani, 1993).
+
+    Args:
+        given, predicted: scores, without NaN (see `drop_missing`).
+        metrics: names from plcc, srcc, krcc, rmse.
+        n: number of resamples of the pairs.
+        seed: of the resamples; the same seed and number of pairs give the same resamples.
+        level: share of the resamples inside the interval.
+
+    Resamples in which a metric is undefined are left out of its interval; when it is undefined in
+    all of them, low and high are NaN.
+    """
+    x, y = _pair(given, predicted)
+    _check_names(metrics)
+    values = {name: FUNCTIONS[name](x, y) for name in metrics}
+    if x.size == 0 or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return {name: Interval(value, math.nan, math.nan) for name, value in values.items()}
+    resampled = resampled_metrics(x, (y,), tuple(metrics), n, seed)[0]
+    return {name: Interval(values[name], *_limits(resampled[name], level)) for name in metrics}
+
+
+def paired_difference(
+    given: ArrayLike,
+    predicted: ArrayLike,
+    other: ArrayLike,
+    metrics: Sequence[str] = ("plcc", "srcc", "krcc", "rmse"),
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Difference]:
+    """Metric of `predicted` minus metric of `other`, both on the same resampled pictures.
+
+    Positive is better for the correlations, negative for rmse. Arguments as in `bootstrap`.
+    """
+    x, y = _pair(given, predicted)
+    _, z = _pair(given, other)
+    _check_names(metrics)
+    values = {name: FUNCTIONS[name](x, y) - FUNCTIONS[name](x, z) for name in metrics}
+    if x.size == 0 or not all(np.isfinite(vector).all() for vector in (x, y, z)):
+        return {name: Difference(value, *[math.nan] * 3) for name, value in values.items()}
+    first, second = resampled_metrics(x, (y, z), tuple(metrics), n, seed)
+    result = {}
+    for name in metrics:
+        differences = first[name] - second[name]
+        limits = _limits(differences, level)
+        result[name] = Difference(values[name], *limits, _two_sided(differences))
+    return result
+
+
+def _two_sided(differences: Vector) -> float:
+    """Twice the smaller tail beyond zero, with the observed data counted as one resample."""
+    defined = differences[~np.isnan(differences)]
+    if defined.size == 0:
+        return math.nan
+    tail = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
+    return min(1.0, 2.0 * (tail + 1) / (defined.size + 1))
+
+
+def _limits(values: Vector, level: float) -> tuple[float, float]:
+    defined = values[~np.isnan(values)]
+    if defined.size == 0:
+        return math.nan, math.nan
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _check_names(metrics: Sequence[str]) -> None:
+    unknown = [name for name in metrics if name not in FUNCTIONS]
+    if unknown:
+        raise DataError(
+            f"No bootstrap for {', '.join(map(repr, unknown))}.",
+            fix=f"Choose from {', '.join(FUNCTIONS)}.",
+        )
+
+
+def _unit(values: Vector) -> Vector:
+    # scaled first, so that squares of huge or tiny scores neither overflow nor vanish
+    centred = values / np.max(np.abs(values))
+    centred = centred - centred.mean()
+    centred = centred / np.max(np.abs(centred))
+    return centred / np.sqrt(centred @ centred)
+
+
+def _pair(given: ArrayLike, predicted: ArrayLike) -> tuple[Vector, Vector]:
+    x = np.asarray(given, dtype=np.float64)
+    y = np.asarray(predicted, dtype=np.float64)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise DataError(
+            f"Given and predicted scores must be two lists of the same length, "
+            f"not of shapes {x.shape} and {y.shape}."
+        )
+    return x, y

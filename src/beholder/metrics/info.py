@@ -1,0 +1,123 @@
+"""What every metric declares of itself: direction, range, formula, source."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["max", "min"]
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """The declaration of one metric.
+
+    Args:
+        name: the name used in results, reports and on the command line.
+        direction: "max" if larger is better, "min" if smaller is.
+        low: smallest value the metric can take.
+        high: largest value it can take (`math.inf` if unbounded).
+        formula: one line.
+        source: paper or software that defines it.
+        version: what distinguishes this variant from others of the same name.
+    """
+
+    name: str
+    direction: Direction
+    low: float
+    high: float
+    formula: str
+    source: str
+    version: str
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.direction == "max"
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON values; an unbounded side is None."""
+        return {
+            "name": self.name,
+            "direction": self.direction,
+            "range": [_finite(self.low), _finite(self.high)],
+            "formula": self.formula,
+            "source": self.source,
+            "version": self.version,
+        }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+_ALL = (
+    MetricInfo(
+        "plcc", "max", -1.0, 1.0,
+        "cov(given, predicted) / (std(given) std(predicted))",
+        "Pearson, Proc. R. Soc. 58, 1895",
+        "plain",
+    ),
+    MetricInfo(
+        "plcc_logistic4", "max", -1.0, 1.0,
+        "plcc(given, f(predicted)), f(x) = (b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2",
+        "VQEG FR-TV phase I, 2000; ITU-T Tutorial, 2004",
+        "least squares",
+    ),
+    MetricInfo(
+        "plcc_logistic5", "max", -1.0, 1.0,
+        "plcc(given, f(predicted)), f(x) = b1 (1/2 - 1 / (1 + exp(b2 (x - b3)))) + b4 x + b5",
+        "Sheikh, Sabir and Bovik, IEEE TIP 15(11), 2006",
+        "least squares",
+    ),
+    MetricInfo(
+        "srcc", "max", -1.0, 1.0,
+        "plcc(rank(given), rank(predicted)), ties share their mean rank",
+        "Spearman, Am. J. Psychology 15, 1904",
+        "mean ranks",
+    ),
+    MetricInfo(
+        "krcc", "max", -1.0, 1.0,
+        "(concordant - discordant) / sqrt((pairs - ties given) (pairs - ties predicted))",
+        "Kendall, Biometrika 33, 1945",
+        "tau-b",
+    ),
+    MetricInfo(
+        "rmse", "min", 0.0, math.inf,
+        "sqrt(mean((given - predicted)^2))",
+        "standard",
+        "plain",
+    ),
+    MetricInfo(
+        "mos_challenge", "max", 0.0, 1.0,
+        "(max(plcc, 0) + max(srcc, 0)) / 2",
+        "2023 Samsung AI Challenge: Image Quality Assessment",
+        "2023",
+    ),
+    MetricInfo(
+        "top1", "max", 0.0, 1.0,
+        "correct pictures / labelled pictures",
+        "Fashion-How challenge, Task 1",
+        "plain",
+    ),
+    MetricInfo(
+        "acsa", "max", 0.0, 1.0,
+        "mean over classes with support of correct pictures of the class / its pictures",
+        "average class-specific accuracy, Fashion-How challenge, Task 2",
+        "classes with support",
+    ),
+    MetricInfo(
+        "macro_f1", "max", 0.0, 1.0,
+        "mean over classes with support of 2 TP / (2 TP + FP + FN)",
+        "van Rijsbergen, Information Retrieval, 1979",
+        "classes with support",
+    ),
+    MetricInfo(
+        "ece", "min", 0.0, 1.0,
+        "sum over confidence bins of share of pictures * |accuracy - mean confidence|",
+        "Guo et al., On Calibration of Modern Neural Networks, ICML 2017",
+        "15 bins of equal width",
+    ),
+)  # fmt: skip
+
+METRICS: dict[str, MetricInfo] = {info.name: info for info in _ALL}
