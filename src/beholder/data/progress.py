@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -45,7 +45,7 @@ def progress(
         unit: what the items are, plural.
         interval: seconds between lines where there is no terminal.
     """
-    if total is None and hasattr(iterable, "__len__"):
+    if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     with ProgressBar(description, total=total, unit=unit, interval=interval) as bar:
         for item in iterable:

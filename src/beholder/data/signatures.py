@@ -62,6 +62,6 @@ def is_cut_off(name: str, stream: BinaryIO) -> bool:
     if name == "BMP":
         return length < int.from_bytes(head[2:6], "little")
     if name == "TIFF":
-        order = "little" if head[:2] == b"II" else "big"
-        return length < 8 or length <= int.from_bytes(head[4:8], order)
+        first_directory = head[4:8] if head[:2] == b"MM" else head[4:8][::-1]
+        return length < 8 or length <= int.from_bytes(first_directory, "big")
     return False

@@ -128,13 +128,12 @@ class EvalTransform:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _resized(self, image: Image.Image) -> Image.Image:
-        height, width = self.size
         if self.resize == "native":
             return native_crop(image, self.size)
         if self.resize == "pad":
             image = pad_to_square(image)
         if self.resize != "crop":
-            return image.resize((width, height), _RESAMPLING[self.interpolation])
+            return resample(image, self.size, self.interpolation)
         return self._centre_of_resized(image)
 
     def _centre_of_resized(self, image: Image.Image) -> Image.Image:
@@ -151,7 +150,7 @@ class EvalTransform:
         else:
             ratio = max(target_width / image.width, target_height / image.height)
             resized = (round(image.width * ratio), round(image.height * ratio))
-        image = image.resize(resized, _RESAMPLING[self.interpolation])
+        image = resample(image, resized[::-1], self.interpolation)
         left = round((image.width - width) / 2.0)
         top = round((image.height - height) / 2.0)
         return image.crop((left, top, left + width, top + height))
@@ -161,6 +160,13 @@ class EvalTransform:
         scaled -= np.asarray(self.mean, np.float32)
         scaled /= np.asarray(self.std, np.float32)
         return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+
+
+def resample(
+    image: Image.Image, size: tuple[int, int], interpolation: Interpolation
+) -> Image.Image:
+    """The picture resized to `size` (height, width) with antialiasing."""
+    return image.resize(size[::-1], _RESAMPLING[interpolation])
 
 
 def clip_box(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
