@@ -1,0 +1,176 @@
+"""The judge as a network: a backbone, its heads, and what is needed to build them again.
+
+Shape suffixes: B pictures, N tokens, C token features, P pooled features, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from beholder.data.vocabulary import Vocabulary
+from beholder.errors import JudgeError
+from beholder.features.backbones import Backbone, Features, create_backbone
+from beholder.features.config import BackboneConfig
+from beholder.models.config import HeadConfig
+from beholder.models.expansionnet import ExpansionNet, ExpansionNetConfig
+from beholder.models.heads import AttributeHeads, ScoreHead
+
+HEADS = ("score", "attributes", "comment")
+
+
+class JudgeConfig(BaseModel):
+    """All of a judge but its weights: `JudgeModel.from_config` builds it again.
+
+    A head whose config is None is absent.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: BackboneConfig
+    pooled_dim: int = Field(ge=1, description="pooled features that score and attributes read")
+    token_dim: int = Field(ge=1, description="features of a token that the comment head reads")
+    score: HeadConfig | None = None
+    attributes: HeadConfig | None = None
+    comment: ExpansionNetConfig | None = None
+    classes: dict[str, tuple[str, ...]] = Field({}, description="attribute -> labels, in order")
+    vocabulary: dict[str, Any] | None = Field(None, description="`Vocabulary.to_dict()`")
+    score_range: tuple[float, float] | None = Field(
+        None, description="lowest and highest score of the training table"
+    )
+    score_margin: float | None = Field(
+        None, ge=0.0, description="half the width of a score's interval; None: not calibrated"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> JudgeConfig:
+        if self.attributes is not None and not self.classes:
+            raise ValueError("an attribute head without classes")
+        if self.comment is not None:
+            if self.vocabulary is None:
+                raise ValueError("a comment head without a vocabulary")
+            words = len(Vocabulary.from_dict(self.vocabulary))
+            if words != self.comment.vocab_size:
+                raise ValueError(
+                    f"the comment head knows {self.comment.vocab_size} words, "
+                    f"the vocabulary has {words}"
+                )
+            if self.comment.feature_dim != self.token_dim:
+                raise ValueError(
+                    f"the comment head reads tokens of {self.comment.feature_dim} features, "
+                    f"the backbone gives {self.token_dim}"
+                )
+        return self
+
+
+class Opinions(NamedTuple):
+    """What the heads on pooled features say; None and {} where there is no such head."""
+
+    score_B: Tensor | None
+    """On the scale of the training table, not cut to its range."""
+    probabilities_BK: dict[str, Tensor]
+    """Per attribute, summing to 1 over its classes."""
+
+
+class JudgeModel(nn.Module):
+    """A backbone (None while heads are trained on frozen features) and its heads.
+
+    `heads` holds `score` (ScoreHead), `attributes` (AttributeHeads) and `comment` (ExpansionNet),
+    those that the config has.
+    """
+
+    backbone: Backbone | None
+
+    def __init__(self, config: JudgeConfig, backbone: Backbone | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.vocabulary = (
+            None if config.vocabulary is None else Vocabulary.from_dict(config.vocabulary)
+        )
+        self.heads = nn.ModuleDict()
+        if config.score is not None:
+            self.heads["score"] = ScoreHead(config.pooled_dim, config.score)
+        if config.attributes is not None:
+            self.heads["attributes"] = AttributeHeads(
+                config.pooled_dim, config.classes, config.attributes
+            )
+        if config.comment is not None:
+            self.heads["comment"] = ExpansionNet(config.comment)
+        self.backbone = None
+        if backbone is not None:
+            self.attach(backbone)
+
+    @classmethod
+    def from_config(cls, config: JudgeConfig, *, with_backbone: bool = True) -> JudgeModel:
+        """The judge with random weights, to load its own into.
+
+        Raises:
+            BackboneError: the backbone is unknown here.
+            JudgeError: the backbone gives other features than the heads were made for.
+        """
+        backbone = create_backbone(config.backbone, load_weights=False) if with_backbone else None
+        return cls(config, backbone)
+
+    def attach(self, backbone: Backbone) -> None:
+        """Put the backbone in place.
+
+        Raises:
+            JudgeError: it gives other features than the heads were made for.
+        """
+        expected = (self.config.token_dim, self.config.pooled_dim)
+        if (backbone.token_dim, backbone.pooled_dim) != expected:
+            raise JudgeError(
+                f"The backbone gives {backbone.token_dim} token and {backbone.pooled_dim} pooled "
+                f"features; the heads expect {expected[0]} and {expected[1]}.",
+                where=backbone.config.name,
+                fix="Use the backbone and pooling that the heads were trained on.",
+            )
+        self.backbone = backbone
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        return self.config.classes
+
+    @property
+    def score_range(self) -> tuple[float, float] | None:
+        return self.config.score_range
+
+    @property
+    def comment(self) -> ExpansionNet:
+        """The comment head.
+
+        Raises:
+            JudgeError: there is none.
+        """
+        if "comment" not in self.heads:
+            raise JudgeError("The judge has no comment head.")
+        return cast(ExpansionNet, self.heads["comment"])
+
+    def features(self, batch: Mapping[str, Any]) -> Features:
+        """Features of a batch: the frozen ones in it, or else those of its pixels.
+
+        A batch of frozen features may lack the kind that nobody reads; that one is then empty,
+        `[B, 0, C]` or `[B, 0]`.
+        """
+        tokens, pooled = batch.get("tokens"), batch.get("pooled")
+        if tokens is None and pooled is None:
+            assert self.backbone is not None, "pixels, but no backbone"
+            return self.backbone(batch["pixels"])
+        if tokens is None:
+            tokens = pooled.new_zeros(pooled.shape[0], 0, self.config.token_dim)
+        if pooled is None:
+            pooled = tokens.new_zeros(tokens.shape[0], 0)
+        return Features(tokens, pooled)
+
+    def opinions(self, features: Features) -> Opinions:
+        """Scores and attribute probabilities; comments come from `beholder.decoding`."""
+        score_B, probabilities = None, {}
+        if "score" in self.heads:
+            score_B = self.heads["score"](features.pooled_BP)
+        if "attributes" in self.heads:
+            logits = self.heads["attributes"](features.pooled_BP)
+            probabilities = {name: logits_BK.softmax(-1) for name, logits_BK in logits.items()}
+        return Opinions(score_B, probabilities)

@@ -1,0 +1,167 @@
+"""The score head and the attribute heads: pooled features -> a score, labels.
+
+Both standardise their input with buffers fitted to the training pictures, because pooled
+features of several stages differ in scale by orders of magnitude, and both are made for few
+pictures and many features (hundreds against thousands): dropout on the input, a linear
+bottleneck, no hidden layer by default. Weight decay is the optimiser's.
+
+Shape suffixes: B pictures, P pooled features, H hidden units, K classes of one attribute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from beholder.models.config import HeadConfig
+
+RELATIVE_SPREAD_FLOOR = 1e-6  # a feature whose deviation is below this part of its mean is constant
+
+
+class Moments:
+    """Mean and deviation per column over batches, in float64 (Chan, Golub & LeVeque 1983)."""
+
+    def __init__(self, *values: Tensor) -> None:
+        self.count = 0
+        self.mean = torch.zeros(0, dtype=torch.float64)
+        self.squares = torch.zeros(0, dtype=torch.float64)
+        for part in values:
+            self.update(part)
+
+    def update(self, values: Tensor) -> None:
+        """Take in `values` [B, P]; B may be 0."""
+        if values.shape[0] == 0:
+            return
+        values = values.detach().to("cpu", torch.float64)
+        count, mean = values.shape[0], values.mean(dim=0)
+        squares = (values - mean).square().sum(dim=0)
+        if self.count == 0:
+            self.count, self.mean, self.squares = count, mean, squares
+            return
+        total = self.count + count
+        shift = mean - self.mean
+        self.squares = self.squares + squares + shift.square() * (self.count * count / total)
+        self.mean = self.mean + shift * (count / total)
+        self.count = total
+
+    @property
+    def std(self) -> Tensor:
+        """The population standard deviation [P]."""
+        return (self.squares / max(self.count, 1)).sqrt()
+
+
+class Standardise(nn.Module):
+    """(x - mean) / deviation per feature, cut to +- `clamp`; constant features become 0.
+
+    Until `fit` it only cuts. Input and output [B, P].
+    """
+
+    mean_P: Tensor
+    scale_P: Tensor
+
+    def __init__(self, dim: int, clamp: float) -> None:
+        super().__init__()
+        self.clamp = clamp
+        self.register_buffer("mean_P", torch.zeros(dim))
+        self.register_buffer("scale_P", torch.ones(dim))
+
+    def fit(self, pooled: Tensor | Moments) -> None:
+        """Set the buffers from the training pictures' features [B, P], or their moments."""
+        moments = pooled if isinstance(pooled, Moments) else Moments(pooled)
+        assert moments.mean.shape == self.mean_P.shape, "moments of other features"
+        varies = moments.std > RELATIVE_SPREAD_FLOOR * moments.mean.abs().clamp_min(1e-12)
+        scale = torch.where(varies, 1.0 / moments.std.clamp_min(1e-30), 0.0)
+        self.mean_P.copy_(moments.mean)
+        self.scale_P.copy_(scale)
+
+    def forward(self, pooled_BP: Tensor) -> Tensor:
+        standard_BP = (pooled_BP - self.mean_P) * self.scale_P
+        return standard_BP.clamp(-self.clamp, self.clamp)
+
+
+def _layers(in_dim: int, out_dim: int, config: HeadConfig) -> nn.Sequential:
+    """Bottleneck, hidden layers and output as the config says; linear alone when it says none."""
+    layers: list[nn.Module] = []
+    width = in_dim
+    if config.bottleneck is not None:
+        layers += [nn.Linear(width, config.bottleneck, bias=False), nn.Dropout(config.dropout)]
+        width = config.bottleneck
+    for hidden in config.hidden:
+        layers += [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(config.dropout)]
+        width = hidden
+    output = nn.Linear(width, out_dim)
+    nn.init.normal_(output.weight, std=0.1 / width**0.5)  # start near the mean, not at it
+    nn.init.zeros_(output.bias)
+    return nn.Sequential(*layers, output)
+
+
+class ScoreHead(nn.Module):
+    """Pooled features [B, P] -> scores [B], on the scale of the training table."""
+
+    output_mean: Tensor
+    output_std: Tensor
+
+    def __init__(self, in_dim: int, config: HeadConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or HeadConfig()
+        self.in_dim = in_dim
+        self.standardise = Standardise(in_dim, self.config.clamp)
+        self.input_dropout = nn.Dropout(self.config.input_dropout)
+        self.layers = _layers(in_dim, 1, self.config)
+        self.register_buffer("output_mean", torch.zeros(()))
+        self.register_buffer("output_std", torch.ones(()))
+
+    def fit_input(self, pooled: Tensor | Moments) -> None:
+        """Fit the standardisation to the training pictures' pooled features [B, P], given
+        whole or as moments taken batch by batch."""
+        self.standardise.fit(pooled)
+
+    def fit_output(self, scores: Tensor) -> None:
+        """Fit the output's scale to the training scores [B]; NaN (missing) are left out."""
+        known = scores.detach().to(torch.float64).reshape(-1)
+        known = known[known.isfinite()]
+        if known.numel() == 0:
+            return
+        std = known.std(correction=0)
+        self.output_mean.copy_(known.mean())
+        self.output_std.copy_(std if std > 0 else torch.ones(()))
+
+    def standardised(self, pooled_BP: Tensor) -> Tensor:
+        """Scores [B] in deviations from the mean of the training scores."""
+        x_BP = self.input_dropout(self.standardise(pooled_BP))
+        return self.layers(x_BP).squeeze(-1)
+
+    def forward(self, pooled_BP: Tensor) -> Tensor:
+        return self.standardised(pooled_BP) * self.output_std + self.output_mean
+
+
+class AttributeHeads(nn.Module):
+    """Pooled features [B, P] -> {attribute: logits [B, K]}, one small network per attribute."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        classes: Mapping[str, Sequence[str]],
+        config: HeadConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config or HeadConfig()
+        self.in_dim = in_dim
+        self.classes = {name: tuple(labels) for name, labels in classes.items()}
+        self.standardise = Standardise(in_dim, self.config.clamp)
+        self.input_dropout = nn.Dropout(self.config.input_dropout)
+        # A list in the order of `classes`, for a ModuleDict refuses names such as "a.b" or "type".
+        self.layers = nn.ModuleList(
+            _layers(in_dim, len(labels), self.config) for labels in self.classes.values()
+        )
+
+    def fit_input(self, pooled: Tensor | Moments) -> None:
+        """Fit the standardisation to the training pictures' pooled features [B, P], given
+        whole or as moments taken batch by batch."""
+        self.standardise.fit(pooled)
+
+    def forward(self, pooled_BP: Tensor) -> dict[str, Tensor]:
+        x_BP = self.input_dropout(self.standardise(pooled_BP))
+        return {name: layers(x_BP) for name, layers in zip(self.classes, self.layers, strict=True)}

@@ -1,0 +1,129 @@
+"""The attribute task: class-weighted, label-smoothed cross-entropy over the known labels.
+
+Shape suffixes: B pictures, P pooled features, K classes of one attribute.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from beholder.errors import TrainingError
+from beholder.judge.model import JudgeModel
+from beholder.metrics.classification import mean_top1, score_attribute
+from beholder.models.heads import AttributeHeads, Moments
+from beholder.tasks.base import Batch, Direction, Task
+from beholder.tasks.config import AttributesTaskConfig
+from beholder.tasks.losses import attribute_loss, class_weights
+
+
+class AttributesTask(Task):
+    """Fits the attribute heads. Units of the loss are labels: one per picture and attribute.
+
+    Class weights come from the training pictures (`prepare`) and are kept with the task's state,
+    so that a resumed run has them.
+    """
+
+    head: ClassVar[str] = "attributes"
+    directions: ClassVar[dict[str, Direction]] = {
+        "loss": "min", "top1": "max", "acsa": "max", "macro_f1": "max",
+    }  # fmt: skip
+
+    def __init__(self, model: JudgeModel, config: AttributesTaskConfig | None = None) -> None:
+        self.config = config or AttributesTaskConfig()
+        super().__init__(model, train_backbone=self.config.train_backbone)
+        for index, labels in enumerate(model.classes.values()):
+            self.register_buffer(f"class_weights_{index}", torch.ones(len(labels)))
+
+    @property
+    def attribute_heads(self) -> AttributeHeads:
+        return cast(AttributeHeads, self.model.heads["attributes"])
+
+    @property
+    def class_weights(self) -> dict[str, Tensor]:
+        """Per attribute the weights of its classes [K], 1 on average over the training labels."""
+        return {
+            name: self.get_buffer(f"class_weights_{index}")
+            for index, name in enumerate(self.model.classes)
+        }
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Fit the heads' input standardisation and the class weights.
+
+        Raises:
+            TrainingError: no picture has a label.
+        """
+        features = Moments()
+        counts = {name: torch.zeros(len(labels)) for name, labels in self.model.classes.items()}
+        for batch in batches:
+            features.update(self.features(batch).pooled_BP)
+            for name, count_K in counts.items():
+                target_B = batch["attributes"][name].cpu()
+                count_K += torch.bincount(target_B[target_B >= 0], minlength=len(count_K))
+        if not any(count_K.any() for count_K in counts.values()):
+            raise TrainingError(
+                "No training picture has a label.",
+                fix="Give the table attribute columns, or leave the attributes task out.",
+            )
+        self.attribute_heads.fit_input(features)
+        for name, weights_K in self.class_weights.items():
+            weights_K.copy_(class_weights(counts[name], self.config.class_weight_power))
+
+    def weight(self, batch: Batch) -> float:
+        known = [(batch["attributes"][name] >= 0).sum() for name in self.model.classes]
+        return float(torch.stack(known).sum())
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        logits = self.attribute_heads(self.features(batch).pooled_BP)
+        weights = self.class_weights
+        total, labels = torch.zeros(()), torch.zeros(())
+        for name, logits_BK in logits.items():
+            target_B = batch["attributes"][name]
+            loss = attribute_loss(logits_BK, target_B, weights[name], self.config.label_smoothing)
+            total, labels = total.to(loss) + loss, labels.to(loss) + (target_B >= 0).sum()
+        return {"loss": total / labels.clamp_min(1)}
+
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """The loss over all labels; top-1, average class-specific accuracy and macro-F1 (0 to 1)
+        as means over the attributes, and `top1.<attribute>`; NaN where nothing is labelled."""
+        total, labels = 0.0, 0.0
+        given: dict[str, list[Tensor]] = {name: [] for name in self.model.classes}
+        guessed: dict[str, list[Tensor]] = {name: [] for name in self.model.classes}
+        for batch in batches:
+            logits = self.attribute_heads(self.features(batch).pooled_BP)
+            for name, logits_BK in logits.items():
+                target_B = batch["attributes"][name]
+                loss = attribute_loss(
+                    logits_BK, target_B, self.class_weights[name], self.config.label_smoothing
+                )
+                total, labels = total + float(loss), labels + float((target_B >= 0).sum())
+                given[name].append(target_B.cpu())
+                guessed[name].append(logits_BK.argmax(-1).cpu())
+        if not labels:
+            return dict.fromkeys(self.directions, math.nan)
+        scores = {
+            name: score_attribute(
+                torch.cat(given[name]).numpy(), torch.cat(guessed[name]).numpy(), classes
+            )
+            for name, classes in self.model.classes.items()
+        }
+        return {
+            "loss": total / labels,
+            "top1": _value(mean_top1(scores)),
+            "acsa": _mean([one.acsa for one in scores.values()]),
+            "macro_f1": _mean([one.macro_f1 for one in scores.values()]),
+            **{f"top1.{name}": _value(one.top1) for name, one in scores.items()},
+        }
+
+
+def _value(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _mean(values: list[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else math.nan

@@ -1,0 +1,102 @@
+"""What a task is: an objective over a judge, as the training loop sees it.
+
+The loop knows nothing but this: `forward` gives a loss, `weight` how many units it is the mean
+of, `evaluate` named metrics and `directions` which way they are better, `trainable` what to
+optimise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from beholder.features.backbones import Features
+from beholder.judge.model import JudgeModel
+
+Batch = Mapping[str, Any]
+Direction = Literal["max", "min"]
+
+
+def identity(tensor: Tensor) -> Tensor:
+    """What `Task.gather` is in a single process."""
+    return tensor
+
+
+class Task(nn.Module):
+    """An objective that trains one head of a judge, and its backbone if asked to.
+
+    A batch is a dict: `keys`: list of image keys; `pixels` float32 [B, 3, H, W], or `tokens`
+    float32 [B, N, C] and `pooled` float32 [B, P]; `score` float32 [B], NaN where missing;
+    `attributes`: {name: int64 [B]}, -1 where missing; `comments`: per picture a list of lists of
+    token ids with both ends.
+
+    Everything that is not trained stays in evaluation mode whatever `train` is asked for, so that
+    a frozen backbone's statistics and the other heads never move.
+
+    Attributes:
+        head: the name of the head it trains.
+        directions: for each metric of `evaluate`, which way is better.
+        gather: joins rows of all processes, [B, ...] -> [B', ...], with gradient. The loop sets
+            it; a gradient of the joined rows must reach each process's own rows summed over the
+            processes, as an all-gather's does.
+    """
+
+    head: ClassVar[str]
+    directions: ClassVar[dict[str, Direction]]
+    gather: Callable[[Tensor], Tensor]
+
+    def __init__(self, model: JudgeModel, *, train_backbone: bool = False) -> None:
+        super().__init__()
+        assert self.head in model.heads, f"the judge has no {self.head} head"
+        assert not train_backbone or model.backbone is not None, "no backbone to train"
+        self.model = model
+        self.train_backbone = train_backbone
+        self.gather = identity
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`loss`: the mean over `weight(batch)` units, scalar; other scalars are only logged."""
+        raise NotImplementedError
+
+    def weight(self, batch: Batch) -> float:
+        """How many units (rows, labels, words) the loss of this batch is the mean of."""
+        raise NotImplementedError
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Fit what depends on the training data (standardisation, class weights), once, before
+        training. Deterministic: every process gives it the same batches."""
+
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Metrics over all `batches`, in evaluation mode and without gradients: the caller sees
+        to both."""
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> Task:
+        super().train(mode)
+        if mode:
+            self.model.train(False)
+            for module in self._trained_modules():
+                module.train(True)
+        return self
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """Names (as in `self.named_parameters()`) and parameters to optimise, in fixed order."""
+        chosen = {id(p) for module in self._trained_modules() for p in module.parameters()}
+        return [
+            (name, parameter)
+            for name, parameter in self.named_parameters()
+            if id(parameter) in chosen and parameter.requires_grad
+        ]
+
+    def features(self, batch: Batch) -> Features:
+        """The judge's features of a batch; without gradient unless the backbone is trained."""
+        with torch.set_grad_enabled(self.train_backbone and torch.is_grad_enabled()):
+            return self.model.features(batch)
+
+    def _trained_modules(self) -> list[nn.Module]:
+        modules: list[nn.Module] = [self.model.heads[self.head]]
+        if self.train_backbone and self.model.backbone is not None:
+            modules.append(self.model.backbone)
+        return modules

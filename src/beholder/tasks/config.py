@@ -1,0 +1,87 @@
+"""The tasks of a recipe: which head to train, how it is built, what its loss is.
+
+Only schemas, no torch, so that a recipe is read and checked at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from beholder.models.config import HeadConfig
+
+
+class _TaskConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train_backbone: bool = Field(
+        False, description="train the backbone too; needs pictures, not frozen features"
+    )
+
+
+class ScoreTaskConfig(_TaskConfig):
+    """Scores from pooled features. All losses are of scores in deviations from their mean."""
+
+    kind: Literal["score"] = "score"
+    head: HeadConfig = HeadConfig(input_dropout=0.2)
+    plcc: float = Field(1.0, ge=0.0, description="weight of (1 - linear correlation) / 2")
+    rank: float = Field(0.5, ge=0.0, description="weight of the pairwise logistic rank loss")
+    l1: float = Field(1.0, ge=0.0, description="weight of the absolute error")
+    smooth_l1: float = Field(
+        0.0, ge=0.0, description="errors below this many deviations are squared; 0: plain L1"
+    )
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> ScoreTaskConfig:
+        if self.plcc + self.rank + self.l1 == 0.0:
+            raise ValueError("plcc, rank and l1 are all 0: nothing to learn from")
+        return self
+
+
+class AttributesTaskConfig(_TaskConfig):
+    """Labels of the table's attributes from pooled features."""
+
+    kind: Literal["attributes"] = "attributes"
+    head: HeadConfig = HeadConfig(input_dropout=0.2)
+    label_smoothing: float = Field(0.1, ge=0.0, lt=1.0, description="share given to all classes")
+    class_weight_power: float = Field(
+        1.0, ge=0.0, le=1.0, description="class weights are count^-power: 0 none, 1 inverse"
+    )
+
+
+class CommentHeadConfig(BaseModel):
+    """The captioner's body; what the data decides (words, length, features) is added later."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    d_model: int = Field(512, ge=1, description="width of all layers")
+    enc_layers: int = Field(3, ge=1, description="encoder layers")
+    dec_layers: int = Field(3, ge=1, description="decoder layers")
+    ff: int = Field(2048, ge=1, description="width of the feed-forward layers")
+    heads: int = Field(8, ge=1, description="attention heads; divides d_model")
+    enc_expansions: tuple[int, ...] = Field(
+        (32, 64, 128, 256, 512), min_length=1, description="lengths the encoder expands to"
+    )
+    dec_expansions: int = Field(16, ge=1, description="length the decoder expands to")
+    dropout: float = Field(0.1, ge=0.0, lt=1.0, description="in and after the layers")
+
+
+class CaptionTaskConfig(_TaskConfig):
+    """Comments from feature tokens by cross-entropy, every word given the true ones before it."""
+
+    kind: Literal["caption"] = "caption"
+    head: CommentHeadConfig = CommentHeadConfig()
+    label_smoothing: float = Field(
+        0.1, ge=0.0, lt=1.0, description="share given to all words but the true one"
+    )
+    min_count: int = Field(1, ge=1, description="words seen less often become unknown")
+    max_length: int | None = Field(
+        None, ge=3, description="tokens of a comment with both ends; null: the longest in training"
+    )
+    beam_size: int = Field(3, ge=1, le=32, description="beams when validation comments are written")
+
+
+TaskConfig = Annotated[
+    ScoreTaskConfig | AttributesTaskConfig | CaptionTaskConfig, Field(discriminator="kind")
+]

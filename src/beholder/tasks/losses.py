@@ -1,0 +1,129 @@
+"""The losses of the score, attribute and comment tasks, as functions of tensors.
+
+All are lower-is-better scalars without branches on the data, so that a device is never waited
+for. Where a loss is undefined (one row, equal targets, nothing labelled) its gradient is 0.
+
+Shape suffixes: B pictures, R rows of comments, T tokens, V words, K classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+VARIANCE_FLOOR = 1e-8  # keeps value and gradient finite where all rows are equal
+IGNORED = -100  # the target of a padded token, as in torch
+
+
+def plcc_loss(prediction_B: Tensor, target_B: Tensor) -> Tensor:
+    """(1 - r) / 2, with r Pearson's linear correlation of predictions and targets.
+
+    Source: Li, Jiang & Jiang, "Norm-in-Norm Loss with Faster Convergence and Better Performance
+    for Image Quality Assessment", ACM MM 2020, whose case p = q = 2 it is up to a factor.
+
+    Args:
+        prediction_B, target_B: finite, in deviations of the scores: a deviation near or below
+            1e-4 within the batch counts as equal.
+
+    Returns:
+        A scalar in [0, 1]; 0 is perfect, 0.5 uncorrelated or undefined.
+    """
+    if prediction_B.numel() == 0:
+        return prediction_B.sum() + 0.5
+    prediction_B = prediction_B - prediction_B.mean()
+    target_B = target_B - target_B.mean()
+    prediction_B = prediction_B / (prediction_B.square().mean() + VARIANCE_FLOOR).sqrt()
+    target_B = target_B / (target_B.square().mean() + VARIANCE_FLOOR).sqrt()
+    return (1.0 - (prediction_B * target_B).mean()) / 2.0
+
+
+def pairwise_rank_loss(prediction_B: Tensor, target_B: Tensor) -> Tensor:
+    """Mean of log(1 + exp(-(p_i - p_j))) over all pairs with target_i > target_j.
+
+    Source: RankNet (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005) with
+    known preferences. Memory is quadratic in B.
+
+    Args:
+        prediction_B, target_B: finite; predictions in deviations of the scores, as the logistic
+            takes a difference of 1 as a moderate preference.
+
+    Returns:
+        A scalar in (0, inf); log 2 when all predictions are equal. 0 if no pair differs.
+    """
+    above_BB = target_B[:, None] > target_B[None, :]
+    pairs = above_BB.sum()
+    difference_BB = prediction_B[:, None] - prediction_B[None, :]
+    # Multiplying by the mask rather than indexing keeps shapes static: no device synchronisation.
+    return (F.softplus(-difference_BB) * above_BB).sum() / pairs.clamp_min(1)
+
+
+def attribute_loss(
+    logits_BK: Tensor, target_B: Tensor, weight_K: Tensor | None, smoothing: float
+) -> Tensor:
+    """Sum over labelled rows of the class-weighted, label-smoothed cross-entropy.
+
+    Per row with target t and targets q_k = (1 - s) [k = t] + s / K the loss is
+    -(1 - s) w_t log p_t - s / K sum_k w_k log p_k. Source of the smoothing: Szegedy et al.,
+    "Rethinking the Inception Architecture", CVPR 2016; the weighting is torch's.
+
+    A sum and not torch's weighted mean, whose denominator depends on the classes in the batch:
+    sums of micro-batches add up exactly to the sum of their batch.
+
+    Args:
+        target_B: class indices, int64; -1 means unlabelled.
+        weight_K: weights of the classes, >= 0; None means 1.
+        smoothing: s, in [0, 1).
+
+    Returns:
+        A scalar >= 0; 0 if nothing is labelled.
+    """
+    return F.cross_entropy(
+        logits_BK,
+        target_B,
+        weight=weight_K,
+        ignore_index=-1,
+        reduction="sum",
+        label_smoothing=smoothing,
+    )
+
+
+def class_weights(counts_K: Tensor, power: float) -> Tensor:
+    """Weights proportional to count^-power, with mean 1 over the counted rows.
+
+    With power 1 and no empty class this is the usual n / (K n_k); 0 gives no weighting. A class
+    without rows gets weight 0: it is never a target, and label smoothing must not raise it.
+    """
+    counts_K = counts_K.to(torch.float64)
+    present_K = counts_K > 0
+    weights_K = torch.where(present_K, counts_K.clamp_min(1).pow(-power), 0.0)
+    mean = (weights_K * counts_K).sum() / counts_K.sum().clamp_min(1)
+    return (weights_K / mean.clamp_min(1e-300)).to(torch.float32)
+
+
+def caption_loss(log_probs_RTV: Tensor, target_RT: Tensor, smoothing: float) -> Tensor:
+    """Sum over words of the label-smoothed cross-entropy, as the published captioner smooths it.
+
+    The target word keeps 1 - s and every other word gets s / (V - 1):
+    -(1 - s) log p_t - s / (V - 1) sum_{v != t} log p_v. Source: ExpansionNet v2 (Hu, Cavicchioli
+    & Capotondi 2022), published code. That code reports the Kullback-Leibler divergence, which
+    is less by the entropy of the smoothed targets (a constant: the gradients are the same).
+    torch's own label smoothing with s V / (V - 1) gives the same value.
+
+    Args:
+        log_probs_RTV: log-probabilities (already normalised).
+        target_RT: word ids, int64; `IGNORED` where padded.
+        smoothing: s, in [0, 1).
+
+    Returns:
+        A scalar >= 0 in nats; 0 if every position is ignored.
+    """
+    vocabulary_size = log_probs_RTV.shape[-1]
+    real_RT = target_RT != IGNORED
+    target_RT1 = target_RT.clamp_min(0).unsqueeze(-1)
+    hit_RT = log_probs_RTV.gather(-1, target_RT1).squeeze(-1)
+    loss_RT = -(1.0 - smoothing) * hit_RT
+    if smoothing > 0.0:
+        others_RT = log_probs_RTV.sum(dim=-1) - hit_RT
+        loss_RT = loss_RT - smoothing / (vocabulary_size - 1) * others_RT
+    return torch.where(real_RT, loss_RT, 0.0).sum()

@@ -1,0 +1,114 @@
+"""The score task: PLCC + rank + L1 between predicted and given scores.
+
+Shape suffixes: B pictures, P pooled features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from beholder.errors import TrainingError
+from beholder.judge.model import JudgeModel
+from beholder.metrics.correlation import krcc, plcc, rmse, srcc
+from beholder.models.heads import Moments, ScoreHead
+from beholder.tasks.base import Batch, Direction, Task
+from beholder.tasks.config import ScoreTaskConfig
+from beholder.tasks.losses import pairwise_rank_loss, plcc_loss
+
+
+class ScoreTask(Task):
+    """Fits the score head. Units of the loss are pictures with a score.
+
+    Losses are of scores in deviations from their training mean, so that the weights in the config
+    mean the same on every scale. Correlation and rank are taken within a batch, over all
+    processes.
+    """
+
+    head: ClassVar[str] = "score"
+    directions: ClassVar[dict[str, Direction]] = {
+        "loss": "min", "plcc": "max", "srcc": "max", "krcc": "max", "rmse": "min",
+    }  # fmt: skip
+
+    def __init__(self, model: JudgeModel, config: ScoreTaskConfig | None = None) -> None:
+        self.config = config or ScoreTaskConfig()
+        super().__init__(model, train_backbone=self.config.train_backbone)
+
+    @property
+    def score_head(self) -> ScoreHead:
+        return cast(ScoreHead, self.model.heads["score"])
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Fit the head's input standardisation and output scale.
+
+        Raises:
+            TrainingError: no picture has a score.
+        """
+        features, scores = Moments(), []
+        for batch in batches:
+            features.update(self.features(batch).pooled_BP)
+            scores.append(batch["score"].detach().cpu())
+        known = torch.cat(scores) if scores else torch.zeros(0)
+        if not known.isfinite().any():
+            raise TrainingError(
+                "No training picture has a score.",
+                fix="Give the table a column of scores, or leave the score task out.",
+            )
+        self.score_head.fit_input(features)
+        self.score_head.fit_output(known)
+
+    def weight(self, batch: Batch) -> float:
+        return float(batch["score"].isfinite().sum())
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        prediction_B = self.score_head.standardised(self.features(batch).pooled_BP)
+        return self._losses(self.gather(prediction_B), self.gather(batch["score"]))
+
+    def _losses(self, prediction_B: Tensor, score_B: Tensor) -> dict[str, Tensor]:
+        """The losses of predictions in deviations against scores on their own scale."""
+        head, config = self.score_head, self.config
+        known_B = score_B.isfinite()
+        prediction_B = prediction_B[known_B]
+        target_B = (score_B[known_B] - head.output_mean) / head.output_std
+        parts = {
+            "plcc_loss": plcc_loss(prediction_B, target_B),
+            "rank_loss": pairwise_rank_loss(prediction_B, target_B),
+            "l1_loss": F.smooth_l1_loss(
+                prediction_B, target_B, beta=config.smooth_l1, reduction="sum"
+            )
+            / max(target_B.numel(), 1),
+        }
+        total = (
+            config.plcc * parts["plcc_loss"]
+            + config.rank * parts["rank_loss"]
+            + config.l1 * parts["l1_loss"]
+        )
+        return {"loss": total, **parts}
+
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """plcc, srcc, krcc (-1 to 1; NaN where undefined), rmse (of the table's scale) and the
+        loss over all pictures with a score as one batch."""
+        predicted, given = [], []
+        for batch in batches:
+            predicted.append(self.score_head.standardised(self.features(batch).pooled_BP))
+            given.append(batch["score"])
+        if not predicted:
+            return dict.fromkeys(self.directions, math.nan)
+        prediction_B, score_B = torch.cat(predicted), torch.cat(given)
+        head = self.score_head
+        known = score_B.isfinite().cpu().numpy()
+        ours = (prediction_B * head.output_std + head.output_mean).double().cpu().numpy()[known]
+        theirs = score_B.double().cpu().numpy()[known].astype(np.float64)
+        return {
+            "loss": float(self._losses(prediction_B, score_B)["loss"]),
+            "plcc": plcc(theirs, ours),
+            "srcc": srcc(theirs, ours),
+            "krcc": krcc(theirs, ours),
+            "rmse": rmse(theirs, ours),
+        }
