@@ -222,9 +222,10 @@ def _jittered_colours(
 
 
 def _turned_hue(image: Image.Image, turn: float) -> Image.Image:
-    hsv = np.array(image.convert("HSV"))
-    hsv[..., 0] += np.uint8(round(turn * 256) % 256)
-    return Image.fromarray(hsv, "HSV").convert("RGB")
+    shift = round(turn * 256)
+    hue, saturation, value = image.convert("HSV").split()
+    hue = hue.point([(level + shift) % 256 for level in range(256)])
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
 
 
 def _erased(image: Image.Image, config: AugmentConfig, draws: Sequence[float]) -> Image.Image:
