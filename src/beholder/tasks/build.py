@@ -1,0 +1,76 @@
+"""From a task's config and the training table to the judge that the task trains.
+
+What the data decides is decided here: the vocabulary, the longest comment, the classes, the range
+of scores. All of it comes from the training rows alone.
+"""
+
+from __future__ import annotations
+
+from beholder.data.annotations import AnnotationTable
+from beholder.data.vocabulary import Vocabulary, normalise_caption
+from beholder.errors import DataError
+from beholder.features.config import BackboneConfig
+from beholder.judge.model import JudgeConfig
+from beholder.models.expansionnet import ExpansionNetConfig
+from beholder.tasks.config import (
+    AttributesTaskConfig,
+    CaptionTaskConfig,
+    ScoreTaskConfig,
+    TaskConfig,
+)
+
+
+def judge_config(
+    task: TaskConfig,
+    table: AnnotationTable,
+    *,
+    backbone: BackboneConfig,
+    pooled_dim: int,
+    token_dim: int,
+) -> JudgeConfig:
+    """The judge with the one head that `task` trains.
+
+    Args:
+        table: the training rows.
+        pooled_dim, token_dim: what the backbone gives.
+
+    Raises:
+        DataError: the table has none of the opinions that the task learns.
+    """
+    common = {"backbone": backbone, "pooled_dim": pooled_dim, "token_dim": token_dim}
+    if isinstance(task, ScoreTaskConfig):
+        scores = table.frame["score"].drop_nulls()
+        if scores.is_empty():
+            raise _nothing_to_learn("score", "a column of scores", task)
+        low, high = float(scores.min()), float(scores.max())  # type: ignore[arg-type]
+        return JudgeConfig(**common, score=task.head, score_range=(low, high))
+    if isinstance(task, AttributesTaskConfig):
+        if not table.classes:
+            raise _nothing_to_learn("attribute", "attribute columns", task)
+        return JudgeConfig(**common, attributes=task.head, classes=dict(table.classes))
+    comments = [text for own in table.frame["comments"].to_list() for text in own]
+    if not comments:
+        raise _nothing_to_learn("comment", "comments", task)
+    vocabulary = Vocabulary.build(comments, task.min_count)
+    head = comment_config(task, vocabulary, comments, token_dim)
+    return JudgeConfig(**common, comment=head, vocabulary=vocabulary.to_dict())
+
+
+def comment_config(
+    task: CaptionTaskConfig, vocabulary: Vocabulary, comments: list[str], token_dim: int
+) -> ExpansionNetConfig:
+    """The comment head for these comments: as long as the longest, unless the task says."""
+    longest = 2 + max(len(normalise_caption(text)) for text in comments)
+    return ExpansionNetConfig(
+        **task.head.model_dump(),
+        vocab_size=len(vocabulary),
+        max_length=task.max_length or longest,
+        feature_dim=token_dim,
+    )
+
+
+def _nothing_to_learn(opinion: str, wanted: str, task: TaskConfig) -> DataError:
+    return DataError(
+        f"No training row has a {opinion}, which the {task.kind} task learns.",
+        fix=f"Give the table {wanted}, or leave the {task.kind} stage out.",
+    )

@@ -1,0 +1,242 @@
+"""Where batches come from: a feature store, or pictures decoded as they are needed.
+
+A source is a function of (indices, epoch): it holds no position and no chance, so that any worker
+of any process gives the same batch. Both kinds can be pickled to worker processes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
+from beholder.data.augment import Augmentation
+from beholder.data.images import read_image, resolve_key
+from beholder.data.transforms import EvalTransform
+from beholder.data.vocabulary import Vocabulary, normalise_caption
+from beholder.errors import DataError, PictureError, StoreError
+from beholder.features.store import FeatureStore
+
+Batch = dict[str, Any]
+log = logging.getLogger("beholder")
+
+
+class Targets:
+    """The opinions of a table as arrays, one row per picture.
+
+    Args:
+        table: its rows, without those in `quarantined`.
+        vocabulary: None leaves comments out.
+        max_length: longest comment in tokens with both ends; the rest of a longer one is cut and
+            the number of such comments logged.
+        quarantined: image keys known to be unusable, left out.
+
+    Raises:
+        DataError: no picture is left.
+    """
+
+    def __init__(
+        self,
+        table: AnnotationTable,
+        *,
+        vocabulary: Vocabulary | None = None,
+        max_length: int | None = None,
+        quarantined: Collection[str] = (),
+    ) -> None:
+        frame = table.frame.filter(~pl.col("image").is_in(sorted(quarantined)))
+        if frame.height == 0:
+            raise DataError(
+                f"No picture to train on: {len(table)} in the table, "
+                f"{len(table) - frame.height} of them unusable.",
+                fix="See quarantine.csv for the reasons, or choose another split.",
+            )
+        self.keys: list[str] = frame["image"].to_list()
+        self.boxes: list[tuple[float, ...] | None] = [
+            None if box is None else tuple(box) for box in frame["box"].to_list()
+        ]
+        self.score = frame["score"].cast(pl.Float32).fill_null(float("nan")).to_numpy().copy()
+        self.attributes = {
+            name: _class_indices(frame[ATTRIBUTE_PREFIX + name], labels)
+            for name, labels in table.classes.items()
+        }
+        self.comments: list[list[list[int]]] | None = None
+        if vocabulary is not None:
+            self.comments = _encode(frame["comments"].to_list(), vocabulary, max_length)
+
+    def load(self, indices: Sequence[int]) -> Batch:
+        """Keys and opinions of the rows, as `Task` describes a batch."""
+        rows = np.asarray(indices, dtype=np.int64)
+        batch: Batch = {
+            "keys": [self.keys[index] for index in rows],
+            "score": torch.from_numpy(self.score[rows]),
+            "attributes": {
+                name: torch.from_numpy(values[rows]) for name, values in self.attributes.items()
+            },
+        }
+        if self.comments is not None:
+            batch["comments"] = [self.comments[index] for index in rows]
+        return batch
+
+
+class FeatureSource:
+    """Batches of frozen features.
+
+    Args:
+        store: where the features are; every row of the table must be in it.
+        table: the rows to give, e.g. `table.subset("train")`.
+        vocabulary, max_length, quarantined: see `Targets`.
+        tokens: give the tokens; scores and attributes only read the pooled features.
+
+    Raises:
+        StoreError: a picture that is not quarantined is not in the store.
+        DataError: no picture is left.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        table: AnnotationTable,
+        *,
+        vocabulary: Vocabulary | None = None,
+        max_length: int | None = None,
+        quarantined: Collection[str] = (),
+        tokens: bool = True,
+    ) -> None:
+        self.targets = Targets(
+            table, vocabulary=vocabulary, max_length=max_length, quarantined=quarantined
+        )
+        self.store = store
+        self.tokens = tokens
+        known = set(store.keys)
+        missing = [key for key in self.keys if key not in known]
+        if missing:
+            raise StoreError(
+                f"The feature store lacks {len(missing)} of {len(self)} pictures, "
+                f"e.g. {missing[0]}.",
+                fix="Extract the features again with this table.",
+            )
+
+    @property
+    def keys(self) -> list[str]:
+        """The image keys, in index order."""
+        return self.targets.keys
+
+    def __len__(self) -> int:
+        return len(self.targets.keys)
+
+    def load(self, indices: Sequence[int], epoch: int) -> Batch:
+        """The rows' features and opinions. The same in every epoch."""
+        batch = self.targets.load(indices)
+        tokens_BNC, pooled_BP = self.store.read(batch["keys"])
+        if self.tokens:
+            batch["tokens"] = torch.from_numpy(tokens_BNC)
+        batch["pooled"] = torch.from_numpy(pooled_BP)
+        return batch
+
+
+class PictureSource:
+    """Batches of pixels, augmented anew in every epoch.
+
+    Args:
+        root: the folder that image keys start from.
+        table: the rows to give.
+        transform: the backbone's own.
+        augmentation: None for none; else a function of (seed, epoch, key).
+        seed: of the augmentation.
+        vocabulary, max_length, quarantined: see `Targets`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        table: AnnotationTable,
+        transform: EvalTransform,
+        augmentation: Augmentation | None = None,
+        *,
+        seed: int = 0,
+        vocabulary: Vocabulary | None = None,
+        max_length: int | None = None,
+        quarantined: Collection[str] = (),
+    ) -> None:
+        self.targets = Targets(
+            table, vocabulary=vocabulary, max_length=max_length, quarantined=quarantined
+        )
+        self.root = Path(root)
+        self.transform = transform
+        self.augmentation = augmentation
+        self.seed = seed
+        # a crop of a picture decoded at reduced size would show fewer pixels than asked for
+        crops = augmentation is not None and augmentation.config.crop != "none"
+        self._at_least = None if crops else transform.at_least
+
+    @property
+    def keys(self) -> list[str]:
+        """The image keys, in index order."""
+        return self.targets.keys
+
+    def __len__(self) -> int:
+        return len(self.targets.keys)
+
+    def load(self, indices: Sequence[int], epoch: int) -> Batch:
+        """The rows' pixels and opinions.
+
+        Raises:
+            PictureError: a picture can't be read; names its key. Nothing takes its place.
+        """
+        batch = self.targets.load(indices)
+        pixels = np.stack([self._pixels(int(index), epoch) for index in indices])
+        batch["pixels"] = torch.from_numpy(pixels)
+        return batch
+
+    def _pixels(self, index: int, epoch: int) -> np.ndarray:
+        key, box = self.targets.keys[index], self.targets.boxes[index]
+        try:
+            path = resolve_key(self.root, key)
+            if self.augmentation is None:
+                return self.transform.read(path, box)
+            image = read_image(path, at_least=None if box else self._at_least)
+            # the augmentation crops to the box itself, for it may move its edges
+            changed = self.augmentation(image, seed=self.seed, epoch=epoch, key=key, box=box)
+            return self.transform(changed)
+        except PictureError as error:
+            raise PictureError(
+                f"A training picture can't be used: {error.what}",
+                code=error.code,
+                where=key,
+                fix=error.fix or "Mend it, or remove its row (`beholder check` lists all such).",
+            ) from error
+
+
+def _class_indices(column: pl.Series, labels: Sequence[str]) -> np.ndarray:
+    """Class indices, int64; -1 where null."""
+    index = {label: position for position, label in enumerate(labels)}
+    return np.array([index.get(label, -1) for label in column.to_list()], dtype=np.int64)
+
+
+def _encode(
+    comments: Sequence[Sequence[str]], vocabulary: Vocabulary, max_length: int | None
+) -> list[list[list[int]]]:
+    """Token ids of every comment that has a word; what is cut or left out is counted and logged."""
+    cut = wordless = 0
+    encoded = []
+    for own in comments:
+        rows = []
+        for comment in own:
+            words = normalise_caption(comment)
+            if not words:
+                wordless += 1
+                continue
+            cut += max_length is not None and len(words) + 2 > max_length
+            rows.append(vocabulary.encode(words, max_length))
+        encoded.append(rows)
+    if cut:
+        log.warning("%d comments are longer than %s tokens and were cut.", cut, max_length)
+    if wordless:
+        log.warning("%d comments have no word and were left out.", wordless)
+    return encoded

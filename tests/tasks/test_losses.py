@@ -1,0 +1,181 @@
+"""Losses against plain computations, torch's own, scipy, and numerical gradients."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch.nn import functional as F
+
+from beholder.tasks.losses import (
+    IGNORED,
+    attribute_loss,
+    caption_loss,
+    class_weights,
+    pairwise_rank_loss,
+    plcc_loss,
+)
+
+sizes = st.integers(2, 24)
+seeds = st.integers(0, 2**31)
+
+
+def draw(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds, size=sizes)
+def test_plcc_loss_is_scipys_correlation(seed: int, size: int) -> None:
+    x, y = draw(seed, 2, size)
+    expected = (1 - stats.pearsonr(x.numpy(), y.numpy()).statistic) / 2
+    # the variance floor shifts r by at most floor / variance
+    room = 1e-8 / min(float(x.var(correction=0)), float(y.var(correction=0)))
+    assert float(plcc_loss(x, y)) == pytest.approx(expected, abs=1e-9 + room)
+
+
+def test_plcc_loss_ends() -> None:
+    y = draw(1, 9)
+    assert float(plcc_loss(3 * y + 1, y)) == pytest.approx(0, abs=1e-6)
+    assert float(plcc_loss(-y, y)) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5])
+def test_plcc_loss_undefined_has_no_gradient(rows: int) -> None:
+    prediction = torch.linspace(0, 1, rows, requires_grad=True)
+    loss = plcc_loss(prediction, torch.full((rows,), 3.3))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0.5, abs=1e-4)
+    torch.testing.assert_close(prediction.grad, torch.zeros(rows), atol=1e-4, rtol=0)
+
+
+def test_plcc_loss_gradient_is_finite_where_all_predictions_are_equal() -> None:
+    prediction = torch.zeros(6, requires_grad=True)
+    plcc_loss(prediction, torch.arange(6.0)).backward()
+    assert prediction.grad is not None
+    assert prediction.grad.isfinite().all()
+    assert prediction.grad[5] < 0 < prediction.grad[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds, size=sizes, ties=st.booleans())
+def test_rank_loss_is_a_mean_over_ordered_pairs(seed: int, size: int, ties: bool) -> None:
+    x, y = draw(seed, 2, size)
+    if ties:
+        y = y.round()
+    terms = [
+        math.log1p(math.exp(-(float(x[i]) - float(x[j]))))
+        for i in range(size)
+        for j in range(size)
+        if y[i] > y[j]
+    ]
+    expected = float(np.mean(terms)) if terms else 0.0
+    assert float(pairwise_rank_loss(x, y)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_rank_loss_without_a_pair_is_zero() -> None:
+    for size in (0, 1, 4):
+        x = torch.ones(size, requires_grad=True)
+        loss = pairwise_rank_loss(x, torch.ones(size))
+        loss.backward()
+        assert float(loss.detach()) == 0
+        assert x.grad is not None
+        assert not x.grad.any()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+def test_attribute_loss_is_the_written_formula(smoothing: float) -> None:
+    logits = draw(3, 6, 4)
+    target = torch.tensor([0, 3, -1, 1, 1, -1])
+    weight = torch.tensor([0.5, 2.0, 1.0, 0.0], dtype=torch.float64)
+    log_p = logits.log_softmax(-1)
+    expected = 0.0
+    for row, t in enumerate(target.tolist()):
+        if t >= 0:
+            expected -= (1 - smoothing) * float(weight[t] * log_p[row, t])
+            expected -= smoothing / 4 * float((weight * log_p[row]).sum())
+    assert float(attribute_loss(logits, target, weight, smoothing)) == pytest.approx(expected)
+
+
+def test_attribute_loss_of_parts_adds_up_to_the_whole() -> None:
+    logits, target = draw(4, 8, 3), torch.tensor([0, 1, 2, 2, 2, -1, 0, 2])
+    weight = class_weights(torch.bincount(target[target >= 0], minlength=3), 1.0).double()
+    whole = attribute_loss(logits, target, weight, 0.1)
+    parts = [attribute_loss(logits[a:b], target[a:b], weight, 0.1) for a, b in ((0, 3), (3, 8))]
+    torch.testing.assert_close(sum(parts), whole)
+
+
+def test_attribute_loss_without_labels_is_zero() -> None:
+    logits = draw(5, 3, 4).requires_grad_()
+    loss = attribute_loss(logits, torch.full((3,), -1), torch.ones(4).double(), 0.1)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+@given(counts=st.lists(st.integers(0, 500), min_size=2, max_size=8), power=st.floats(0, 1))
+def test_class_weights(counts: list[int], power: float) -> None:
+    weights = class_weights(torch.tensor(counts), power).double()
+    n = np.array(counts, dtype=np.float64)
+    assert ((weights.numpy() == 0) == (n == 0)).all()
+    if n.sum():
+        assert float((weights.numpy() * n).sum() / n.sum()) == pytest.approx(1, rel=1e-5)
+    if n.all():
+        balanced = class_weights(torch.tensor(counts), 1.0).numpy()
+        np.testing.assert_allclose(balanced, n.sum() / (len(n) * n), rtol=1e-5)
+        np.testing.assert_allclose(class_weights(torch.tensor(counts), 0.0).numpy(), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_caption_loss_against_torch_and_the_published_divergence(smoothing: float) -> None:
+    vocabulary = 11
+    log_probs = draw(6, 3, 5, vocabulary).log_softmax(-1)
+    target = torch.randint(vocabulary, (3, 5), generator=torch.Generator().manual_seed(0))
+    target[0, 3:] = IGNORED
+    target[2, 1:] = IGNORED
+    loss = caption_loss(log_probs, target, smoothing)
+
+    torchs = F.cross_entropy(
+        log_probs.flatten(0, 1),
+        target.flatten(),
+        ignore_index=IGNORED,
+        reduction="sum",
+        label_smoothing=smoothing * vocabulary / (vocabulary - 1),
+    )
+    torch.testing.assert_close(loss, torchs)
+
+    real = target != IGNORED
+    smoothed = torch.full_like(log_probs[real], smoothing / (vocabulary - 1))
+    smoothed.scatter_(1, target[real][:, None], 1 - smoothing)
+    divergence = F.kl_div(log_probs[real], smoothed, reduction="sum")
+    entropy = -torch.special.xlogy(smoothed, smoothed).sum()
+    torch.testing.assert_close(loss, divergence + entropy)
+
+
+def test_caption_loss_ignores_padding_of_any_value() -> None:
+    log_probs = draw(7, 2, 4, 6).log_softmax(-1)
+    target = torch.tensor([[1, 2, IGNORED, IGNORED], [0, 5, 3, 1]])
+    expected = caption_loss(log_probs, target, 0.1)
+    log_probs[0, 2:] = -math.inf
+    torch.testing.assert_close(caption_loss(log_probs, target, 0.1), expected)
+    assert float(caption_loss(log_probs, torch.full((2, 4), IGNORED), 0.1)) == 0
+
+
+def test_gradients() -> None:
+    x, y = draw(8, 7).requires_grad_(), draw(9, 7)
+    assert torch.autograd.gradcheck(lambda p: plcc_loss(p, y), (x,))
+    assert torch.autograd.gradcheck(lambda p: pairwise_rank_loss(p, y.round()), (x,))
+    logits = draw(10, 4, 3).requires_grad_()
+    target, weight = torch.tensor([0, 2, -1, 1]), torch.tensor([1.0, 0.5, 2.0]).double()
+    assert torch.autograd.gradcheck(lambda z: attribute_loss(z, target, weight, 0.1), (logits,))
+    scores = draw(11, 2, 3, 5).requires_grad_()
+    words = torch.tensor([[1, 4, IGNORED], [0, 0, 2]])
+    assert torch.autograd.gradcheck(
+        lambda z: caption_loss(z.log_softmax(-1), words, 0.2), (scores,)
+    )
