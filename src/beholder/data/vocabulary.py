@@ -1,0 +1,155 @@
+"""Words of comments and their ids: normalisation, building, encoding, decoding, display.
+
+Normalisation and ordering are those of the captioner that Beholder descends from (ExpansionNet
+v2): lower case, every sign a word of its own, common punctuation dropped, ids by sorted word.
+This is not the tokenizer of the caption metrics (`metrics.captions`). Only the standard library.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from beholder.errors import VocabularyError
+
+PAD, BOS, EOS, UNK = "PAD", "SOS", "EOS", "UNK"
+"""The special words, as published. Upper case keeps them apart from every normalised word."""
+
+# A run of letters, digits and underscores, or one other sign that is neither a space nor dropped.
+_WORD = re.compile(r"\w+|[^\w '`.?!,:;-]")
+
+
+def normalise_caption(text: str) -> list[str]:
+    """Words of a comment, as the captioner sees them; `[]` for a comment without any.
+
+    Lower case; `' \\` . ? ! , : ; -` are dropped; any other sign that is not a letter, digit,
+    underscore or space is a word of its own.
+    """
+    return _WORD.findall(text.lower().rstrip())
+
+
+def display_form(words: str) -> str:
+    """A decoded comment as people write it: first letter a capital, a full stop at the end."""
+    return f"{words.capitalize()}." if words else ""
+
+
+class Vocabulary:
+    """Words by id, with four special words among them.
+
+    Args:
+        tokens: the words in order of their ids. `PAD`, `SOS`, `EOS` and `UNK` must be there.
+
+    Raises:
+        VocabularyError: a special word is missing, or a word comes twice.
+    """
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self.tokens = tuple(tokens)
+        self._ids = {token: index for index, token in enumerate(self.tokens)}
+        if len(self._ids) != len(self.tokens):
+            word, count = Counter(self.tokens).most_common(1)[0]
+            raise VocabularyError(
+                f"The vocabulary has the word {word!r} {count} times.",
+                fix="Every word must have one id.",
+            )
+        missing = [word for word in (PAD, BOS, EOS, UNK) if word not in self._ids]
+        if missing:
+            raise VocabularyError(
+                f"The vocabulary lacks the special words {', '.join(missing)}.",
+                fix="Add them, or build the vocabulary again from the comments.",
+            )
+        self.pad = self._ids[PAD]
+        self.bos = self._ids[BOS]
+        self.eos = self._ids[EOS]
+        self.unk = self._ids[UNK]
+
+    @classmethod
+    def build(cls, captions: Iterable[str], min_count: int = 1) -> Vocabulary:
+        """The vocabulary of all words that occur at least `min_count` times, in linear time.
+
+        Ids: EOS 0, PAD 1, SOS 2, UNK 3, then the words in sorted order, so that the result does
+        not depend on the order of the comments.
+
+        Raises:
+            VocabularyError: no comment has a word that occurs `min_count` times.
+        """
+        counts: Counter[str] = Counter()
+        for caption in captions:
+            counts.update(normalise_caption(caption))
+        words = sorted(word for word, count in counts.items() if count >= min_count)
+        if not words:
+            raise VocabularyError(
+                f"No word occurs at least {min_count} times in the comments.",
+                fix="Check the column of the comments, or lower the minimum count.",
+            )
+        return cls((EOS, PAD, BOS, UNK, *words))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._ids
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.tokens == other.tokens
+
+    def __hash__(self) -> int:
+        return hash(self.tokens)
+
+    def encode(self, caption: str | Iterable[str], max_length: int | None = None) -> list[int]:
+        """Ids of a comment (text, or words already normalised): bos, words, eos.
+
+        Unknown words become UNK. At most `max_length` ids, bos and eos included: the words at
+        the end are cut, the eos stays.
+        """
+        words = normalise_caption(caption) if isinstance(caption, str) else caption
+        ids = [self._ids.get(word, self.unk) for word in words]
+        if max_length is not None:
+            ids = ids[: max(max_length - 2, 0)]
+        return [self.bos, *ids, self.eos]
+
+    def words(self, ids: Iterable[int]) -> list[str]:
+        """Words of a sequence up to its first eos, without bos and pads.
+
+        Raises:
+            VocabularyError: an id that is not in the vocabulary.
+        """
+        words = []
+        for index in ids:
+            if index == self.eos:
+                break
+            if index in (self.bos, self.pad):
+                continue
+            if not 0 <= index < len(self.tokens):
+                raise VocabularyError(
+                    f"The id {index} is outside the vocabulary of {len(self.tokens)} words.",
+                    fix="Use the vocabulary that was saved with the model.",
+                )
+            words.append(self.tokens[index])
+        return words
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The words of a sequence, joined by spaces: see `words`, and `display_form`."""
+        return " ".join(self.words(ids))
+
+    def to_dict(self) -> dict[str, object]:
+        """What `from_dict` reads; plain JSON."""
+        return {"kind": "words", "tokens": list(self.tokens)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, object]) -> Vocabulary:
+        """The vocabulary that `to_dict` gave.
+
+        Raises:
+            VocabularyError: not what `to_dict` writes, or the words can't be a vocabulary.
+        """
+        tokens = content.get("tokens")
+        well_formed = isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)
+        if content.get("kind") != "words" or not well_formed:
+            raise VocabularyError(
+                "This is not a vocabulary of words.",
+                fix="Use a vocabulary.json that Beholder wrote.",
+            )
+        assert isinstance(tokens, list)
+        return cls(tokens)
