@@ -1,0 +1,170 @@
+"""What a training is told: every value with its unit and range. No torch.
+
+A step is one move of the optimiser; it sees `batch_size * accumulate` pictures, over all processes
+together.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Mode = Literal["max", "min"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OptimizerConfig(_Strict):
+    """How gradients become moves; torch's own optimisers."""
+
+    name: Literal["radam", "adamw", "adam", "sgd"] = Field(
+        default="adamw",
+        description="weight decay is decoupled for adamw and radam, added to the gradient else",
+    )
+    betas: tuple[
+        Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]
+    ] = Field(
+        default=(0.9, 0.999),
+        description="decay of both moments, 0 to 1; sgd: the first is momentum",
+    )
+    eps: float = Field(
+        default=1e-8, gt=0.0, description="added to the root of the second moment; not sgd"
+    )
+    weight_decay: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="of matrices and kernels; never of biases, norms and scales",
+    )
+
+
+class ConstantSchedule(_Strict):
+    """lr after a linear warm-up."""
+
+    name: Literal["constant"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0, description="steps from 0 to the full rate")
+
+
+class CosineSchedule(_Strict):
+    """Linear warm-up, then half a cosine down to `min_lr` at the last step."""
+
+    name: Literal["cosine"] = "cosine"
+    warmup_steps: int = Field(default=0, ge=0, description="steps from 0 to the full rate")
+    min_lr: float = Field(default=0.0, ge=0.0, description="learning rate at the last step")
+
+
+class WarmupAnnealSchedule(_Strict):
+    """The published captioner's: the rate is divided by the steps left of the warm-up, then
+    multiplied by `coefficient` every few epochs. Most of the warm-up is close to 0."""
+
+    name: Literal["custom_warmup_anneal"]
+    warmup_steps: int = Field(default=300, ge=0, description="steps until the full rate")
+    coefficient: float = Field(default=0.8, gt=0.0, le=1.0, description="factor per anneal, 0 to 1")
+    every_epochs: float = Field(default=2.0, gt=0.0, description="epochs between anneals")
+    min_lr: float = Field(
+        default=5e-7, ge=0.0, description="lowest learning rate after the warm-up"
+    )
+
+
+class CosineRestartsSchedule(_Strict):
+    """Cycles of linear warm-up and cosine, each peak `factor` times the one before."""
+
+    name: Literal["cosine_restarts"]
+    warmup_epochs: float = Field(default=5.0, ge=0.0, description="epochs of each cycle's warm-up")
+    cycle_epochs: float = Field(
+        default=30.0, gt=0.0, description="epochs of a cycle with its warm-up"
+    )
+    factor: float = Field(
+        default=0.9, gt=0.0, le=1.0, description="of the peak, from cycle to cycle"
+    )
+    min_lr: float = Field(default=4e-5, ge=0.0, description="learning rate between the peaks")
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> CosineRestartsSchedule:
+        if self.warmup_epochs >= self.cycle_epochs:
+            raise ValueError("warmup_epochs must be less than cycle_epochs")
+        return self
+
+
+ScheduleConfig = Annotated[
+    ConstantSchedule | CosineSchedule | WarmupAnnealSchedule | CosineRestartsSchedule,
+    Field(discriminator="name"),
+]
+
+
+class MonitorConfig(_Strict):
+    """The metric that says which checkpoint is best."""
+
+    metric: str = Field(description="name of a metric of the task's evaluation, e.g. srcc")
+    mode: Mode | None = Field(
+        default=None, description="max or min; null: the task's own direction"
+    )
+
+
+class EarlyStopConfig(MonitorConfig):
+    """Stop when the metric has not become better for a while."""
+
+    patience: int = Field(ge=1, description="evaluations without a better value before stopping")
+
+
+class TrainConfig(_Strict):
+    """One training of one task."""
+
+    epochs: int = Field(default=10, ge=1, description="passes over the training pictures")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="steps after which to stop before the epochs are over"
+    )
+    batch_size: int = Field(
+        default=32, ge=1, description="pictures per forward pass, over all processes together"
+    )
+    accumulate: int = Field(
+        default=1, ge=1, description="forward passes per step; the step is that of one large batch"
+    )
+    optimizer: OptimizerConfig = OptimizerConfig()
+    lr: float = Field(default=1e-3, gt=0.0, description="peak learning rate")
+    backbone_lr_factor: float = Field(
+        default=1.0, ge=0.0, description="times lr is the backbone's learning rate"
+    )
+    schedule: ScheduleConfig = CosineSchedule()
+    clip_norm: float | None = Field(
+        default=None, gt=0.0, description="longest gradient (2-norm of all); null: any"
+    )
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0.0,
+        lt=1.0,
+        description="per step, of the averaged weights that are evaluated and kept, e.g. 0.999; "
+        "null: the weights themselves",
+    )
+    amp: Literal["auto", "off", "bf16", "fp16"] = Field(
+        default="auto",
+        description="arithmetic of the forward pass; auto: bf16 or fp16 on CUDA, off else",
+    )
+    monitor: MonitorConfig | None = Field(
+        default=None,
+        description="what the best checkpoint is best at; null: early_stop's, or the task's",
+    )
+    early_stop: EarlyStopConfig | None = Field(default=None, description="null: train to the end")
+    evaluate_every: int = Field(default=1, ge=1, description="epochs between evaluations")
+    log_every: int = Field(default=10, ge=1, description="steps between lines in the logs")
+    save_every_minutes: float | None = Field(
+        default=10.0, gt=0.0, description="minutes between checkpoints; null: not by time"
+    )
+    save_every_steps: int | None = Field(
+        default=None, ge=1, description="steps between checkpoints; null: not by steps"
+    )
+    keep: int = Field(
+        default=2, ge=1, description="newest checkpoints to keep; the best is kept too"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="of order, augmentation and dropout")
+    workers: int = Field(default=0, ge=0, description="loading processes per process; 0: none")
+
+    def changes_result(self) -> dict[str, object]:
+        """The values that a resumed training must share with the one that it goes on with."""
+        free = {
+            "epochs", "max_steps", "monitor", "early_stop", "log_every", "save_every_minutes",
+            "save_every_steps", "keep", "workers",
+        }  # fmt: skip
+        return self.model_dump(mode="json", exclude=free)

@@ -1,0 +1,79 @@
+"""Gradients as a few flat buffers: summing over processes, norm, clipping and the finite guard are
+one operation each instead of one per parameter, and nothing is copied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from beholder.training.distributed import Processes
+
+BUCKET_BYTES = 64 * 2**20
+
+
+class Gradients:
+    """The gradients of `parameters`: each `.grad` is a view into a flat buffer.
+
+    A parameter that a step does not use has a gradient of zeros, in one process as in several.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._buckets: list[Tensor] = []
+        kinds: dict[tuple[torch.device, torch.dtype], list[nn.Parameter]] = {}
+        for parameter in parameters:
+            kinds.setdefault((parameter.device, parameter.dtype), []).append(parameter)
+        for members in kinds.values():
+            for bucket in _by_bytes(members):
+                self._buckets.append(_flatten(bucket))
+
+    def zero_(self) -> None:
+        for bucket in self._buckets:
+            bucket.zero_()
+
+    def sum_(self, processes: Processes, *more: Tensor) -> None:
+        """Sum over all processes, and `more` with it."""
+        processes.sum_([*self._buckets, *more])
+
+    def norm(self) -> Tensor:
+        """2-norm of all gradients, scalar on the device; not finite where one of them is not."""
+        return torch.linalg.vector_norm(
+            torch.stack([torch.linalg.vector_norm(bucket.float()) for bucket in self._buckets])
+        )
+
+    def scale_(self, factor: Tensor | float) -> None:
+        for bucket in self._buckets:
+            bucket.mul_(factor)
+
+    def clip_(self, norm: Tensor, longest: float) -> None:
+        """Scale to norm `longest` where `norm` is above it; as torch's `clip_grad_norm_`."""
+        self.scale_((longest / (norm + 1e-6)).clamp(max=1.0))
+
+    def zero_where_(self, condition: Tensor) -> None:
+        """All zeros if the scalar `condition` on the device is true, without reading it."""
+        for bucket in self._buckets:
+            bucket.masked_fill_(condition, 0.0)
+
+
+def _by_bytes(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Parts of about `BUCKET_BYTES`, in order."""
+    parts: list[list[nn.Parameter]] = [[]]
+    size = 0
+    for parameter in parameters:
+        size += parameter.numel() * parameter.element_size()
+        parts[-1].append(parameter)
+        if size >= BUCKET_BYTES:
+            parts.append([])
+            size = 0
+    return [part for part in parts if part]
+
+
+def _flatten(parameters: Sequence[nn.Parameter]) -> Tensor:
+    flat = parameters[0].new_zeros(sum(parameter.numel() for parameter in parameters))
+    offset = 0
+    for parameter in parameters:
+        count = parameter.numel()
+        parameter.grad = flat[offset : offset + count].view_as(parameter)
+        offset += count
+    return flat.detach()

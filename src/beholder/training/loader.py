@@ -1,0 +1,198 @@
+"""Which pictures a step sees, and getting them.
+
+The order of an epoch is a function of (seed, epoch) alone; a step's pictures are the next
+`batch_size * accumulate` of it, its pieces the next `batch_size` of those, and each process takes
+its contiguous part of every piece. Loading is by index batches, so that one call of
+`BatchSource.load` may read many rows at once, with or without worker processes, and starts at any
+step of any epoch without going through those before.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from beholder.errors import BeholderError, DataError
+from beholder.training.config import TrainConfig
+from beholder.training.distributed import Processes, share
+
+Batch = dict[str, Any]
+
+
+class BatchSource(Protocol):
+    """Pictures with their opinions, by row.
+
+    `load` is a function of its arguments and the source alone: what is random in it is drawn from
+    (seed, epoch, key), so that order and worker count do not matter. With workers the source is
+    used in other processes, which are forked or are sent it pickled.
+    """
+
+    keys: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def load(self, indices: Sequence[int], epoch: int) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One forward pass of this process.
+
+    `counts_R`: rows of each process R. Where this process has none, `batch` holds one row that
+    only keeps it in step with the others.
+    """
+
+    batch: Batch
+    counts_R: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The order of all steps of a training over `rows` pictures."""
+
+    rows: int
+    batch_size: int
+    accumulate: int
+    seed: int
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.batch_size * self.accumulate
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.rows // self.rows_per_step)
+
+    def order(self, epoch: int) -> list[int]:
+        """All rows in the order of `epoch`, from 0."""
+        generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
+        return [int(row) for row in generator.permutation(self.rows)]
+
+    def steps(self, first: int, last: int) -> Iterator[tuple[int, list[list[int]]]]:
+        """Epoch and pieces of each step from `first` to before `last`."""
+        order: list[int] = []
+        for step in range(first, last):
+            epoch, within = divmod(step, self.steps_per_epoch)
+            if within == 0 or not order:
+                order = self.order(epoch)
+            rows = order[within * self.rows_per_step : (within + 1) * self.rows_per_step]
+            size = self.batch_size
+            yield epoch, [rows[at : at + size] for at in range(0, len(rows), size)]
+
+
+class Loader:
+    """Batches of a source for this process, for training by plan and for going through in order.
+
+    Raises:
+        DataError: the source is empty, or a piece has fewer pictures than there are processes.
+    """
+
+    def __init__(self, source: BatchSource, config: TrainConfig, processes: Processes) -> None:
+        if len(source) == 0:
+            raise DataError("There is no picture to train on.", fix="Check the split of the table.")
+        if config.batch_size < processes.size:
+            raise DataError(
+                f"A batch of {config.batch_size} can't be shared by {processes.size} processes.",
+                where="training.batch_size",
+                fix=f"Set it to {processes.size} or more.",
+            )
+        self._source = source
+        self._config = config
+        self._processes = processes
+        self.plan = Plan(len(source), config.batch_size, config.accumulate, config.seed)
+
+    def steps(self, first: int, last: int) -> Iterator[list[Piece]]:
+        """The pieces of each step from `first` to before `last`."""
+        batches = self._load(self._requests(first, last))
+        for _, parts_MR in self._parts(first, last):
+            counts_MR = [tuple(len(part) for part in part_R) for part_R in parts_MR]
+            yield [Piece(next(batches), counts_R) for counts_R in counts_MR]
+
+    def _parts(self, first: int, last: int) -> Iterator[tuple[int, list[list[list[int]]]]]:
+        """Epoch and rows of each piece M and process R, step by step."""
+        ranks = range(self._processes.size)
+        for epoch, pieces in self.plan.steps(first, last):
+            yield epoch, [[share(rows, rank, len(ranks)) for rank in ranks] for rows in pieces]
+
+    def _requests(self, first: int, last: int) -> Iterator[tuple[int, list[int]]]:
+        """What this process loads, piece by piece; never nothing, see `Piece`."""
+        for epoch, parts_MR in self._parts(first, last):
+            for part_R in parts_MR:
+                someone = next(part for part in part_R if part)
+                yield epoch, part_R[self._processes.rank] or someone[:1]
+
+    def in_order(self) -> Iterator[Batch]:
+        """Batches over all rows in the source's order, epoch 0, the whole of them."""
+        rows, size = range(len(self._source)), self._config.batch_size
+        return self._load([(0, list(rows[at : at + size])) for at in range(0, len(rows), size)])
+
+    def _load(self, requests: Iterable[tuple[int, list[int]]]) -> Iterator[Batch]:
+        workers = self._config.workers
+        generator = torch.Generator()  # of its own: the training's random state must not move
+        loader = DataLoader(
+            _Requests(self._source),
+            batch_size=None,
+            sampler=requests,
+            collate_fn=_same,
+            num_workers=workers,
+            worker_init_fn=_ignore_termination if workers else None,
+            generator=generator,
+            pin_memory=self._processes.device.type == "cuda",
+            prefetch_factor=2 if workers else None,
+        )
+        for batch in loader:
+            if isinstance(batch, _Failure):
+                raise batch.rebuild()
+            yield batch
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Move the tensors in nested dicts and lists, without waiting."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {name: to_device(entry, device) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], Tensor):
+        return type(value)(to_device(entry, device) for entry in value)
+    return value
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A user's error on its way from a worker; exceptions with keywords do not travel whole."""
+
+    kind: type[BeholderError]
+    facts: dict[str, Any]
+
+    def rebuild(self) -> BeholderError:
+        error = self.kind.__new__(self.kind, self.facts["what"])
+        error.__dict__.update(self.facts)
+        return error
+
+
+class _Requests(Dataset[Any]):
+    def __init__(self, source: BatchSource) -> None:
+        self._source = source
+
+    def __getitem__(self, request: Any) -> Batch | _Failure:
+        epoch, rows = request
+        try:
+            return self._source.load(rows, epoch)
+        except BeholderError as error:
+            return _Failure(type(error), dict(error.__dict__))
+
+
+def _same(batch: Any) -> Any:
+    return batch
+
+
+def _ignore_termination(worker: int) -> None:
+    """A SIGTERM to the whole group is the main process's to answer: it still needs its batches."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,54 @@
+"""The state of every random generator that a training may draw from, as tensors."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def seed_everything(seed: int, rank: int) -> None:
+    """Seed torch (all devices), numpy's and Python's global generators, differently per rank."""
+    own = int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)[0])
+    torch.manual_seed(own)
+    np.random.seed(own % 2**32)  # noqa: NPY002 - the global one, in case a task draws from it
+    random.seed(own)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The states by generator: `torch`, the device's, `numpy`, `python`."""
+    kind, words, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    assert kind == "MT19937"
+    version, numbers, next_gauss = random.getstate()
+    assert version == 3
+    states = {
+        "torch": torch.get_rng_state(),
+        "numpy": torch.from_numpy(np.asarray(words, dtype=np.int64)),
+        "numpy-rest": torch.tensor([position, has_gauss, gauss], dtype=torch.float64),
+        "python": torch.tensor(numbers, dtype=torch.int64),
+        "python-rest": torch.tensor([] if next_gauss is None else [next_gauss]).double(),
+    }
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def restore_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """The inverse of `random_state`; the device's state is left out when it is of another kind."""
+    torch.set_rng_state(states["torch"])
+    position, has_gauss, gauss = states["numpy-rest"].tolist()
+    words = states["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(  # noqa: NPY002
+        ("MT19937", words, int(position), int(has_gauss), gauss)
+    )
+    rest = states["python-rest"].tolist()
+    random.setstate((3, tuple(states["python"].tolist()), rest[0] if rest else None))
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    if device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])

@@ -1,0 +1,268 @@
+"""One step: the pieces of a batch forward and backward, the guard, the optimiser's move.
+
+The step's gradient is that of the whole batch in one piece: each piece's mean loss counts by its
+share of the step's units, `task.weight(piece) / sum over pieces and processes`.
+
+The guard: nothing moves when the loss or a gradient is not finite. On the CPU and MPS, and with
+fp16, the two numbers are read before the move. CUDA would have to stop for that, so there a flag
+stays on the device: from the first bad step on, gradients are zeroed and the learning rate is
+multiplied by 0, so that the weights stay as they were before it, and the error is raised where the
+loop reads from the device anyway (log line, evaluation, checkpoint, end).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from beholder.errors import TrainingError
+from beholder.training.config import TrainConfig
+from beholder.training.distributed import Processes
+from beholder.training.ema import EMA
+from beholder.training.gradients import Gradients
+from beholder.training.loader import Piece, to_device
+from beholder.training.optimisers import create_optimizer, set_learning_rate
+from beholder.training.random_state import random_state, restore_random_state
+from beholder.training.sums import IntervalSums
+from beholder.training.whole_batch import WholeBatch
+
+NAMED_KEYS = 8
+
+
+@dataclass
+class LossScale:
+    """fp16 only: losses are multiplied so that small gradients do not become 0.
+
+    Halved, and the step left out, when gradients overflow; doubled after `PATIENCE` good steps.
+    """
+
+    value: float = 2.0**16
+    good_steps: int = 0
+
+    PATIENCE = 2000
+    LOWEST = 2.0**-14
+
+    def update(self, finite: bool) -> None:
+        self.good_steps = self.good_steps + 1 if finite else 0
+        if not finite:
+            self.value /= 2
+        elif self.good_steps == self.PATIENCE:
+            self.value, self.good_steps = self.value * 2, 0
+
+
+@dataclass
+class _Seen:
+    """A step that the deferred guard has not been asked about yet."""
+
+    step: int
+    keys: list[list[str]] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+
+
+class StepRunner:
+    """Makes steps with a task; owns optimiser, gradients and EMA.
+
+    Args:
+        defer_guard: keep the finite flag on the device, see above; by default on CUDA.
+    """
+
+    def __init__(
+        self,
+        task: Any,
+        parameters: Sequence[tuple[str, nn.Parameter]],
+        config: TrainConfig,
+        processes: Processes,
+        *,
+        defer_guard: bool | None = None,
+    ) -> None:
+        self._task = task
+        self._config = config
+        self._processes = processes
+        self._device = processes.device
+        self._amp = amp_dtype(config.amp, processes.device)
+        on_cuda = processes.device.type == "cuda"
+        deferred = on_cuda if defer_guard is None else defer_guard
+        self._defer = deferred and self._amp is not torch.float16
+        self.scale = LossScale() if self._amp is torch.float16 else None
+        self.optimizer = create_optimizer(parameters, config, on_device=self._defer and on_cuda)
+        self.gradients = Gradients([parameter for _, parameter in parameters])
+        self.ema = EMA(parameters, config.ema_decay) if config.ema_decay else None
+        self.sums = IntervalSums(processes)
+        self._statistics = _moving_statistics(task) if processes.several else []
+        self._first_bad = torch.full((), -1, dtype=torch.int64, device=self._device)
+        self._unchecked: list[_Seen] = []
+        self._whole = WholeBatch(processes)
+        if processes.several or config.accumulate > 1:
+            self._task.gather = self._whole.gather_with_grad
+        else:
+            self._whole.used = False
+
+    def run(self, pieces: Sequence[Piece], step: int, lr: float) -> None:
+        """Make step `step` (from 1) with learning rate `lr`.
+
+        Raises:
+            TrainingError: loss or gradients are not finite; nothing has moved.
+        """
+        self.gradients.zero_()
+        shares = self._shares(pieces)
+        seen = _Seen(step)
+        self._whole.begin([piece.counts_R for piece in pieces])
+        if len(pieces) > 1 and self._whole.used is not False:
+            self._record(pieces)
+        for index, (piece, share) in enumerate(zip(pieces, shares, strict=True)):
+            self._piece(index, piece, share, seen)
+        loss = torch.zeros((), device=self._device)
+        for piece_loss in seen.losses:
+            loss = loss + piece_loss
+        if self._whole.used is None:
+            self._whole.used = False
+        self.gradients.sum_(self._processes, loss)
+        self._average_statistics()
+        if self.scale:
+            self.gradients.scale_(1 / self.scale.value)
+        norm = self.gradients.norm()
+        if self._config.clip_norm:
+            self.gradients.clip_(norm, self._config.clip_norm)
+        if self._move(loss, norm, lr, seen):
+            self.sums.add("grad_norm", norm)
+        self.sums.steps += 1
+        if self.ema:
+            self.ema.update(step)
+
+    def check(self) -> None:
+        """Ask the deferred guard; waits for the device.
+
+        Raises:
+            TrainingError: a step since the last check was not finite.
+        """
+        unchecked, self._unchecked = self._unchecked, []
+        if unchecked and (first_bad := int(self._first_bad)) >= 0:
+            raise self._error(next(seen for seen in unchecked if seen.step == first_bad))
+
+    def _shares(self, pieces: Sequence[Piece]) -> list[float]:
+        """Each piece's part of the step's units; 0 for pieces without any."""
+        rank = self._processes.rank
+        weights = [
+            float(self._task.weight(piece.batch)) if piece.counts_R[rank] else 0.0
+            for piece in pieces
+        ]
+        total = self._processes.sum([sum(weights)])[0]
+        return [weight / total if total else 0.0 for weight in weights]
+
+    def _record(self, pieces: Sequence[Piece]) -> None:
+        """Let a task that gathers tell the rows of all pieces; see `whole_batch`."""
+        random = random_state(self._device)
+        statistics = [(buffer, buffer.clone()) for buffer in _moving_statistics(self._task)]
+        for index, piece in enumerate(pieces):
+            self._whole.record(index)
+            with torch.no_grad(), self._autocast():
+                self._task(to_device(piece.batch, self._device))
+            if not self._whole.used:
+                self._whole.used = False
+                break
+        else:
+            self._whole.exchange()
+        for buffer, before in statistics:
+            buffer.copy_(before)
+        restore_random_state(random, self._device)
+
+    def _piece(self, index: int, piece: Piece, share: float, seen: _Seen) -> None:
+        if not share and self._whole.used is False:
+            return
+        self._whole.run(index, 1 / share if share else 0.0)
+        with torch.set_grad_enabled(share > 0), self._autocast():
+            outputs = self._task(to_device(piece.batch, self._device))
+        if not share:
+            return
+        loss = outputs["loss"] * share
+        (loss * self.scale.value if self.scale else loss).backward()
+        for name, value in outputs.items():
+            self.sums.add_share(name, value, share)
+        seen.keys.append(list(piece.batch["keys"]))
+        seen.losses.append(loss.detach().float())
+
+    def _move(self, loss: Tensor, norm: Tensor, lr: float, seen: _Seen) -> bool:
+        """Guard and optimiser step; whether it was made (fp16 leaves out overflows)."""
+        if self._defer:
+            good = loss.isfinite() & norm.isfinite() & (self._first_bad < 0)
+            self._first_bad = torch.where(good | (self._first_bad >= 0), self._first_bad, seen.step)
+            self.gradients.zero_where_(~good)
+            set_learning_rate(self.optimizer, good * lr)
+            self.optimizer.step()
+            self._unchecked.append(seen)
+            return True
+        loss_finite, norm_finite = torch.stack([loss.isfinite(), norm.isfinite()]).tolist()
+        if self.scale:
+            self.scale.update(norm_finite)
+            if self.scale.value < LossScale.LOWEST:
+                raise self._error(seen)
+        elif not norm_finite:
+            raise self._error(seen)
+        if not loss_finite:
+            raise self._error(seen)
+        if norm_finite:
+            set_learning_rate(self.optimizer, lr)
+            self.optimizer.step()
+        return bool(norm_finite)
+
+    def _error(self, seen: _Seen) -> TrainingError:
+        finite = [bool(loss.isfinite()) for loss in seen.losses]
+        mine = [
+            key for keys, good in zip(seen.keys, finite, strict=True) if not good for key in keys
+        ]
+        everyone = self._processes.from_all((mine, [key for keys in seen.keys for key in keys]))
+        bad = [key for keys, _ in everyone for key in keys]
+        keys = bad or [key for _, keys in everyone for key in keys]
+        shown = ", ".join(keys[:NAMED_KEYS])
+        if len(keys) > NAMED_KEYS:
+            shown += f" and {len(keys) - NAMED_KEYS} more"
+        return TrainingError(
+            f"The {'loss' if bad else 'gradient'} is not finite at step {seen.step}; "
+            "the weights are as they were before it.",
+            where=f"step {seen.step}, images: {shown}",
+            fix="Look at these pictures and their opinions; lower lr, set clip_norm or amp: off.",
+        )
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, dtype=self._amp, enabled=self._amp is not None)
+
+    @torch.no_grad()
+    def _average_statistics(self) -> None:
+        """Batch norms' moving statistics: the mean over processes."""
+        self._processes.sum_(self._statistics)
+        for buffer in self._statistics:
+            buffer.div_(self._processes.size)
+
+
+def amp_dtype(choice: str, device: torch.device) -> torch.dtype | None:
+    """The type of the forward pass's matrix products; None: the weights' own.
+
+    Raises:
+        TrainingError: the device does not have the type asked for.
+    """
+    cuda = device.type == "cuda"
+    has_bf16 = torch.cuda.is_bf16_supported() if cuda else device.type == "cpu"
+    if choice == "auto":
+        choice = ("bf16" if has_bf16 else "fp16") if cuda else "off"
+    if choice == "off":
+        return None
+    if (choice == "bf16" and not has_bf16) or not torch.amp.is_autocast_available(device.type):
+        raise TrainingError(
+            f"{device.type} has no {choice}.", where="training.amp", fix="Set amp: auto."
+        )
+    return torch.bfloat16 if choice == "bf16" else torch.float16
+
+
+def _moving_statistics(task: nn.Module) -> list[Tensor]:
+    """Means and variances that batch norms in training mode move."""
+    return [
+        buffer
+        for module in task.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
+        for buffer in (module.running_mean, module.running_var)
+        if buffer is not None
+    ]
