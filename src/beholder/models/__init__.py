@@ -1,0 +1,1 @@
+"""Captioner, heads, teachers; import of reference checkpoints."""
