@@ -1,0 +1,176 @@
+"""The commands, each a few lines over the library. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from beholder.errors import BeholderError
+
+app = typer.Typer(
+    name="beholder",
+    help="Train, evaluate and use small models that look at a picture and say what people "
+    "would say about it: a score, a comment, attributes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+class TextOrJson(StrEnum):
+    text = "text"
+    json = "json"
+
+
+class VerdictFormat(StrEnum):
+    table = "table"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+Images = Annotated[
+    Path | None, typer.Option("--images", help="Folder that the image keys start from.")
+]
+
+
+@app.command()
+def demo(
+    run: Annotated[Path, typer.Option("--run", help="Folder of the run.")] = Path("runs/demo"),
+) -> None:
+    """Train and evaluate a judge on the embedded sample: real photographs, synthetic opinions."""
+    from beholder.pipeline.demo import run_demo
+
+    run_demo(run)
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="Table of opinions, or a folder per class.")],
+    images: Images = None,
+    data_format: Annotated[
+        str, typer.Option("--data-format", help="Format of the table; auto: by its header.")
+    ] = "auto",
+    output: Annotated[TextOrJson, typer.Option("--format", help="How to print.")] = TextOrJson.text,
+) -> None:
+    """List everything wrong with a table of opinions and its pictures, in one go.
+
+    Without `--images` the pictures are not opened. Exit code 2 if there are errors, 0 if there
+    are only warnings.
+    """
+    from beholder.data.check import check_annotations, render_json, render_text
+
+    problems = check_annotations(data, images, format=data_format)
+    typer.echo(render_json(problems) if output is TextOrJson.json else render_text(problems))
+    if any(problem.severity == "error" for problem in problems):
+        raise typer.Exit(2)
+
+
+@app.command()
+def fit(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of one that is shipped.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, e.g. stages.score.training.epochs=3")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Folder of the run; default runs/<recipe name>.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show the plan with its cost, after one step per stage."),
+    ] = False,
+) -> None:
+    """Run a recipe: only what has changed since the last time, and what depends on it."""
+    from beholder.pipeline.recipe import find_recipe, load_recipe
+    from beholder.pipeline.runner import fit_recipe
+
+    loaded = load_recipe(find_recipe(recipe), overrides or ())
+    fit_recipe(loaded, run or Path("runs") / loaded.name, dry_run=dry_run)
+
+
+@app.command()
+def judge(
+    model: Annotated[Path, typer.Argument(help="A judge: the folder that `fit` wrote.")],
+    pictures: Annotated[list[str], typer.Argument(help="Pictures, folders or globs.")],
+    output: Annotated[
+        VerdictFormat, typer.Option("--format", help="How to print.")
+    ] = VerdictFormat.table,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures judged at a time.")] = 16,
+) -> None:
+    """Score, comment and attributes of pictures, in input order, errors in place.
+
+    Exit code 1 if some pictures could not be judged.
+    """
+    from beholder.judge import Judge
+    from beholder.predict.local import Failure, find_pictures, judge_pictures
+    from beholder.predict.printing import print_outcomes
+
+    requests = find_pictures(pictures)
+    outcomes = judge_pictures(Judge.load(model), requests, batch_size=batch_size)
+    failures = 0
+    for outcome in print_outcomes(outcomes, output.value):
+        failures += isinstance(outcome, Failure)
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path | None, typer.Argument(help="A judge.")] = None,
+    data: Annotated[Path | None, typer.Argument(help="Table of given opinions.")] = None,
+    images: Images = None,
+    split: Annotated[str | None, typer.Option(help="Only this split: train, val or test.")] = None,
+    references: Annotated[
+        Path | None, typer.Option(help="Reference captions, to compare without a judge.")
+    ] = None,
+    hypotheses: Annotated[Path | None, typer.Option(help="Captions to compare.")] = None,
+    output: Annotated[TextOrJson, typer.Option("--format", help="How to print.")] = TextOrJson.text,
+) -> None:
+    """Compare a judge with given opinions, or caption files with each other.
+
+    Either `beholder evaluate MODEL DATA --images ROOT` or
+    `beholder evaluate --references FILE --hypotheses FILE`.
+    """
+    if references and hypotheses and not model:
+        from beholder.metrics.captions.files import evaluate_files
+
+        scores = evaluate_files(references, hypotheses)
+        typer.echo(scores.to_json() if output is TextOrJson.json else scores.render())
+        return
+    if not (model and data) or references or hypotheses:
+        raise typer.BadParameter("Name MODEL and DATA, or --references and --hypotheses.")
+    from beholder.data.formats import read_annotations
+    from beholder.judge import Judge
+    from beholder.predict.evaluation import evaluate_judge, render_metrics
+
+    table = read_annotations(data)
+    if split:
+        table = table.subset(split)
+    result = evaluate_judge(Judge.load(model), table, images or data.parent)
+    as_json = json.dumps(result.metrics, ensure_ascii=False, indent=2)
+    typer.echo(as_json if output is TextOrJson.json else render_metrics(result.metrics))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+) -> None:
+    """Write RUN/report.html again from what the run has produced."""
+    from beholder.report import write_report
+
+    typer.echo(f"Report: {write_report(run)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: prints a user's error without a traceback and leaves with its exit code."""
+    try:
+        app(args=arguments)
+    except BeholderError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)

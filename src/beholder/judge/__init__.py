@@ -1,0 +1,8 @@
+"""The judge: a backbone and its heads, and what it says of pictures."""
+
+from __future__ import annotations
+
+from beholder.judge.judge import Judge
+from beholder.judge.verdict import Attribute, Verdict
+
+__all__ = ["Attribute", "Judge", "Verdict"]

@@ -1,0 +1,146 @@
+"""A judge as a folder: `judge.json`, `weights.safetensors`, `vocabulary.json`.
+
+`judge.json` holds the hash of every other file and of itself, so that a judge that is incomplete
+or changed is refused and never half loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from beholder import __version__
+from beholder.data.files import atomic_path, sha256_file, write_json
+from beholder.errors import JudgeError
+from beholder.judge.model import JudgeConfig, JudgeModel
+
+FORMAT = 1
+_CARD, _WEIGHTS, _VOCABULARY = "judge.json", "weights.safetensors", "vocabulary.json"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a judge's folder holds beside the network."""
+
+    model: JudgeModel
+    beam_size: int
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def save_judge(
+    model: JudgeModel, folder: Path, *, beam_size: int, provenance: dict[str, Any] | None = None
+) -> None:
+    """Write a judge atomically; an older judge of that name is replaced as a whole.
+
+    Args:
+        beam_size: beams when the judge writes a comment, at least 1.
+        provenance: JSON-like: which recipe, seed and stages it comes from.
+
+    Raises:
+        OutputError: the place can't be written.
+    """
+    from safetensors.torch import save_file
+
+    assert model.backbone is not None, "a judge is saved with its backbone"
+    config = model.config.model_dump(mode="json")
+    vocabulary = config.pop("vocabulary")
+    state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        save_file(state, temporary / _WEIGHTS)
+        if vocabulary is not None:
+            write_json(temporary / _VOCABULARY, vocabulary)
+        card: dict[str, Any] = {
+            "format": FORMAT,
+            "beholder": __version__,
+            "config": config,
+            "beam_size": beam_size,
+            "provenance": provenance or {},
+            "files": {path.name: sha256_file(path) for path in sorted(temporary.iterdir())},
+        }
+        card["sha256"] = _own_hash(card)
+        write_json(temporary / _CARD, card)
+
+
+def load_judge(folder: Path) -> Stored:
+    """Read a judge's folder.
+
+    Raises:
+        JudgeError: it is missing, incomplete, changed, or of a newer format.
+    """
+    card = _read_card(folder)
+    raw = dict(card["config"])
+    raw["vocabulary"] = None
+    if _VOCABULARY in card["files"]:
+        raw["vocabulary"] = json.loads((folder / _VOCABULARY).read_text("utf-8"))
+    try:
+        config = JudgeConfig.model_validate(raw)
+    except ValidationError as error:
+        raise JudgeError(
+            f"The judge's configuration does not fit this version: {error.errors()[0]['msg']}.",
+            where=str(folder / _CARD),
+            fix=f"It was written by Beholder {card['beholder']}; this is {__version__}.",
+        ) from error
+    return Stored(_load_model(config, folder), card["beam_size"], card["provenance"])
+
+
+def _load_model(config: JudgeConfig, folder: Path) -> JudgeModel:
+    from safetensors.torch import load_file
+
+    model = JudgeModel.from_config(config)
+    state: dict[str, torch.Tensor] = load_file(folder / _WEIGHTS)
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise JudgeError(
+            f"The judge's weights do not fit its configuration: {error}",
+            where=str(folder / _WEIGHTS),
+        ) from error
+    return model
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    """`judge.json`, after every file it names has been found unchanged."""
+    path = folder / _CARD
+    again = "Export the judge again, or copy it again as a whole."
+    if not path.is_file():
+        raise JudgeError(
+            "There is no judge here.",
+            where=str(folder),
+            fix="Name the folder that holds judge.json, e.g. runs/demo/judge.",
+        )
+    try:
+        card = json.loads(path.read_text("utf-8"))
+        newer = card["format"] > FORMAT
+    except (ValueError, TypeError, KeyError) as error:
+        raise JudgeError("judge.json can't be read.", where=str(path), fix=again) from error
+    if newer:
+        raise JudgeError(
+            f"This judge was written by a newer Beholder (format {card['format']}).",
+            where=str(path),
+            fix="Update Beholder.",
+        )
+    if card.get("sha256") != _own_hash(card):
+        raise JudgeError("judge.json was changed after it was written.", where=str(path), fix=again)
+    for name, expected in card["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise JudgeError(f"The judge lacks its file {name}.", where=str(folder), fix=again)
+        if sha256_file(file) != expected:
+            raise JudgeError(
+                f"The judge's file {name} was changed after it was written.",
+                where=str(file),
+                fix=again,
+            )
+    return card
+
+
+def _own_hash(card: dict[str, Any]) -> str:
+    rest = {name: value for name, value in card.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,158 @@
+"""The judge that users load: pictures in, verdicts out.
+
+Legend: B pictures, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from beholder.data.transforms import EvalTransform
+from beholder.data.vocabulary import Vocabulary, display_form
+from beholder.errors import DataError, JudgeError, MissingExtra
+from beholder.judge.engine import Engine, RawOpinions
+from beholder.judge.verdict import Attribute, Verdict
+
+Picture = str | Path | PIL.Image.Image
+Box = tuple[float, ...]
+
+
+class Judge:
+    """Gives verdicts on pictures.
+
+    Args:
+        engine: runs the networks.
+        transform: from a decoded picture to the network's input.
+        classes: attribute -> labels in the order of the network's outputs.
+        vocabulary: of the comment head; None without one.
+        score_margin: half the width of a score's interval; None: not calibrated, no interval.
+        beam_size: beams when a comment is written.
+        provenance: which recipe and run it comes from, as saved with it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        transform: EvalTransform,
+        *,
+        classes: Mapping[str, Sequence[str]],
+        vocabulary: Vocabulary | None = None,
+        score_margin: float | None = None,
+        beam_size: int = 3,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.transform = transform
+        self.classes = {name: tuple(labels) for name, labels in classes.items()}
+        self.vocabulary = vocabulary
+        self.score_margin = score_margin
+        self.beam_size = beam_size
+        self.provenance = dict(provenance or {})
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | None = None) -> Judge:
+        """Load a judge's folder.
+
+        Args:
+            device: `cpu`, `cuda`, `mps`; None: the best that is there.
+
+        Raises:
+            JudgeError: missing, incomplete, changed, or of a newer format.
+            MissingExtra: PyTorch is not installed.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise JudgeError("There is no judge here.", where=str(path), fix="Check the path.")
+        try:
+            import torch
+        except ModuleNotFoundError as error:
+            raise MissingExtra("Judging with a folder of weights", "train") from error
+        from beholder.features.device import choose_device
+        from beholder.judge.folder import load_judge
+        from beholder.judge.torch_engine import TorchEngine
+
+        stored = load_judge(path)
+        backbone = stored.model.backbone
+        assert backbone is not None
+        chosen = torch.device(device) if device else choose_device()
+        return cls(
+            TorchEngine(stored.model, chosen),
+            backbone.transform,
+            classes=stored.model.classes if "attributes" in stored.model.heads else {},
+            vocabulary=stored.model.vocabulary,
+            score_margin=stored.model.config.score_margin,
+            beam_size=stored.beam_size,
+            provenance=stored.provenance,
+        )
+
+    @overload
+    def __call__(self, pictures: Picture, *, batch_size: int = 16) -> Verdict: ...
+    @overload
+    def __call__(self, pictures: Sequence[Picture], *, batch_size: int = 16) -> list[Verdict]: ...
+    def __call__(
+        self, pictures: Picture | Sequence[Picture], *, batch_size: int = 16
+    ) -> Verdict | list[Verdict]:
+        """The verdict on a picture, or on each of a list, in its order.
+
+        Args:
+            pictures: a path or a PIL image, or a list of them.
+            batch_size: pictures judged at a time.
+
+        Raises:
+            PictureError: a picture can't be used. `beholder judge` and
+                `predict.local.judge_pictures` report it in place and go on instead.
+        """
+        if isinstance(pictures, (str, Path, PIL.Image.Image)):
+            return self([pictures])[0]
+        if batch_size < 1:
+            raise DataError(f"batch_size must be at least 1, not {batch_size}.")
+        verdicts: list[Verdict] = []
+        for start in range(0, len(pictures), batch_size):
+            batch = pictures[start : start + batch_size]
+            pixels = np.stack([self.prepare(picture) for picture in batch])
+            verdicts += self.verdicts([_name(picture) for picture in batch], pixels)
+        return verdicts
+
+    def prepare(self, picture: Picture | bytes, box: Box | None = None) -> NDArray[np.float32]:
+        """Decode a picture and make it the network's input [3, H, W].
+
+        Args:
+            box: `(xmin, ymin, xmax, ymax)` in pixels of the upright picture; None: all of it.
+
+        Raises:
+            PictureError: it can't be used.
+        """
+        return self.transform.read(picture, box)
+
+    def verdicts(self, names: Sequence[str], pixels_B3HW: NDArray[np.float32]) -> list[Verdict]:
+        """Verdicts on prepared pictures, reported under `names`."""
+        raw = self.engine.opinions(pixels_B3HW, self.beam_size)
+        return [self._verdict(name, raw, row) for row, name in enumerate(names)]
+
+    def _verdict(self, name: str, raw: RawOpinions, row: int) -> Verdict:
+        score = None if raw.score_B is None else float(raw.score_B[row])
+        interval = None
+        if score is not None and self.score_margin is not None:
+            interval = (score - self.score_margin, score + self.score_margin)
+        comment = None
+        if raw.comments_B is not None and self.vocabulary is not None:
+            comment = display_form(self.vocabulary.decode(raw.comments_B[row]))
+        attributes = {}
+        for attribute, labels in self.classes.items():
+            values = raw.probabilities_BK[attribute][row]
+            order = np.argsort(-values, kind="stable")
+            ranked = {labels[index]: float(values[index]) for index in order}
+            attributes[attribute] = Attribute(labels[order[0]], float(values[order[0]]), ranked)
+        return Verdict(name, score, interval, comment, attributes)
+
+
+def _name(picture: Picture) -> str:
+    if isinstance(picture, PIL.Image.Image):
+        return str(getattr(picture, "filename", "") or "picture")
+    return str(picture)

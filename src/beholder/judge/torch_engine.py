@@ -1,0 +1,48 @@
+"""Runs a judge with PyTorch.
+
+Shape suffixes: B pictures, H height, W width, K classes of an attribute.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from beholder.decoding import beam_search
+from beholder.judge.engine import RawOpinions
+from beholder.judge.model import JudgeModel
+
+
+class TorchEngine:
+    """Backbone and heads in evaluation mode on one device."""
+
+    def __init__(self, model: JudgeModel, device: torch.device) -> None:
+        assert model.backbone is not None, "a judge without a backbone can't see"
+        self.model = model.to(device).eval()
+        self.device = device
+
+    @torch.inference_mode()
+    def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int) -> RawOpinions:
+        pixels = torch.from_numpy(pixels_B3HW).to(self.device)
+        features = self.model.features({"pixels": pixels})
+        said = self.model.opinions(features)
+        comments = None
+        if self.model.vocabulary is not None and "comment" in self.model.heads:
+            found = beam_search(
+                self.model.comment,
+                features.tokens_BNC,
+                beam_size=beam_size,
+                max_length=self.model.comment.config.max_length,
+                bos=self.model.vocabulary.bos,
+                eos=self.model.vocabulary.eos,
+            )
+            comments = [list(hypotheses[0].tokens) for hypotheses in found]
+        return RawOpinions(
+            score_B=None if said.score_B is None else said.score_B.double().cpu().numpy(),
+            probabilities_BK={
+                name: probabilities.double().cpu().numpy()
+                for name, probabilities in said.probabilities_BK.items()
+            },
+            comments_B=comments,
+        )

@@ -1,0 +1,38 @@
+"""`beholder demo`: the shipped recipe on the embedded sample, then what it has come to."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import polars as pl
+
+from beholder.judge import Judge
+from beholder.pipeline.recipe import find_recipe, load_recipe
+from beholder.pipeline.runner import fit_recipe
+from beholder.predict.printing import render_outcome
+
+SHOWN = 3
+
+
+def run_demo(folder: Path) -> None:
+    """Run the demo in `folder`, print where its results are, and three verdicts."""
+    fit_recipe(load_recipe(find_recipe("demo")), folder)
+    held_out = pl.read_parquet(folder / "evaluation" / "predictions.parquet")
+    rows = held_out.sort("image")
+    step = max(1, rows.height // SHOWN)
+    chosen = rows[list(range(step // 2, rows.height, step))[:SHOWN]]
+    judge = Judge.load(folder / "judge")
+    lines = ["", "Three held-out pictures (the given pseudo-MOS in brackets):"]
+    for key, given in chosen.select("image", "score").iter_rows():
+        lines.append(f"{render_outcome(judge(folder / 'sample' / key))}\n  [given    {given:.2f}]")
+    example = folder / "sample" / chosen["image"][0]
+    lines += [
+        "",
+        f"Judge:  {folder / 'judge'}",
+        f"Report: {folder / 'report.html'}",
+        f"Try it: beholder judge {folder / 'judge'} {example}",
+        f"        python -c \"from beholder import Judge; print(Judge.load('{folder / 'judge'}')"
+        f"('{example}'))\"",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")

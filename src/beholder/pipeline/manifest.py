@@ -1,0 +1,109 @@
+"""The manifest of a run: what each stage did, from what, and with which result.
+
+`manifest.json` is rewritten atomically after each stage, so that it always tells the truth about
+what is finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from beholder.data.files import sha256_file, write_json
+from beholder.errors import RunError
+
+FORMAT = 1
+NAME = "manifest.json"
+
+
+class Output(BaseModel):
+    """A file or folder that a stage made; `path` is relative to the run folder."""
+
+    model_config = ConfigDict(extra="forbid")
+    path: str
+    sha256: str
+
+
+class StageRecord(BaseModel):
+    """One finished stage."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    kind: str
+    inputs_hash: str
+    code_version: str
+    config: dict[str, Any]
+    outputs: dict[str, Output] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    started: str
+    seconds: float
+
+    def outputs_hash(self) -> str:
+        """What a stage that uses this one's outputs depends on."""
+        return digest({name: output.sha256 for name, output in self.outputs.items()})
+
+
+class Manifest(BaseModel):
+    """All finished stages of a run, in the order of the recipe."""
+
+    model_config = ConfigDict(extra="forbid")
+    format: int = FORMAT
+    name: str
+    seed: int
+    code_version: str
+    stages: list[StageRecord] = Field(default_factory=list)
+
+    def find(self, stage: str) -> StageRecord | None:
+        return next((record for record in self.stages if record.name == stage), None)
+
+    def put(self, record: StageRecord, order: list[str]) -> None:
+        """Set a stage's record; stages that the recipe no longer has are dropped."""
+        kept = [old for old in self.stages if old.name != record.name and old.name in order]
+        self.stages = sorted([*kept, record], key=lambda entry: order.index(entry.name))
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / NAME, self.model_dump(mode="json"))
+
+
+def load_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a run folder, None when the folder has none yet.
+
+    Raises:
+        RunError: it can't be read, or was written by a newer version.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+        if raw.get("format", 0) > FORMAT:
+            raise RunError(
+                f"This run was made by a newer Beholder (manifest format {raw['format']}).",
+                where=str(path),
+                fix="Update Beholder, or use another run folder.",
+            )
+        return Manifest.model_validate(raw)
+    except (ValueError, ValidationError) as error:
+        raise RunError(
+            "The run's manifest can't be read.",
+            where=str(path),
+            fix="Restore it from a copy, or delete it: every stage will run again.",
+        ) from error
+
+
+def digest(value: object) -> str:
+    """The SHA-256 of a JSON-like value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def path_digest(path: Path) -> str:
+    """The SHA-256 of a file, or of a folder's relative names and files."""
+    if path.is_file():
+        return sha256_file(path)
+    files = sorted(child for child in path.rglob("*") if child.is_file())
+    return digest({child.relative_to(path).as_posix(): sha256_file(child) for child in files})

@@ -1,0 +1,118 @@
+"""What a run has to do: the order of the stages, the hash of each one's inputs, what is done.
+
+All of it from the recipe, the manifest and the data's hash; nothing heavy is imported, so that
+an unchanged recipe is recognised at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from beholder import __version__
+from beholder.data.files import sha256_file
+from beholder.errors import BackboneError, RecipeError
+from beholder.pipeline.context import RunContext
+from beholder.pipeline.manifest import digest
+from beholder.pipeline.recipe import ExtractStage, Recipe
+
+
+def stage_order(recipe: Recipe) -> list[str]:
+    """Stage names, each after those it needs; otherwise in the order of the recipe.
+
+    Raises:
+        RecipeError: a stage needs one that is not there, is of the wrong kind, or needs itself.
+    """
+    needs = {name: stage.needs() for name, stage in recipe.stages.items()}
+    for name, wanted in needs.items():
+        for other, kinds in wanted.items():
+            if other not in recipe.stages:
+                raise RecipeError(
+                    f"Stage {name!r} needs stage {other!r}, which the recipe does not have.",
+                    where=f"stages.{name}",
+                    fix=f"Use one of: {', '.join(recipe.stages)}.",
+                )
+            if recipe.stages[other].kind not in kinds:
+                raise RecipeError(
+                    f"Stage {name!r} needs a stage of kind {' or '.join(kinds)}; "
+                    f"{other!r} is of kind {recipe.stages[other].kind!r}.",
+                    where=f"stages.{name}",
+                )
+    order: list[str] = []
+    while len(order) < len(needs):
+        ready = [name for name in needs if name not in order and set(needs[name]) <= set(order)]
+        if not ready:
+            circle = ", ".join(name for name in needs if name not in order)
+            raise RecipeError(f"These stages need each other in a circle: {circle}.")
+        order.append(ready[0])
+    return order
+
+
+def inputs_hash(name: str, context: RunContext) -> str:
+    """The hash of everything that a stage's result depends on.
+
+    The stages that it needs must be in the manifest.
+    """
+    recipe = context.recipe
+    config = recipe.stages[name]
+    upstream = {}
+    for other in config.needs():
+        record = context.manifest.find(other)
+        assert record is not None, f"{other} has not run"
+        upstream[other] = record.outputs_hash()
+    return digest(
+        {
+            "kind": config.kind,
+            "config": config.model_dump(mode="json"),
+            "seed": recipe.seed,
+            "backbone": recipe.backbone.model_dump(mode="json"),
+            "weights": _weights_hash(recipe),
+            "score_name": recipe.data.score_name,
+            "data": context.data.digest,
+            "upstream": upstream,
+            "code": __version__,
+        }
+    )
+
+
+def stage_folder(name: str, context: RunContext, inputs: str) -> Path:
+    """Where a stage works, relative to the run.
+
+    A feature store holds pictures by content and can be added to, so its folder depends only on
+    what makes features; every other stage starts afresh when anything that it depends on changes.
+    """
+    config = context.recipe.stages[name]
+    identity = inputs
+    if isinstance(config, ExtractStage):
+        backbone = context.recipe.backbone.model_dump(mode="json")
+        store = config.model_dump(mode="json", include={"dtype", "flip", "tokens"})
+        identity = digest([backbone, _weights_hash(context.recipe), store])
+    return Path("stages") / name / identity[:12]
+
+
+def why_not_done(name: str, context: RunContext) -> str:
+    """Why a stage must run; empty if its recorded result still holds."""
+    record = context.manifest.find(name)
+    if record is None:
+        return "not run yet"
+    for other in context.recipe.stages[name].needs():
+        if context.manifest.find(other) is None:
+            return f"{other} has not run"
+    if record.inputs_hash != inputs_hash(name, context):
+        return "what it depends on has changed"
+    gone = [o.path for o in record.outputs.values() if not (context.folder / o.path).exists()]
+    return f"its output {gone[0]} is gone" if gone else ""
+
+
+def _weights_hash(recipe: Recipe) -> str | None:
+    """The content of a local weights file; a name stands for itself."""
+    weights = recipe.backbone.weights
+    if weights in ("pretrained", "random"):
+        return None
+    path = Path(weights)
+    if not path.is_file():
+        raise BackboneError(
+            "The file of the backbone's weights does not exist.",
+            where=f"backbone.weights: {weights}",
+            fix="Name a file, or `pretrained` or `random`.",
+        )
+    return sha256_file(path)

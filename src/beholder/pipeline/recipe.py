@@ -1,0 +1,173 @@
+"""The schema of a recipe: data, backbone, stages. Strict: an unknown key is an error.
+
+Importing this loads no torch, so that an unchanged recipe is recognised at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from beholder.data.augment import AugmentConfig
+from beholder.errors import RecipeError
+from beholder.features.config import BackboneConfig
+from beholder.pipeline.overrides import apply_overrides, read_yaml, validate
+from beholder.tasks.config import TaskConfig
+from beholder.training.config import TrainConfig
+
+# stage name -> the kinds it may be of
+Needs = dict[str, tuple[str, ...]]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SplitConfig(Strict):
+    """How rows without a split are divided: by content and group, see `data.splits`."""
+
+    train: float = Field(0.8, ge=0, le=1, description="share of pictures to train on")
+    val: float = Field(0.1, ge=0, le=1, description="share to choose checkpoints with")
+    test: float = Field(0.1, ge=0, le=1, description="share held out for the evaluation")
+    seed: int = Field(0, description="another seed, another division")
+
+
+class SampleConfig(Strict):
+    """Size of the embedded sample."""
+
+    photos: int = Field(13, ge=3, le=13, description="photographs to use")
+    crops: int = Field(4, ge=1, le=4, description="crops per photograph")
+
+
+class DataConfig(Strict):
+    """The table of opinions and the folder of pictures. Paths start at the current folder."""
+
+    annotations: str = Field(description="path of the table, or `sample` for the embedded sample")
+    images: str | None = Field(None, description="folder that the image keys start from")
+    format: str = Field("auto", description="format of the table, see `beholder check --help`")
+    columns: dict[str, str] = Field({}, description="own column name of each field, generic CSV")
+    score_name: str = Field("MOS", description="what the scores are called in reports")
+    split: SplitConfig = SplitConfig()
+    sample: SampleConfig = SampleConfig()
+
+
+class ExtractStage(Strict):
+    """Run the backbone over all pictures once and keep its features."""
+
+    kind: Literal["extract"]
+    batch_size: int = Field(32, ge=1, description="pictures per forward pass")
+    workers: int = Field(2, ge=0, description="decoding processes; 0: none beside the main one")
+    dtype: Literal["float16", "float32"] = "float16"
+    flip: bool = Field(False, description="mirror every picture left to right")
+    tokens: bool = Field(True, description="keep the tokens too, which only comments need")
+
+    def needs(self) -> Needs:
+        return {}
+
+
+class TrainStage(Strict):
+    """Fit one head, on frozen features or, without `features`, end to end on pictures."""
+
+    kind: Literal["train"]
+    features: str | None = Field(None, description="extract stage whose features to train on")
+    start_from: str | None = Field(None, description="train stage whose weights to start from")
+    task: TaskConfig
+    augment: AugmentConfig | None = Field(None, description="only end to end")
+    training: TrainConfig
+
+    def needs(self) -> Needs:
+        wanted: Needs = {}
+        if self.features:
+            wanted[self.features] = ("extract",)
+        if self.start_from:
+            wanted[self.start_from] = ("train",)
+        return wanted
+
+
+class ExportStage(Strict):
+    """Put backbone and trained heads together as a judge."""
+
+    kind: Literal["export"]
+    heads: list[str] = Field(min_length=1, description="train stages, each gives its head")
+    beam_size: int = Field(3, ge=1, le=32, description="beams when the judge writes a comment")
+
+    def needs(self) -> Needs:
+        return dict.fromkeys(self.heads, ("train",))
+
+
+class EvaluateStage(Strict):
+    """Judge a split and compare with the given opinions."""
+
+    kind: Literal["evaluate"]
+    judge: str = Field(description="export stage whose judge to evaluate")
+    split: Literal["train", "val", "test"] = "test"
+    batch_size: int = Field(32, ge=1, description="pictures judged at a time")
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples of the intervals")
+
+    def needs(self) -> Needs:
+        return {self.judge: ("export",)}
+
+
+StageConfig = Annotated[
+    ExtractStage | TrainStage | ExportStage | EvaluateStage, Field(discriminator="kind")
+]
+
+
+class Recipe(Strict):
+    """A whole recipe, see `recipes/demo.yaml`."""
+
+    name: str = Field(pattern=r"^[\w][\w.-]*$", description="also the run folder's: runs/<name>")
+    seed: int = Field(0, ge=0, lt=2**31, description="of initial weights, order and augmentation")
+    data: DataConfig
+    backbone: BackboneConfig
+    stages: dict[str, StageConfig] = Field(min_length=1)
+
+    @field_validator("stages")
+    @classmethod
+    def _names_are_folders(cls, stages: dict[str, Any]) -> dict[str, Any]:
+        for name in stages:
+            if not name.replace("-", "").replace("_", "").isalnum():
+                raise ValueError(f"stage name {name!r}: use letters, digits, - and _")
+        return stages
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Recipes that come with Beholder, by name."""
+    folder = Path(__file__).parents[1] / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """The recipe file of that path, or the shipped recipe of that name.
+
+    Raises:
+        RecipeError: neither exists; names the shipped ones.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    shipped = shipped_recipes()
+    if name not in shipped:
+        raise RecipeError(
+            "There is no such recipe file.",
+            where=name,
+            fix=f"Name a file, or one of the shipped recipes: {', '.join(shipped)}.",
+        )
+    return shipped[name]
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, apply `key=value` overrides, validate.
+
+    Raises:
+        RecipeError: with every mistake, unknown keys with the nearest known one.
+    """
+    return parse_recipe(apply_overrides(read_yaml(path), overrides), where=str(path))
+
+
+def parse_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Validate a recipe that is a mapping already."""
+    return validate(Recipe, dict(raw), where)

@@ -1,0 +1,35 @@
+"""The kinds of stages: extract, train, export, evaluate."""
+
+from __future__ import annotations
+
+from beholder.pipeline.context import RunContext
+from beholder.pipeline.recipe import (
+    EvaluateStage,
+    ExportStage,
+    ExtractStage,
+    StageConfig,
+    TrainStage,
+)
+from beholder.pipeline.stages.base import Stage, StageResult
+
+__all__ = ["Stage", "StageResult", "make_stage"]
+
+
+def make_stage(name: str, config: StageConfig, context: RunContext) -> Stage:
+    """The stage of a name in the recipe; its module (and torch) is imported only here."""
+    if isinstance(config, ExtractStage):
+        from beholder.pipeline.stages.extract import Extract
+
+        return Extract(name, config, context)
+    if isinstance(config, TrainStage):
+        from beholder.pipeline.stages.train import Train
+
+        return Train(name, config, context)
+    if isinstance(config, ExportStage):
+        from beholder.pipeline.stages.export import Export
+
+        return Export(name, config, context)
+    assert isinstance(config, EvaluateStage)
+    from beholder.pipeline.stages.evaluate import Evaluate
+
+    return Evaluate(name, config, context)

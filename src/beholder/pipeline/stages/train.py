@@ -1,0 +1,203 @@
+"""Stage `train`: fit one head, on frozen features or end to end on pictures."""
+
+from __future__ import annotations
+
+import copy
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from beholder.data.annotations import AnnotationTable
+from beholder.data.augment import Augmentation
+from beholder.data.files import sha256_file
+from beholder.data.vocabulary import Vocabulary
+from beholder.errors import RecipeError
+from beholder.features.device import choose_device
+from beholder.features.store import FeatureStore
+from beholder.judge.model import JudgeConfig, JudgeModel
+from beholder.pipeline.context import RunContext
+from beholder.pipeline.recipe import TrainStage
+from beholder.pipeline.stages.base import Stage, StageResult
+from beholder.pipeline.stages.shared import (
+    QUARANTINE,
+    first_readable,
+    quarantined_keys,
+    recipe_backbone,
+)
+from beholder.pipeline.stages.trained import load_trained, save_trained
+from beholder.tasks import create_task
+from beholder.tasks.base import Task
+from beholder.tasks.build import judge_config
+from beholder.training import TrainConfig, train
+from beholder.training.distributed import start
+from beholder.training.loader import to_device
+from beholder.training.sources import Batch, FeatureSource, PictureSource
+
+REHEARSED = 4  # distinct pictures of a rehearsal; a batch repeats them
+
+
+class Train(Stage):
+    """Trains the head of the stage's task."""
+
+    everywhere = True
+
+    def __init__(self, name: str, config: TrainStage, context: RunContext) -> None:
+        super().__init__(name, context)
+        self.config = config
+
+    @property
+    def training(self) -> TrainConfig:
+        """The stage's training; its seed is the recipe's unless the stage has its own."""
+        training = self.config.training
+        if "seed" in training.model_fields_set:
+            return training
+        return training.model_copy(update={"seed": self.context.recipe.seed})
+
+    def rehearse(self) -> float:
+        """Forward and backward of one batch, on a copy; the time of all steps."""
+        self._check()
+        table = self._table("train")
+        config = self._judge_config(table)
+        task = self._task(config)
+        batch = self._rehearsal_batch(config, table)
+        device = next(task.parameters()).device
+        task.eval()
+        with torch.no_grad():
+            task.prepare([to_device(batch, device)])
+        task.train()
+        clock = time.perf_counter()
+        task(to_device(batch, device))["loss"].backward()
+        seconds = time.perf_counter() - clock
+        steps = self.training.epochs * len(table) / self.training.batch_size
+        return seconds * min(steps, self.training.max_steps or steps)
+
+    def run(self, folder: Path) -> StageResult:
+        config = self._judge_config(self._table("train"))
+        task = self._task(config)
+        train_source, val_source = self._source("train", config), self._source("val", config)
+        assert train_source is not None, "load_data has made sure of training rows"
+        result = train(
+            task,
+            train_source,
+            val_source,
+            self.training,
+            self.context.folder,
+            stage=self.name,
+            home=folder,
+        )
+        if not start().first:
+            return StageResult({})  # the first process writes for all
+        weights = save_trained(task.model, folder, with_backbone=self.config.task.train_backbone)
+        metrics: dict[str, float] = {"steps": result.steps}
+        if result.best:
+            metrics |= {name: round(v, 6) for name, v in result.best.metrics.items()}
+        return StageResult({"model": (weights, sha256_file(weights))}, metrics)
+
+    def _check(self) -> None:
+        """What no single field can say.
+
+        Raises:
+            RecipeError: options that contradict each other.
+        """
+        config, where = self.config, f"stages.{self.name}"
+        if config.features and config.task.train_backbone:
+            raise RecipeError(
+                "A backbone can't be trained on its own frozen features.",
+                where=where,
+                fix="Leave `features` out, or set task.train_backbone to false.",
+            )
+        if config.features and config.augment:
+            raise RecipeError(
+                "Frozen features can't be augmented.",
+                where=f"{where}.augment",
+                fix="Leave `features` out to train on pictures, or `augment`.",
+            )
+
+    def _table(self, split: str) -> AnnotationTable:
+        return self.context.data.table.subset(split)
+
+    def _judge_config(self, table: AnnotationTable) -> JudgeConfig:
+        backbone = recipe_backbone(self.context)
+        return judge_config(
+            self.config.task,
+            table,
+            backbone=self.context.recipe.backbone,
+            pooled_dim=backbone.pooled_dim,
+            token_dim=backbone.token_dim,
+        )
+
+    def _task(self, config: JudgeConfig) -> Task:
+        """The task over a judge with fresh weights, or those of `start_from`."""
+        torch.manual_seed(self.training.seed)
+        backbone = None
+        if not self.config.features:
+            shared = recipe_backbone(self.context)
+            backbone = copy.deepcopy(shared) if self.config.task.train_backbone else shared
+        model = JudgeModel(config, backbone)
+        if self.config.start_from and self.context.manifest.find(self.config.start_from):
+            self._load_start(model, config)
+        return create_task(self.config.task, model.to(choose_device()))
+
+    def _load_start(self, model: JudgeModel, config: JudgeConfig) -> None:
+        assert self.config.start_from is not None
+        trained = load_trained(self.context.output(self.config.start_from, "model").parent)
+        same = trained.config.model_dump(exclude={"score_range"})
+        if same != config.model_dump(exclude={"score_range"}):
+            raise RecipeError(
+                f"Stage {self.config.start_from!r} trained another head than this stage has.",
+                where=f"stages.{self.name}.start_from",
+                fix="Give both stages the same task and head.",
+            )
+        model.load_state_dict(trained.state, strict=False)
+
+    def _source(self, split: str, config: JudgeConfig) -> FeatureSource | PictureSource | None:
+        """Pictures of a split with what the task learns; None if the split has none."""
+        table = self._table(split)
+        if len(table) == 0:
+            return None
+        context, task = self.context, self.config.task
+        common = _comment_options(config)
+        backbone = recipe_backbone(context)
+        if self.config.features:
+            place = context.output(self.config.features, "store")
+            common["quarantined"] = quarantined_keys(place / QUARANTINE)
+            store = FeatureStore.open(place, expect_fingerprint=backbone.fingerprint())
+            return FeatureSource(store, table, tokens=task.kind == "caption", **common)
+        augmentation = None
+        if split == "train" and self.config.augment:
+            augmentation = Augmentation(self.config.augment)
+        seed = self.training.seed
+        return PictureSource(
+            context.data.root, table, backbone.transform, augmentation, seed=seed, **common
+        )
+
+    def _rehearsal_batch(self, config: JudgeConfig, table: AnnotationTable) -> Batch:
+        """A batch as large as a real one, of a few pictures over and over."""
+        context = self.context
+        few = first_readable(table, context.data.root, REHEARSED)
+        backbone = recipe_backbone(context)
+        source = PictureSource(
+            context.data.root, few, backbone.transform, **_comment_options(config)
+        )
+        wanted = min(self.training.batch_size, len(table))
+        batch = source.load(list(np.arange(wanted) % len(few)), epoch=0)
+        if self.config.features:
+            with torch.no_grad():
+                distinct = backbone(batch["pixels"][: len(few)].to(choose_device()))
+            rows = torch.arange(wanted) % len(few)
+            batch["tokens"] = distinct.tokens_BNC.cpu()[rows]
+            batch["pooled"] = distinct.pooled_BP.cpu()[rows]
+            del batch["pixels"]
+        return batch
+
+
+def _comment_options(config: JudgeConfig) -> dict[str, Any]:
+    """What a source needs to give comments; nothing for heads that learn none."""
+    if config.comment is None:
+        return {}
+    assert config.vocabulary is not None, "a comment head always comes with a vocabulary"
+    vocabulary = Vocabulary.from_dict(config.vocabulary)
+    return {"vocabulary": vocabulary, "max_length": config.comment.max_length}

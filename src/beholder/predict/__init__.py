@@ -1,0 +1,1 @@
+"""Batch verdicts, and a judge's evaluation against given opinions."""

@@ -1,0 +1,199 @@
+"""A judge against given opinions: verdicts of a table's pictures, and the metrics of each head.
+
+A picture that can't be judged is left out of the metrics, counted, and listed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from beholder.data.annotations import AnnotationTable
+from beholder.data.images import resolve_key
+from beholder.data.progress import progress
+from beholder.errors import DataError, PictureError
+from beholder.judge.verdict import Verdict
+from beholder.metrics.captions import evaluate_captions
+from beholder.metrics.classification import mean_top1, score_attribute, show
+from beholder.metrics.correlation import bootstrap
+from beholder.predict.local import Failure, Request, judge_pictures
+
+if TYPE_CHECKING:
+    from beholder.judge import Judge
+
+log = logging.getLogger("beholder")
+
+CORRELATIONS = ("plcc", "srcc", "krcc", "rmse")
+CAPTION_METRICS = ("BLEU", "ROUGE_L", "CIDEr-D")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics as plain JSON values, one row per judged picture, and what could not be judged."""
+
+    metrics: dict[str, Any]
+    predictions: pl.DataFrame
+    failures: list[Failure]
+
+
+def evaluate_judge(
+    judge: Judge,
+    table: AnnotationTable,
+    root: Path,
+    *,
+    batch_size: int = 32,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Evaluation:
+    """Judge every picture of the table and compare with the opinions it gives.
+
+    Args:
+        table: its rows' opinions are the truth; what is missing in a row is not compared.
+        root: folder that the image keys start from.
+        resamples, seed: of the bootstrap behind the intervals (95 %).
+
+    Raises:
+        DataError: the table is empty, the root is missing, or no picture could be judged.
+    """
+    if len(table) == 0:
+        raise DataError("There is no row to evaluate on.", fix="Choose another table or split.")
+    if not root.is_dir():
+        raise DataError("The folder of pictures does not exist.", where=str(root))
+    requests, failures = _requests(table, root)
+    outcomes = judge_pictures(judge, requests, batch_size=batch_size)
+    verdicts: list[Verdict] = []
+    for outcome in progress(outcomes, "judging", total=len(requests)):
+        if isinstance(outcome, Failure):
+            failures.append(outcome)
+        else:
+            verdicts.append(outcome)
+    if not verdicts:
+        raise DataError(
+            f"None of the {len(table)} pictures could be judged; the first: {failures[0].message}",
+            where=failures[0].image,
+        )
+    for failure in failures:
+        log.warning("not judged: %s: %s", failure.image, failure.message)
+    frame = _join(judge, table, verdicts)
+    metrics: dict[str, Any] = {
+        "counts": {"pictures": len(verdicts), "failed": len(failures)},
+        "image_root": str(root),
+        "signature": {},
+    }
+    _score_metrics(metrics, frame, resamples, seed)
+    _attribute_metrics(metrics, frame, judge.classes, table)
+    frame = _comment_metrics(metrics, frame)
+    return Evaluation(metrics, frame, failures)
+
+
+def _requests(table: AnnotationTable, root: Path) -> tuple[list[Request], list[Failure]]:
+    requests: list[Request] = []
+    failures: list[Failure] = []
+    for key, box in table.frame.select("image", "box").iter_rows():
+        try:
+            requests.append(Request(key, resolve_key(root, key), tuple(box) if box else None))
+        except PictureError as error:
+            failures.append(Failure(key, error.code, error.what))
+    return requests, failures
+
+
+def _join(judge: Judge, table: AnnotationTable, verdicts: Sequence[Verdict]) -> pl.DataFrame:
+    """One row per verdict: what was given beside what was predicted."""
+    columns: dict[str, Any] = {
+        "image": pl.Series([v.image for v in verdicts], dtype=pl.String),
+        "predicted_score": pl.Series([v.score for v in verdicts], dtype=pl.Float64),
+        "comment": pl.Series([v.comment for v in verdicts], dtype=pl.String),
+    }
+    for name in judge.classes:
+        said = [v.attributes[name] for v in verdicts]
+        columns[f"predicted.{name}"] = pl.Series([a.label for a in said], dtype=pl.String)
+        columns[f"probability.{name}"] = pl.Series([a.probability for a in said], dtype=pl.Float64)
+    given = table.frame.select(
+        "image", "split", "group", "score", pl.col("comments").alias("references"),
+        *[f"attribute.{name}" for name in table.attribute_names],
+    )  # fmt: skip
+    return pl.DataFrame(columns).join(given, on="image", how="left", maintain_order="left")
+
+
+def _score_metrics(metrics: dict[str, Any], frame: pl.DataFrame, resamples: int, seed: int) -> None:
+    known = frame.filter(pl.col("score").is_not_null() & pl.col("predicted_score").is_not_null())
+    if known.height < 2:
+        return
+    given, predicted = known["score"].to_numpy(), known["predicted_score"].to_numpy()
+    intervals = bootstrap(given, predicted, CORRELATIONS, n=resamples, seed=seed)
+    metrics["score"] = {
+        name: {"value": _plain(i.value), "low": _plain(i.low), "high": _plain(i.high)}
+        for name, i in intervals.items()
+    }
+    metrics["signature"]["score"] = f"bootstrap:{resamples}|seed:{seed}|level:0.95"
+
+
+def _attribute_metrics(
+    metrics: dict[str, Any],
+    frame: pl.DataFrame,
+    classes: dict[str, tuple[str, ...]],
+    table: AnnotationTable,
+) -> None:
+    scores = {}
+    for name, labels in classes.items():
+        if name not in table.attribute_names:
+            continue
+        index = {label: position for position, label in enumerate(labels)}
+        given = [index.get(label, -1) for label in frame[f"attribute.{name}"].to_list()]
+        predicted = [index[label] for label in frame[f"predicted.{name}"].to_list()]
+        probabilities = frame[f"probability.{name}"].to_numpy()
+        scores[name] = score_attribute(given, predicted, labels, probabilities)
+    if scores:
+        metrics["attributes"] = {name: entry.to_dict() for name, entry in scores.items()}
+        metrics["mean_top1"] = mean_top1(scores)
+
+
+def _comment_metrics(metrics: dict[str, Any], frame: pl.DataFrame) -> pl.DataFrame:
+    known = frame.filter(pl.col("comment").is_not_null() & (pl.col("references").list.len() > 0))
+    if known.height < 2:
+        return frame.with_columns(cider_d=pl.lit(None, dtype=pl.Float64))
+    references = dict(known.select("image", "references").iter_rows())
+    hypotheses = dict(known.select("image", "comment").iter_rows())
+    scores = evaluate_captions(references, hypotheses, metrics=CAPTION_METRICS)
+    metrics["comments"] = {name: _plain(value) for name, value in scores.corpus.items()}
+    metrics["signature"]["comments"] = scores.signature
+    each = scores.per_image["CIDEr-D"]
+    return frame.with_columns(
+        cider_d=pl.Series([each.get(key) for key in frame["image"]], dtype=pl.Float64)
+    )
+
+
+def headline(metrics: dict[str, Any]) -> dict[str, float]:
+    """The few numbers that a manifest and a terminal show."""
+    numbers = {name: metrics["score"][name]["value"] for name in CORRELATIONS if "score" in metrics}
+    for name, entry in metrics.get("attributes", {}).items():
+        numbers[f"top1.{name}"] = entry["top1"]
+    numbers.update(metrics.get("comments", {}))
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def render_metrics(metrics: dict[str, Any]) -> str:
+    """The evaluation as a few lines for people."""
+    counts = metrics["counts"]
+    lines = [f"{counts['pictures']} pictures judged, {counts['failed']} could not be"]
+    for name, entry in metrics.get("score", {}).items():
+        span = f"(95 %: {show(entry['low'], 3)} to {show(entry['high'], 3)})"
+        lines.append(f"  score       {name.upper():<9} {show(entry['value'], 3)}  {span}")
+    for name, entry in metrics.get("attributes", {}).items():
+        lines.append(
+            f"  {name:<11} top-1 {show(entry['top1'], 3)}  ACSA {show(entry['acsa'], 3)}  "
+            f"macro-F1 {show(entry['macro_f1'], 3)}  majority class {show(entry['majority'], 3)}"
+        )
+    for name, value in metrics.get("comments", {}).items():
+        lines.append(f"  comments    {name:<9} {show(value, 3)}")
+    return "\n".join(lines)
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

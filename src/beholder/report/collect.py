@@ -1,0 +1,124 @@
+"""Reads what a run has produced into plain values for the page."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from beholder.data.annotations import AnnotationTable
+from beholder.data.vocabulary import normalise_caption
+from beholder.errors import RunError
+from beholder.pipeline.manifest import Manifest, load_manifest
+
+# stage -> name of the curve -> [(step, value)]
+Curves = dict[str, dict[str, list[tuple[float, float]]]]
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What the table holds: counts per split, scores, most frequent words, classes."""
+
+    pictures: dict[str, int]
+    groups: int
+    scores: list[float]
+    comments: int
+    comment_lengths: list[int]
+    distinct_words: int
+    words: list[tuple[str, int]]
+    classes: dict[str, list[tuple[str, int]]]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything the page shows; what the run does not have is None or empty."""
+
+    folder: Path
+    manifest: Manifest
+    recipe: str
+    curves: Curves
+    metrics: dict[str, Any] | None
+    predictions: pl.DataFrame | None
+    summary: DataSummary | None
+    quarantined: list[dict[str, Any]] = field(default_factory=list)
+
+
+def collect(run: Path) -> ReportData:
+    """Read a run folder.
+
+    Raises:
+        RunError: it has no manifest, or the manifest can't be read.
+    """
+    manifest = load_manifest(run)
+    if manifest is None:
+        raise RunError(
+            "This folder is not a run: it has no manifest.json.",
+            where=str(run),
+            fix="Name a folder that `beholder fit` or `beholder demo` wrote.",
+        )
+    metrics_path = run / "evaluation" / "metrics.json"
+    predictions_path = run / "evaluation" / "predictions.parquet"
+    table_path = run / "annotations.parquet"
+    recipe_path = run / "recipe.yaml"
+    quarantine_path = run / "quarantine.csv"
+    return ReportData(
+        folder=run,
+        manifest=manifest,
+        recipe=recipe_path.read_text("utf-8") if recipe_path.exists() else "",
+        curves=read_curves(run / "metrics.jsonl"),
+        metrics=json.loads(metrics_path.read_text("utf-8")) if metrics_path.exists() else None,
+        predictions=pl.read_parquet(predictions_path) if predictions_path.exists() else None,
+        summary=summarise(AnnotationTable.from_parquet(table_path))
+        if table_path.exists()
+        else None,
+        quarantined=pl.read_csv(quarantine_path).to_dicts() if quarantine_path.exists() else [],
+    )
+
+
+def read_curves(path: Path) -> Curves:
+    """The curves of `metrics.jsonl`, named `<split> <metric>`; the newest value of a step wins."""
+    points: dict[str, dict[str, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
+    if path.exists():
+        for line in path.read_text("utf-8").splitlines():
+            entry = json.loads(line)
+            split = entry.get("split", "train")
+            for name, value in entry.items():
+                if name in ("time", "stage", "step", "epoch", "split"):
+                    continue
+                if isinstance(value, (int, float)) and not isinstance(value, bool):
+                    points[entry["stage"]][f"{split} {name}"][entry["step"]] = float(value)
+    return {
+        stage: {name: sorted(steps.items()) for name, steps in curves.items()}
+        for stage, curves in points.items()
+    }
+
+
+def _summary(path: Path) -> DataSummary:
+    return summarise(AnnotationTable.from_parquet(path))
+
+
+def summarise(table: AnnotationTable, top_words: int = 40) -> DataSummary:
+    """Counts of a table for the page."""
+    frame = table.frame
+    comments = [comment for row in frame["comments"].to_list() for comment in row]
+    tokens = [normalise_caption(comment) for comment in comments]
+    counts = Counter(word for words in tokens for word in words)
+    splits = Counter(split or "no split" for split in frame["split"].to_list())
+    classes = {}
+    for name, labels in table.classes.items():
+        found = Counter(frame[f"attribute.{name}"].drop_nulls().to_list())
+        classes[name] = [(label, found[label]) for label in labels]
+    return DataSummary(
+        pictures={s: splits[s] for s in ("train", "val", "test", "no split") if s in splits},
+        groups=frame["group"].n_unique() if frame["group"].is_not_null().any() else 0,
+        scores=frame["score"].drop_nulls().to_list(),
+        comments=len(comments),
+        comment_lengths=[len(words) for words in tokens],
+        distinct_words=len(counts),
+        words=counts.most_common(top_words),
+        classes=classes,
+    )

@@ -1,0 +1,173 @@
+"""Turns what `collect` found into the page: texts, plots, thumbnails."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from beholder.data.images import read_image, resolve_key
+from beholder.errors import PictureError
+from beholder.metrics.classification import show
+from beholder.metrics.info import METRICS
+from beholder.report import plots
+from beholder.report.collect import Curves, ReportData
+
+THUMBNAIL = 320
+GALLERY = 24
+EXAMPLES = 4
+_HERE = Path(__file__).parent
+
+
+def render_page(data: ReportData) -> str:
+    """The whole page as HTML, with styles, plots and pictures inside."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(show=show, seconds=_duration, percent=_percent)
+    score_name = (data.metrics or {}).get("score_name", "MOS")
+    return environment.get_template("page.html.j2").render(
+        data=data,
+        style=(_HERE / "page.css").read_text("utf-8"),
+        score_name=score_name,
+        total_seconds=sum(stage.seconds for stage in data.manifest.stages),
+        longest=max((stage.seconds for stage in data.manifest.stages), default=1.0) or 1.0,
+        tiles=_tiles(data, score_name),
+        curves=_curve_plots(data.curves),
+        scatter=_scatter(data, score_name),
+        score_histogram=_histogram(data.summary.scores if data.summary else [], score_name),
+        length_histogram=_histogram(
+            data.summary.comment_lengths if data.summary else [], "words in a comment"
+        ),
+        comments=_comment_examples(data),
+        gallery=_gallery(data),
+        metric_info=METRICS,
+    )
+
+
+def _tiles(data: ReportData, score_name: str) -> list[dict[str, str]]:
+    """The numbers at the top of the page."""
+    metrics = data.metrics or {}
+    tiles = []
+    if "score" in metrics:
+        srcc = metrics["score"]["srcc"]
+        span = f"95 %: {show(srcc['low'], 2)} to {show(srcc['high'], 2)}"
+        tiles.append({"value": show(srcc["value"], 3), "name": f"SRCC, {score_name}", "note": span})
+    if metrics.get("mean_top1") is not None:
+        majority = [entry["majority"] for entry in metrics["attributes"].values()]
+        known = [value for value in majority if value is not None]
+        note = f"majority class: {_percent(sum(known) / len(known))}" if known else ""
+        tiles.append(
+            {"value": _percent(metrics["mean_top1"]), "name": "attributes right", "note": note}
+        )
+    if "comments" in metrics:
+        bleu = show(metrics["comments"].get("BLEU-4"), 2)
+        cider = show(metrics["comments"].get("CIDEr-D"), 2)
+        tiles.append({"value": cider, "name": "CIDEr-D, comments", "note": f"BLEU-4 {bleu}"})
+    if "counts" in metrics:
+        failed = metrics["counts"]["failed"]
+        note = f"{failed} could not be judged" if failed else "all could be judged"
+        tiles.append(
+            {"value": str(metrics["counts"]["pictures"]), "name": "held-out pictures", "note": note}
+        )
+    return tiles
+
+
+def _curve_plots(curves: Curves) -> dict[str, list[str]]:
+    """Per stage: the loss (training beside validation), then each metric of the validation."""
+    drawn: dict[str, list[str]] = {}
+    for stage, lines in curves.items():
+        losses = [(n, lines[n]) for n in ("train loss", "val loss") if n in lines]
+        plots_of_stage = [plots.curve(f"{stage} loss", losses)] if losses else []
+        others = [n for n in lines if n.startswith("val ") and not n.endswith("loss")]
+        plots_of_stage += [plots.curve(f"{stage} {n}", [(n, lines[n])]) for n in others[:5]]
+        drawn[stage] = plots_of_stage
+    return drawn
+
+
+def _scatter(data: ReportData, score_name: str) -> str:
+    if data.predictions is None or "score" not in (data.metrics or {}):
+        return ""
+    known = data.predictions.filter(
+        pl.col("score").is_not_null() & pl.col("predicted_score").is_not_null()
+    )
+    given, predicted = known["score"].to_list(), known["predicted_score"].to_list()
+    return plots.scatter(given, predicted, score_name)
+
+
+def _histogram(values: list[Any], name: str) -> str:
+    return plots.histogram(values, name) if values else ""
+
+
+def _rows(data: ReportData, frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """Rows for the cards: values, thumbnail, and each attribute with whether it is right."""
+    root = Path((data.metrics or {})["image_root"])
+    cards = []
+    for row in frame.to_dicts():
+        names = [c.removeprefix("predicted.") for c in row if c.startswith("predicted.")]
+        row["thumbnail"] = thumbnail(root, row["image"])
+        row["opinions"] = [
+            {
+                "name": name,
+                "label": row[f"predicted.{name}"],
+                "probability": row[f"probability.{name}"],
+                "given": row.get(f"attribute.{name}"),
+            }
+            for name in names
+        ]
+        cards.append(row)
+    return cards
+
+
+def _comment_examples(data: ReportData) -> dict[str, list[dict[str, Any]]]:
+    """Best and worst comments by CIDEr-D."""
+    if data.predictions is None or "comments" not in (data.metrics or {}):
+        return {}
+    known = data.predictions.filter(pl.col("cider_d").is_not_null()).sort("cider_d", "image")
+    count = min(EXAMPLES, known.height // 2)
+    return {
+        "Best": _rows(data, known.tail(count).reverse()),
+        "Worst": _rows(data, known.head(count)),
+    }
+
+
+def _gallery(data: ReportData) -> list[dict[str, Any]]:
+    """Held-out pictures spread evenly over the table's order."""
+    if data.predictions is None or data.predictions.height == 0:
+        return []
+    frame = data.predictions.sort("image")
+    step = max(1, frame.height / GALLERY)
+    chosen = sorted({int(position * step) for position in range(min(GALLERY, frame.height))})
+    return _rows(data, frame[chosen])
+
+
+@lru_cache(maxsize=128)
+def thumbnail(root: Path, key: str) -> str:
+    """A small picture as a data URI; empty when the picture can't be read any more."""
+    try:
+        image = read_image(resolve_key(root, key), at_least=THUMBNAIL)
+    except PictureError:
+        return ""
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=82)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _percent(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.0%}"

@@ -1,0 +1,113 @@
+"""Plots as inline SVG that follows the page's colours, light or dark.
+
+Matplotlib draws with marker colours which are then replaced by the page's CSS variables.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLOURS = {
+    "#010203": "var(--ink)",
+    "#010204": "var(--soft)",
+    "#010205": "var(--line)",
+    "#010206": "var(--accent)",
+    "#010207": "var(--second)",
+}
+INK, SOFT, LINE, ACCENT, SECOND = _COLOURS
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "beholder",
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": SOFT,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+}
+
+
+class _Canvas:
+    svg = ""
+
+
+@contextmanager
+def _figure(width: float, height: float, label: str) -> Iterator[tuple[Axes, _Canvas]]:
+    # The object interface draws without a display and without pyplot's global state.
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    canvas = _Canvas()
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.add_subplot()
+        yield axes, canvas
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    canvas.svg = _clean(buffer.getvalue(), label)
+
+
+def _clean(svg: str, label: str) -> str:
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r' width="[^"]*pt"| height="[^"]*pt"', "", svg, count=2)
+    for marker, variable in _COLOURS.items():
+        svg = svg.replace(marker, variable)
+    # Ids must be unique in the page that holds several plots.
+    prefix = re.sub(r"\W+", "-", label.lower())
+    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    label = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def scatter(given: Sequence[float], predicted: Sequence[float], name: str) -> str:
+    """Predicted against given scores, with the line of equality."""
+    with _figure(4.6, 4.2, f"Predicted against given {name}") as (axes, canvas):
+        low = min(*given, *predicted)
+        high = max(*given, *predicted)
+        margin = 0.04 * (high - low or 1.0)
+        limits = (low - margin, high + margin)
+        axes.plot(limits, limits, color=SOFT, linewidth=1, linestyle=(0, (4, 4)))
+        axes.scatter(given, predicted, s=13, color=ACCENT, alpha=0.55, linewidths=0)
+        axes.set(xlim=limits, ylim=limits, xlabel=f"given {name}", ylabel="predicted")
+    return canvas.svg
+
+
+def histogram(values: Sequence[float], name: str, bins: int = 20) -> str:
+    """How often each value occurs."""
+    with _figure(4.6, 2.4, f"Distribution of {name}") as (axes, canvas):
+        axes.hist(values, bins=bins, color=ACCENT, alpha=0.75, rwidth=0.92)
+        axes.grid(axis="x", visible=False)
+        axes.set(xlabel=name, ylabel="count")
+    return canvas.svg
+
+
+def curve(title: str, lines: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> str:
+    """Values over steps; the first line is the main one, the second is drawn in another colour."""
+    with _figure(4.6, 2.5, title) as (axes, canvas):
+        for (name, points), colour in zip(lines, (ACCENT, SECOND), strict=False):
+            steps, values = zip(*points, strict=True)
+            dot = "o" if len(points) == 1 else None
+            axes.plot(steps, values, color=colour, linewidth=1.6, label=name, marker=dot)
+        axes.set(xlabel="step")
+        axes.legend(loc="best")
+    return canvas.svg
