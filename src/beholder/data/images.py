@@ -219,7 +219,10 @@ def _explained(name: str, stream: BinaryIO | None) -> Iterator[None]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(
-            f"The picture is too large: {error}", code="too_large", where=name
+            f"The picture is far too large: {str(error).split(',')[0].lower()}.",
+            code="too_large",
+            where=name,
+            fix="Make it smaller.",
         ) from error
     except UnidentifiedImageError as error:
         raise _unidentified(name, stream) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
@@ -16,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
-from beholder.data.images import Source, read_image
+from beholder.data.images import MAX_PIXELS, Source, read_image
 from beholder.errors import PictureError
 
 Resize = Literal["squash", "crop", "pad", "native"]
@@ -24,6 +25,10 @@ Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# pixels that a step in between may need: 600 MB, reached by pictures thousands of times as long as
+# wide, or by panoramas of nearly the largest allowed size that are padded
+_MAX_INTERMEDIATE = 4 * MAX_PIXELS
 
 _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -44,11 +49,16 @@ class EvalTransform:
             `pad`: put in the middle of a black square, then resized, so proportions stay;
             `native`: the centre cropped without any resampling, which would change what noise,
             blur and compression look like. Smaller pictures are continued by reflection.
+            `squash`, `crop` give the pixels of timm's and torchvision's transforms on PIL images.
         crop_fraction: share of the resized picture that `crop` keeps, in (0, 1].
         interpolation: how pixels are resampled; always with Pillow's antialiasing.
         mean, std: per channel, of pixels in 0..1; the result is (pixel - mean) / std.
-        reduced_decoding: let a JPEG much larger than `size` be decoded at a fraction of its size
-            (see `read`). Ignored by `native`.
+        reduced_decoding: let `read` decode a JPEG at a fraction of its size where that stays at
+            least twice as large as what is needed. For camera pictures this is 2 to 3 times as
+            fast and changes the array by 0.001 of the range (PSNR above 50 dB), a seventh of what
+            another interpolation does (benchmarks/bench_jpeg_draft.py). Off by default, since
+            the same picture given as a path and as decoded pixels would differ by that much.
+            `native` ignores it.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -60,9 +70,14 @@ class EvalTransform:
     reduced_decoding: bool = False
 
     def __post_init__(self) -> None:
-        # JSON knows lists only; a frozen and hashable value needs tuples
-        for name in ("size", "mean", "std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        # JSON knows lists and whole numbers; equal transforms need equal values and hashes
+        try:
+            object.__setattr__(self, "size", tuple(operator.index(side) for side in self.size))
+        except TypeError as error:
+            raise ValueError(f"size must be whole pixels, not {self.size}") from error
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        object.__setattr__(self, "crop_fraction", float(self.crop_fraction))
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"size must be (height, width) of at least 1 pixel, not {self.size}")
         if self.resize not in get_args(Resize):
@@ -84,7 +99,8 @@ class EvalTransform:
             box: (xmin, ymin, xmax, ymax) in pixels, cropped first; clipped to the picture.
 
         Raises:
-            PictureError: `box`, if nothing of the box lies inside the picture.
+            PictureError: `box`, if nothing of the box lies inside the picture; `too_large`, if
+                the picture is so long and narrow that resizing it would fill the memory.
         """
         if image.mode != "RGB":
             image = read_image(image)
@@ -123,7 +139,7 @@ class EvalTransform:
         return cls(**values)  # type: ignore[arg-type]
 
     def fingerprint(self) -> str:
-        """SHA-256 of all fields, in hex: equal for transforms that give equal arrays."""
+        """SHA-256 of all fields, in hex. Transforms with the same one give the same arrays."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -139,18 +155,18 @@ class EvalTransform:
     def _centre_of_resized(self, image: Image.Image) -> Image.Image:
         """Shorter side to size / crop_fraction, then the centre, with timm's rounding."""
         height, width = self.size
-        target_height = math.floor(height / self.crop_fraction)
-        target_width = math.floor(width / self.crop_fraction)
-        if target_height == target_width:
+        target = (math.floor(height / self.crop_fraction), math.floor(width / self.crop_fraction))
+        if target[0] == target[1]:
             # torchvision.Resize(int) cuts the longer side to whole pixels
-            shorter, longer = sorted(image.size)
-            long_side = int(target_height * longer / shorter)
-            sides = (target_height, long_side)
-            resized = sides if image.width <= image.height else sides[::-1]
+            shorter, longer = min(image.size), max(image.size)
+            long_side = int(target[0] * longer / shorter)
+            upright = image.width <= image.height
+            resized = (long_side, target[0]) if upright else (target[0], long_side)
         else:
-            ratio = max(target_width / image.width, target_height / image.height)
-            resized = (round(image.width * ratio), round(image.height * ratio))
-        image = resample(image, resized[::-1], self.interpolation)
+            ratio = min(image.height / target[0], image.width / target[1])
+            resized = (round(image.height / ratio), round(image.width / ratio))
+        _check_room(resized, image)
+        image = resample(image, resized, self.interpolation)
         left = round((image.width - width) / 2.0)
         top = round((image.height - height) / 2.0)
         return image.crop((left, top, left + width, top + height))
@@ -193,8 +209,13 @@ def clip_box(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int
 
 
 def pad_to_square(image: Image.Image) -> Image.Image:
-    """The picture in the middle of a black square of its longer side."""
+    """The picture in the middle of a black square of its longer side.
+
+    Raises:
+        PictureError: `too_large`, if the square of a very long picture would fill the memory.
+    """
     side = max(image.size)
+    _check_room((side, side), image)
     square = Image.new("RGB", (side, side))
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square
@@ -205,19 +226,29 @@ def native_crop(
 ) -> Image.Image:
     """A part of `size` (height, width) with the stored pixels, never resampled.
 
-    Sides that are too short are continued by reflection.
+    Sides that are too short are continued by reflection on both ends.
 
     Args:
         place: where in the picture, (vertical, horizontal), from 0 (top, left) to 1; the default
             is the centre.
     """
     height, width = size
-    if image.height < height or image.width < width:
-        missing = (max(0, height - image.height), max(0, width - image.width))
-        edges = [(short // 2, short - short // 2) for short in missing]
-        # `symmetric` repeats the edge pixel, so that one-pixel sides can be continued too
-        padded = np.pad(np.asarray(image), (*edges, (0, 0)), mode="symmetric")
-        image = Image.fromarray(padded)
-    top = round((image.height - height) * place[0])
-    left = round((image.width - width) * place[1])
-    return image.crop((left, top, left + width, top + height))
+    top = round(max(0, image.height - height) * place[0])
+    left = round(max(0, image.width - width) * place[1])
+    # cut before continuing, so that long and narrow pictures stay small
+    image = image.crop((left, top, min(left + width, image.width), min(top + height, image.height)))
+    missing = (height - image.height, width - image.width)
+    if missing == (0, 0):
+        return image
+    edges = [(short // 2, short - short // 2) for short in missing]
+    return Image.fromarray(np.pad(np.asarray(image), (*edges, (0, 0)), mode="reflect"))
+
+
+def _check_room(size: tuple[int, int], image: Image.Image) -> None:
+    if size[0] * size[1] > _MAX_INTERMEDIATE:
+        raise PictureError(
+            f"The picture ({image.width}x{image.height}) is too long for its width: resized, it "
+            f"would have {size[0] * size[1] / 1e6:.0f} megapixels.",
+            code="too_large",
+            fix="Crop it.",
+        )
