@@ -128,10 +128,12 @@ class ProgressBar:
             parts = [f"{self.done}/{self.total} {self.unit}{share}"]
         if self.done:
             parts.append(_rate(rate, self.unit))
-        if self.total is not None and self.done < self.total:
-            parts += [f"{_clock((self.total - self.done) / rate)} left"] if rate else []
-        else:
-            parts.append(f"{_clock(elapsed)} in all" if self.done else _clock(elapsed))
+        if self.total is None:
+            parts.append(_clock(elapsed))
+        elif self.done >= self.total:
+            parts.append(f"{_clock(elapsed)} in all")
+        elif rate:
+            parts.append(f"{_clock((self.total - self.done) / rate)} left")
         return ", ".join([*parts, self.note] if self.note else parts)
 
 
