@@ -25,6 +25,7 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 # a float picture may pass 1.0 by this factor before its values are taken to be 0..255
 _OVERSHOOT = 16.0
+_ROWS = 256
 
 
 def to_rgb8(image: Image.Image) -> Image.Image:
@@ -51,10 +52,12 @@ def _on_white(image: Image.Image) -> Image.Image:
     if image.mode in ("La", "RGBa"):
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     rgba = image.convert("RGBA")
-    if rgba.getchannel("A").getextrema() == (255, 255):
+    alpha = rgba.getchannel("A")
+    if alpha.getextrema() == (255, 255):
         return rgba.convert("RGB")
-    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, rgba).convert("RGB")
+    rgb = Image.new("RGB", rgba.size, (255, 255, 255))
+    rgb.paste(rgba, mask=alpha)
+    return rgb
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
@@ -81,26 +84,30 @@ def _from_integers(image: Image.Image) -> Image.Image:
         peak = int(pixels.max())
         whole = 2**32 - 1 if unsigned else 2**31 - 1
         high = next(limit for limit in (255, 65535, whole) if peak <= limit)
-    return _scaled(pixels.astype(np.float64), high)
+    return Image.fromarray(_scaled(pixels, high)).convert("RGB")
 
 
 def _from_floats(image: Image.Image) -> Image.Image:
-    pixels = np.nan_to_num(np.asarray(image), nan=0.0, posinf=np.inf, neginf=0.0)
-    finite = pixels[np.isfinite(pixels)]
-    peak = float(finite.max()) if finite.size else 1.0
+    pixels = np.asarray(image)
+    peak = float(np.max(pixels, where=np.isfinite(pixels), initial=0.0))
     if 1.0 < peak < _OVERSHOOT:
         high = peak
     else:
         high = next((limit for limit in (1.0, 255.0, 65535.0) if peak <= limit), peak)
-    rgb = _scaled(pixels, high)
+    levels = _scaled(pixels, high)
     if _tag(image, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
-        return Image.fromarray(255 - np.asarray(rgb))
-    return rgb
-
-
-def _scaled(pixels: np.ndarray, high: float) -> Image.Image:
-    levels = np.rint(np.clip(pixels / high, 0.0, 1.0) * 255.0).astype(np.uint8)
+        levels = 255 - levels
     return Image.fromarray(levels).convert("RGB")
+
+
+def _scaled(pixels: np.ndarray, high: float) -> np.ndarray:
+    """0..high as 0..255; some rows at a time, since double precision takes 8 bytes a pixel."""
+    levels = np.empty(pixels.shape, np.uint8)
+    for top in range(0, len(pixels), _ROWS):
+        shares = pixels[top : top + _ROWS].astype(np.float64) / high
+        shares = np.clip(np.nan_to_num(shares, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
+        levels[top : top + _ROWS] = np.rint(shares * 255.0)
+    return levels
 
 
 def _from_lab(image: Image.Image) -> Image.Image:

@@ -236,7 +236,12 @@ def _unidentified(name: str, stream: BinaryIO | None) -> PictureError:
     if known in FORMATS and stream is not None:
         if is_cut_off(known, stream):
             return PictureError(f"The {known} file is cut off.", code="truncated", where=name)
-        return PictureError(f"The {known} file is damaged.", code="unreadable", where=name)
+        return PictureError(
+            f"The {known} file is damaged, or of a kind that is not read.",
+            code="unreadable",
+            where=name,
+            fix="Save it again as 8-bit RGB.",
+        )
     if known is not None:
         return PictureError(
             f"{known} files are not read.", code="format", where=name, fix=_FIX_FORMAT
