@@ -294,6 +294,8 @@ def test_reduced_decoding_is_off_by_default_and_for_other_formats() -> None:
     assert read_image(encoded(image, "JPEG")).size == (800, 800)
     assert read_image(encoded(image, "PNG"), at_least=10).size == (800, 800)
     assert read_image(encoded(image, "JPEG"), at_least=100).size == (200, 200)
+    opened = Image.open(io.BytesIO(encoded(image, "JPEG")))
+    assert read_image(opened, at_least=100).size == opened.size == (800, 800)
     assert read_image(encoded(image.convert("CMYK"), "JPEG"), at_least=100).size == (200, 200)
 
 

@@ -71,15 +71,19 @@ def read_image(
         max_pixels: more pixels than this are refused from the header, before any is decoded.
         at_least: pixels of the shorter side that the caller will use. A JPEG much larger than
             that is decoded at 1/2, 1/4 or 1/8 of its size, its shorter side staying at least twice
-            `at_least`. None: always decoded in full, which pixel boxes and native crops need.
+            `at_least`. None: always decoded in full, which pixel boxes and native crops need, and
+            so is a PIL picture.
 
     Raises:
         PictureError: `missing`, `unreadable` (no permission, damaged), `truncated`, `empty`,
             `not_a_picture`, `format` (a format that is not read), `too_large`, `too_small` (no
             pixels).
     """
+    assert at_least is None or at_least >= 1, at_least
     with _opened(source, max_pixels) as image:
-        if at_least is not None and image.format in ("JPEG", "MPO"):
+        # the caller's own picture would stay reduced
+        ours = image is not source
+        if at_least is not None and ours and image.format in ("JPEG", "MPO"):
             side = REDUCTION_MARGIN * at_least
             image.draft(None, (side, side))
         _scale_png_key(image)
@@ -91,6 +95,8 @@ def read_image(
 
 def read_header(source: str | Path | bytes, *, max_pixels: int | None = None) -> PictureHeader:
     """Size, mode and format, without decoding a pixel.
+
+    An orientation that a PNG writes behind its pixels is not seen.
 
     Args:
         max_pixels: None reports any size that Pillow opens (up to about 179 megapixels).
