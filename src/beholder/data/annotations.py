@@ -1,0 +1,275 @@
+"""The table of opinions: one row per picture, validated, kept as Parquet.
+
+Every row is a picture, known by its image key. What nobody said about a picture is null (comments:
+an empty list), so that one table may hold scored, commented and labelled pictures together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from beholder.data.files import atomic_path
+from beholder.data.keys import key_problem
+from beholder.errors import DataError, Problem
+
+SPLITS = ("train", "val", "test")
+ATTRIBUTE_PREFIX = "attribute."
+COLUMNS: dict[str, pl.DataType] = {
+    "image": pl.String(),
+    "score": pl.Float64(),
+    "raters": pl.Int64(),
+    "score_std": pl.Float64(),
+    "comments": pl.List(pl.String()),
+    "box": pl.List(pl.Float64()),
+    "split": pl.String(),
+    "group": pl.String(),
+}
+_FORMAT_VERSION = "1"
+_VERSION_KEY = "beholder.annotations"
+_CLASSES_KEY = "beholder.classes"
+
+
+@dataclass(frozen=True)
+class AnnotationTable:
+    """Opinions about pictures, one row per picture.
+
+    Args:
+        frame: the columns below, in this order, then one String column `attribute.<name>` per
+            attribute (null: unlabelled).
+
+            - `image` String: the image key, unique
+            - `score` Float64: mean opinion score, finite, null: not scored
+            - `raters` Int64: how many people it is the mean of, null: unknown
+            - `score_std` Float64: spread of their scores, at least 0, null: unknown
+            - `comments` List(String): never null, may be empty; no comment is blank
+            - `box` List(Float64): null or [xmin, ymin, xmax, ymax] in pixels, not empty
+            - `split` String: null, "train", "val" or "test"
+            - `group` String: pictures of one group never straddle splits, null: alone
+        classes: attribute name -> class labels, in index order; every attribute column has them.
+
+    Raises:
+        DataError: with every problem of the frame, not only the first. Rows count from 0.
+    """
+
+    frame: pl.DataFrame
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", {k: tuple(v) for k, v in self.classes.items()})
+        problems = list(_find_problems(self.frame, self.classes))
+        if problems:
+            raise DataError("The annotations are not usable.", problems=problems)
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AnnotationTable):
+            return NotImplemented
+        return self.classes == other.classes and self.frame.equals(other.frame)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """The attributes, in column order."""
+        return tuple(self.classes)
+
+    @property
+    def keys(self) -> list[str]:
+        """The image keys, in row order."""
+        return self.frame["image"].to_list()
+
+    @classmethod
+    def from_columns(
+        cls,
+        image: Sequence[str],
+        *,
+        attributes: Mapping[str, Sequence[str | None]] | None = None,
+        classes: Mapping[str, Sequence[str]] | None = None,
+        **columns: Sequence[Any],
+    ) -> AnnotationTable:
+        """A table from plain sequences, one value per picture.
+
+        Args:
+            image: image keys.
+            attributes: attribute name -> labels.
+            classes: labels in index order; by default the sorted labels that occur.
+            columns: any of the other columns of the table; left out means null.
+
+        Raises:
+            DataError: an unknown column, columns of different lengths, or unusable values.
+        """
+        unknown = sorted(set(columns) - set(COLUMNS))
+        if unknown:
+            raise DataError(
+                f"Unknown column {', '.join(unknown)}.", fix=f"Use {', '.join(COLUMNS)}."
+            )
+        attributes = attributes or {}
+        data: dict[str, Any] = {"image": image, **columns}
+        schema: dict[str, pl.DataType] = dict(COLUMNS)
+        for name, labels in attributes.items():
+            data[ATTRIBUTE_PREFIX + name] = labels
+            schema[ATTRIBUTE_PREFIX + name] = pl.String()
+        for name in schema:
+            data.setdefault(name, [[] if name == "comments" else None] * len(image))
+        lengths = {name: len(values) for name, values in data.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"The columns have different lengths: {lengths}.")
+        frame = pl.DataFrame({name: data[name] for name in schema}, schema=schema)
+        found = {
+            name: tuple(sorted({label for label in labels if label is not None}))
+            for name, labels in attributes.items()
+        }
+        return cls(frame, {**found, **{k: tuple(v) for k, v in (classes or {}).items()}})
+
+    def subset(self, split: str) -> AnnotationTable:
+        """The rows of one split, in row order; the classes stay."""
+        return AnnotationTable(self.frame.filter(pl.col("split") == split), self.classes)
+
+    def with_split(self, split: pl.Series | Sequence[str | None]) -> AnnotationTable:
+        """The same table with another `split` column, one value per row."""
+        column = pl.Series("split", split, dtype=pl.String)
+        return AnnotationTable(self.frame.with_columns(column), self.classes)
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write the table, classes in the Parquet metadata. Never leaves half a file."""
+        metadata = {
+            _VERSION_KEY: _FORMAT_VERSION,
+            _CLASSES_KEY: json.dumps(self.classes, ensure_ascii=False),
+        }
+        with atomic_path(path) as temporary:
+            self.frame.write_parquet(temporary, metadata=metadata)
+
+    @classmethod
+    def from_parquet(cls, path: str | Path) -> AnnotationTable:
+        """Read what `to_parquet` wrote.
+
+        Raises:
+            DataError: no such file, not Parquet, not written by Beholder, of a newer format, or
+                unusable values.
+        """
+        where = str(path)
+        if not Path(path).is_file():
+            raise DataError("There is no such file.", where=where)
+        try:
+            metadata = pl.read_parquet_metadata(path)
+            frame = pl.read_parquet(path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(
+                f"The Parquet file can't be read: {error}", where=where, fix="Write it again."
+            ) from error
+        if metadata.get(_VERSION_KEY) != _FORMAT_VERSION:
+            raise DataError(
+                "The Parquet file is not an annotation table of this version of Beholder.",
+                where=where,
+                fix="Give the original table (CSV, JSON, folder) instead, or update Beholder.",
+            )
+        classes = json.loads(metadata[_CLASSES_KEY])
+        try:
+            return cls(frame, classes)
+        except DataError as error:
+            raise DataError(error.what, where=where, problems=error.problems) from None
+
+
+def _find_problems(
+    frame: pl.DataFrame, classes: Mapping[str, tuple[str, ...]]
+) -> Iterator[Problem]:
+    """Everything wrong with a frame; the values are looked at only where the columns are right."""
+    expected = dict(COLUMNS) | {ATTRIBUTE_PREFIX + name: pl.String() for name in classes}
+    if list(frame.columns) != list(expected):
+        yield Problem(
+            "error",
+            "columns",
+            f"The columns are {', '.join(frame.columns)}; expected {', '.join(expected)}.",
+        )
+        return
+    wrong = [name for name, dtype in expected.items() if frame.schema[name] != dtype]
+    for name in wrong:
+        message = f"The column holds {frame.schema[name]}; expected {expected[name]}."
+        yield Problem("error", "column_type", message, field=name)
+    if wrong:
+        return
+    yield from _class_problems(classes)
+    yield from _key_problems(frame)
+    yield from _value_problems(frame)
+    for name, labels in classes.items():
+        column = ATTRIBUTE_PREFIX + name
+        message = f"The class is not one of {', '.join(labels)}."
+        unknown = pl.col(column).is_not_null() & ~pl.col(column).is_in(list(labels))
+        yield from _rows_where(frame, unknown, "unknown_class", column, message)
+
+
+def _class_problems(classes: Mapping[str, tuple[str, ...]]) -> Iterator[Problem]:
+    for name, labels in classes.items():
+        if len(set(labels)) != len(labels) or not all(labels):
+            message = f"The class labels {labels!r} are empty or repeated."
+            yield Problem("error", "classes", message, field=ATTRIBUTE_PREFIX + name)
+
+
+def _key_problems(frame: pl.DataFrame) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for row, key in enumerate(frame["image"]):
+        if key is None:
+            yield Problem("error", "empty_key", "The image key is null.", row=row, field="image")
+            continue
+        found = key_problem(key)
+        if found:
+            yield Problem("error", *found, row=row, field="image", key=key)
+        if first.setdefault(key, row) != row:
+            message = f"The picture is already in row {first[key]}."
+            yield Problem("error", "duplicate_key", message, row=row, field="image", key=key)
+
+
+def _value_problems(frame: pl.DataFrame) -> Iterator[Problem]:
+    score, spread, box = pl.col("score"), pl.col("score_std"), pl.col("box")
+    blank = pl.element().is_null() | (pl.element().str.strip_chars() == "")
+    corner = [box.list.get(index, null_on_oob=True) for index in range(4)]
+    usable_box = (box.list.len() == 4) & (corner[0] < corner[2]) & (corner[1] < corner[3])
+    finite_box = box.list.eval(pl.element().is_finite()).list.all()
+    rules = [
+        ("score", "not_finite", ~score.is_finite(), "The score is not a finite number."),
+        (
+            "score_std",
+            "spread",
+            ~spread.is_finite() | (spread < 0),
+            "The spread is not a finite number of at least 0.",
+        ),
+        ("raters", "raters", pl.col("raters") < 0, "The number of raters is negative."),
+        ("comments", "comments", pl.col("comments").is_null(), "The list of comments is null."),
+        (
+            "comments",
+            "empty_comment",
+            pl.col("comments").list.eval(blank).list.any(),
+            "A comment is empty.",
+        ),
+        (
+            "box",
+            "box",
+            box.is_not_null() & ~(usable_box & finite_box).fill_null(False),
+            "The box is not [xmin, ymin, xmax, ymax] with xmin < xmax and ymin < ymax.",
+        ),
+        (
+            "split",
+            "split",
+            pl.col("split").is_not_null() & ~pl.col("split").is_in(SPLITS),
+            f"The split is not one of {', '.join(SPLITS)}.",
+        ),
+    ]
+    for column, code, condition, message in rules:
+        yield from _rows_where(frame, condition, code, column, message)
+
+
+def _rows_where(
+    frame: pl.DataFrame, condition: pl.Expr, code: str, column: str, message: str
+) -> Iterator[Problem]:
+    """A problem per row where `condition` holds (null counts as no)."""
+    bad = frame.with_row_index("row").filter(condition.fill_null(False))
+    for row, key, value in bad.select("row", "image", column).iter_rows():
+        yield Problem("error", code, f"{message} Found {value!r}.", row=row, field=column, key=key)

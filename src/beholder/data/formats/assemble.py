@@ -1,0 +1,310 @@
+"""Rows of text, from whatever file, to an `AnnotationTable` and everything wrong with them.
+
+Each family of formats turns its file into `Rows`; what a field may hold, how several rows of one
+picture come together and how a problem is worded is decided here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from beholder.data.annotations import ATTRIBUTE_PREFIX, COLUMNS, AnnotationTable
+from beholder.data.formats.delimited import ROW
+from beholder.data.formats.layouts import BOX_FIELDS
+from beholder.data.keys import key_problem, make_key, with_posix_separators
+from beholder.errors import Problem
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "restval": "train",  # the Karpathy split's rest of the validation pictures, used for training
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+_NUMBERS = ("score", "raters", "score_std", "score_var", *BOX_FIELDS)
+_KEY, _RAW, _USABLE = "\x00key", "\x00raw", "\x00usable"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as read.
+
+    Args:
+        frame: `ROW` (Int64: line or index, null for folders), `image` and any of the fields of
+            `layouts.FIELDS` and `attribute.<name>` as String; `comments` may be List(String).
+        file: named in the problems.
+        repeats: a picture may have several rows.
+        score_range: lowest and highest score.
+        classes: attribute -> labels, where they are known beforehand.
+        names: field -> what the file calls it, for the problems.
+        root: what absolute names of pictures start with.
+    """
+
+    frame: pl.DataFrame
+    file: str
+    repeats: bool = False
+    score_range: tuple[float, float] | None = None
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    root: str | None = None
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """The table (None: no row is left), its rows' places in the file, and the problems.
+
+    Where rows contradict one another the table holds the first one's value.
+    """
+
+    table: AnnotationTable | None
+    rows: dict[str, int]
+    problems: list[Problem]
+
+
+def assemble(rows: Rows) -> Assembled:
+    """Build the table from every row that has a usable image key."""
+    problems: list[Problem] = []
+    frame = _with_comment_lists(rows.frame, rows, problems)
+    frame = _with_keys(frame, rows, problems)
+    frame = _with_numbers(frame, rows, problems)
+    frame = _with_boxes(frame, rows, problems)
+    frame = _with_splits(frame, rows, problems)
+    attributes = [name for name in frame.columns if name.startswith(ATTRIBUTE_PREFIX)]
+    classes = {}
+    for name in attributes:
+        frame, labels = _with_labels(frame, name, rows, problems)
+        classes[name.removeprefix(ATTRIBUTE_PREFIX)] = labels
+    frame = _with_text(frame, "group").filter(pl.col(_USABLE))
+    problems += _repetition_problems(frame, rows, attributes)
+    if frame.height == 0:
+        return Assembled(None, {}, problems)
+    merged = _merge(frame, attributes)
+    table = AnnotationTable(merged.drop(ROW), classes)
+    numbered = merged.filter(pl.col(ROW).is_not_null())
+    places = dict(zip(numbered["image"].to_list(), numbered[ROW].to_list(), strict=True))
+    return Assembled(table, places, problems)
+
+
+def _problems_where(
+    frame: pl.DataFrame,
+    condition: pl.Expr,
+    rows: Rows,
+    code: str,
+    name: str,
+    message: str,
+    *,
+    severity: str = "error",
+) -> Iterator[Problem]:
+    """A problem for each row where `condition` holds; `{}` in the message is the field's value."""
+    bad = frame.filter(condition.fill_null(False))
+    key = _RAW if _RAW in frame.columns else "image"
+    for row, picture, value in bad.select(ROW, pl.col(key).alias("k"), pl.col(name)).iter_rows():
+        yield Problem(
+            "warning" if severity == "warning" else "error",
+            code,
+            message.format(value),
+            file=rows.file,
+            row=row,
+            field=rows.names.get(name, name),
+            key=picture,
+        )
+
+
+def _literal(text: str) -> str:
+    """`text` for a message that `str.format` goes over."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _with_text(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    """The column stripped, empty text as null; a null column where there is none."""
+    if name not in frame.columns:
+        return frame.with_columns(pl.lit(None, dtype=pl.String).alias(name))
+    text = pl.col(name).cast(pl.String).str.strip_chars()
+    return frame.with_columns(pl.when(text != "").then(text).alias(name))
+
+
+def _with_comment_lists(frame: pl.DataFrame, rows: Rows, problems: list[Problem]) -> pl.DataFrame:
+    """`comments` as lists without blank ones; every blank one is a warning."""
+    if "comments" not in frame.columns:
+        return frame.with_columns(pl.lit([], dtype=pl.List(pl.String)).alias("comments"))
+    if frame.schema["comments"] == pl.String:
+        frame = frame.with_columns(pl.concat_list(pl.col("comments").fill_null("")))
+    stripped = pl.col("comments").list.eval(pl.element().fill_null("").str.strip_chars())
+    frame = frame.with_columns(stripped)
+    blank = pl.col("comments").list.contains("")
+    message = "A comment is empty; it is left out."
+    problems += _problems_where(
+        frame, blank, rows, "empty_comment", "comments", message, severity="warning"
+    )
+    return frame.with_columns(pl.col("comments").list.eval(pl.element().filter(pl.element() != "")))
+
+
+def _with_keys(frame: pl.DataFrame, rows: Rows, problems: list[Problem]) -> pl.DataFrame:
+    """The image keys, and whether they are usable; the others are problems."""
+    raw = frame["image"].fill_null("")
+    keys = {name: make_key(name, rows.root) for name in raw.unique()}
+    frame = frame.with_columns(
+        raw.alias(_RAW),
+        raw.replace_strict(keys, return_dtype=pl.String).alias(_KEY),
+    )
+    found = {key: key_problem(key) for key in keys.values()}
+    bad = {key: problem for key, problem in found.items() if problem}
+    is_bad = pl.col(_KEY).is_in(list(bad))
+    for row, name, key in frame.filter(is_bad).select(ROW, _RAW, _KEY).iter_rows():
+        where = rows.names.get("image", "image")
+        problems.append(Problem("error", *bad[key], rows.file, row, where, name or None))
+    return frame.with_columns((~is_bad).alias(_USABLE))
+
+
+def _with_numbers(frame: pl.DataFrame, rows: Rows, problems: list[Problem]) -> pl.DataFrame:
+    """Numeric fields as Float64, what is no finite number as null and a problem."""
+    for name in _NUMBERS:
+        if name not in frame.columns:
+            frame = frame.with_columns(pl.lit(None, dtype=pl.Float64).alias(name))
+            continue
+        text = _with_text(frame, name)
+        number = text[name].cast(pl.Float64, strict=False)
+        usable = number.is_finite().fill_null(False)
+        nan = number.is_not_null() & ~usable
+        nan |= text[name].str.to_lowercase().is_in(["nan", "na", "n/a", "null", "none"])
+        given = text[name].is_not_null()
+        message = "The value is {!r}; leave it empty where there is none."
+        problems += _problems_where(text, pl.lit(nan & given), rows, "not_finite", name, message)
+        message = "{!r} is not a number."
+        wrong = given & ~usable & ~nan.fill_null(False)
+        problems += _problems_where(text, pl.lit(wrong), rows, "not_a_number", name, message)
+        frame = text.with_columns(pl.when(usable).then(number).alias(name))
+    return _in_range(frame, rows, problems)
+
+
+def _in_range(frame: pl.DataFrame, rows: Rows, problems: list[Problem]) -> pl.DataFrame:
+    """Score within the range, raters a count, spread not negative."""
+    score, raters = pl.col("score"), pl.col("raters")
+    if rows.score_range:
+        low, high = rows.score_range
+        message = f"The score {{}} is not between {low:g} and {high:g}."
+        outside = (score < low) | (score > high)
+        problems += _problems_where(frame, outside, rows, "score_range", "score", message)
+    no_count = (raters < 0) | (raters != raters.floor()) | (raters >= 2**53)
+    message = "The number of raters is {}, which is not a count."
+    problems += _problems_where(frame, no_count, rows, "raters", "raters", message)
+    for name in ("score_std", "score_var"):
+        message = "The spread {} is negative."
+        problems += _problems_where(frame, pl.col(name) < 0, rows, "spread", name, message)
+    spread = pl.coalesce("score_std", pl.col("score_var").sqrt())
+    return frame.with_columns(
+        pl.when(~no_count).then(raters).cast(pl.Int64).alias("raters"),
+        pl.when(spread >= 0).then(spread).alias("score_std"),
+    )
+
+
+def _with_boxes(frame: pl.DataFrame, rows: Rows, problems: list[Problem]) -> pl.DataFrame:
+    corners = [pl.col(name) for name in BOX_FIELDS]
+    missing = pl.sum_horizontal(corner.is_null() for corner in corners)
+    frame = frame.with_columns(pl.concat_list(BOX_FIELDS).alias("box"))
+    message = "The box {} is not whole."
+    partly = (missing > 0) & (missing < len(BOX_FIELDS))
+    problems += _problems_where(frame, partly, rows, "box", "box", message)
+    empty = (corners[0] >= corners[2]) | (corners[1] >= corners[3])
+    message = "The box {} is empty: it needs xmin < xmax and ymin < ymax."
+    problems += _problems_where(frame, (missing == 0) & empty, rows, "box", "box", message)
+    usable = (missing == 0) & ~empty
+    return frame.with_columns(pl.when(usable).then(pl.col("box")).alias("box"))
+
+
+def _with_splits(frame: pl.DataFrame, rows: Rows, problems: list[Problem]) -> pl.DataFrame:
+    frame = _with_text(frame, "split")
+    name = pl.col("split").str.to_lowercase()
+    unknown = pl.col("split").is_not_null() & ~name.is_in(list(SPLIT_NAMES))
+    message = "The split is {!r}; use train, val or test."
+    problems += _problems_where(frame, unknown, rows, "split", "split", message)
+    known = name.replace_strict(SPLIT_NAMES, default=None, return_dtype=pl.String)
+    return frame.with_columns(known.alias("split"))
+
+
+def _with_labels(
+    frame: pl.DataFrame, name: str, rows: Rows, problems: list[Problem]
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """An attribute's labels and its classes: the known ones, or else those that occur, sorted."""
+    frame = _with_text(frame, name)
+    labels = rows.classes.get(name.removeprefix(ATTRIBUTE_PREFIX))
+    if labels is None:
+        return frame, tuple(sorted(frame[name].drop_nulls().unique()))
+    unknown = pl.col(name).is_not_null() & ~pl.col(name).is_in(list(labels))
+    message = "The class {!r} is not one of " + _literal(", ".join(labels)) + "."
+    problems += _problems_where(frame, unknown, rows, "unknown_class", name, message)
+    return frame.with_columns(pl.when(~unknown).then(pl.col(name)).alias(name)), labels
+
+
+def _repetition_problems(
+    frame: pl.DataFrame, rows: Rows, attributes: list[str]
+) -> Iterator[Problem]:
+    """What rows of the same picture contradict, and names that only Unicode tells apart."""
+    repeated = frame.filter(pl.len().over(_KEY) > 1)
+    if repeated.height == 0:
+        return
+    yield from _unicode_problems(repeated, rows)
+    if not rows.repeats:
+        first = pl.col(ROW).first().over(_KEY)
+        later = repeated.with_columns(first.alias("first")).filter(
+            pl.int_range(pl.len()).over(_KEY) > 0
+        )
+        for row, key, earlier in later.select(ROW, _KEY, "first").iter_rows():
+            place = "" if earlier is None else f" in row {earlier}"
+            message = f"The picture is there already{place}."
+            where = rows.names.get("image", "image")
+            yield Problem("error", "duplicate_key", message, rows.file, row, where, key)
+        return
+    for name in ("score", "raters", "score_std", "box", "split", "group", *attributes):
+        yield from _conflicts(repeated, rows, name)
+
+
+def _conflicts(repeated: pl.DataFrame, rows: Rows, name: str) -> Iterator[Problem]:
+    """Rows of a picture whose `name` differs from the first row that has it."""
+    given = repeated.filter(pl.col(name).is_not_null())
+    other = given.with_columns(
+        pl.col(name).first().over(_KEY).alias("first"),
+        pl.col(ROW).first().over(_KEY).alias("first_row"),
+    ).filter(pl.col(name) != pl.col("first"))
+    shown = rows.names.get(name, name)
+    code = "conflicting_score" if name == "score" else "conflict"
+    for row, key, value, first, first_row in other.select(
+        ROW, _KEY, name, "first", "first_row"
+    ).iter_rows():
+        message = f"The picture's {shown} is {value} here and {first} in row {first_row}."
+        yield Problem("error", code, message, rows.file, row, shown, key)
+
+
+def _unicode_problems(repeated: pl.DataFrame, rows: Rows) -> Iterator[Problem]:
+    """A warning where one picture is written in several Unicode forms."""
+    beyond_ascii = repeated.filter(~pl.col(_KEY).str.contains(r"^[\x00-\x7f]*$"))
+    for (key,), group in beyond_ascii.group_by([_KEY], maintain_order=True):
+        written = {with_posix_separators(name, rows.root) for name in group[_RAW]}
+        if len(written) > 1:
+            numbers = group[ROW].drop_nulls().to_list()
+            message = (
+                f"The name is written in {len(written)} Unicode forms (rows "
+                f"{', '.join(map(str, numbers))}); they are taken as one picture."
+            )
+            row = numbers[0] if numbers else None
+            where = rows.names.get("image", "image")
+            yield Problem("warning", "unicode_form", message, rows.file, row, where, str(key))
+
+
+def _merge(frame: pl.DataFrame, attributes: list[str]) -> pl.DataFrame:
+    """One row per picture, in order of first appearance: first given values, all comments."""
+    plain = ["score", "raters", "score_std", "box", "split", "group", *attributes]
+    merged = frame.group_by(_KEY, maintain_order=True).agg(
+        pl.col(ROW).first(),
+        *(pl.col(name).drop_nulls().first() for name in plain),
+        pl.col("comments").explode(),
+    )
+    merged = merged.with_columns(pl.col("comments").list.drop_nulls())
+    return merged.select(pl.col(_KEY).alias("image"), *list(COLUMNS)[1:], *attributes, ROW)
