@@ -126,9 +126,8 @@ def _explain(schema: type[BaseModel], entry: dict[str, Any]) -> str:
         found = f"kind {given!r} is unknown" if given else "`kind` is missing"
         return f"{name}: {found}" + (f"; one of {expected}" if given else "")
     value = entry.get("input")
-    shown = (
-        f" (given: {value!r})" if entry["type"] != "missing" and not _is_model_like(value) else ""
-    )
+    plain = entry["type"] != "missing" and not isinstance(value, (dict, list, BaseModel))
+    shown = f" (given: {value!r})" if plain else ""
     return f"{dotted}: {entry['msg']}{shown}"
 
 
