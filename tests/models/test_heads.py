@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -31,7 +33,7 @@ def test_moments_of_parts_are_those_of_the_whole(seed: int, cuts: list[int]) -> 
     pooled = features(seed=seed)
     moments = Moments()
     edges = [0, *sorted(cuts), 40]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         moments.update(pooled[start:stop])
     double = pooled.double()
     torch.testing.assert_close(moments.mean, double.mean(0))

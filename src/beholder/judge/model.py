@@ -16,10 +16,9 @@ from beholder.errors import JudgeError
 from beholder.features.backbones import Backbone, Features, create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.models.config import HeadConfig
-from beholder.models.expansionnet import ExpansionNet, ExpansionNetConfig
+from beholder.models.expansionnet import ExpansionNet
+from beholder.models.expansionnet_config import ExpansionNetConfig
 from beholder.models.heads import AttributeHeads, ScoreHead
-
-HEADS = ("score", "attributes", "comment")
 
 
 class JudgeConfig(BaseModel):
@@ -155,15 +154,17 @@ class JudgeModel(nn.Module):
         A batch of frozen features may lack the kind that nobody reads; that one is then empty,
         `[B, 0, C]` or `[B, 0]`.
         """
-        tokens, pooled = batch.get("tokens"), batch.get("pooled")
-        if tokens is None and pooled is None:
+        if "tokens" not in batch and "pooled" not in batch:
             assert self.backbone is not None, "pixels, but no backbone"
             return self.backbone(batch["pixels"])
-        if tokens is None:
-            tokens = pooled.new_zeros(pooled.shape[0], 0, self.config.token_dim)
-        if pooled is None:
-            pooled = tokens.new_zeros(tokens.shape[0], 0)
-        return Features(tokens, pooled)
+        known: Tensor = batch["tokens"] if "tokens" in batch else batch["pooled"]
+        rows = known.shape[0]
+        return Features(
+            batch["tokens"]
+            if "tokens" in batch
+            else known.new_zeros(rows, 0, self.config.token_dim),
+            batch["pooled"] if "pooled" in batch else known.new_zeros(rows, 0),
+        )
 
     def opinions(self, features: Features) -> Opinions:
         """Scores and attribute probabilities; comments come from `beholder.decoding`."""

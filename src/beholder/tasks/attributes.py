@@ -30,7 +30,7 @@ class AttributesTask(Task):
 
     head: ClassVar[str] = "attributes"
     directions: ClassVar[dict[str, Direction]] = {
-        "loss": "min", "top1": "max", "acsa": "max", "macro_f1": "max",
+        "top1": "max", "acsa": "max", "macro_f1": "max", "loss": "min",
     }  # fmt: skip
 
     def __init__(self, model: JudgeModel, config: AttributesTaskConfig | None = None) -> None:
@@ -87,6 +87,7 @@ class AttributesTask(Task):
             total, labels = total.to(loss) + loss, labels.to(loss) + (target_B >= 0).sum()
         return {"loss": total / labels.clamp_min(1)}
 
+    @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """The loss over all labels; top-1, average class-specific accuracy and macro-F1 (0 to 1)
         as means over the attributes, and `top1.<attribute>`; NaN where nothing is labelled."""

@@ -38,7 +38,8 @@ class Task(nn.Module):
 
     Attributes:
         head: the name of the head it trains.
-        directions: for each metric of `evaluate`, which way is better.
+        directions: for each metric of `evaluate`, which way is better; the first is the one that
+            says which weights are best, unless the training is told another.
         gather: joins rows of all processes, [B, ...] -> [B', ...], with gradient. The loop sets
             it; a gradient of the joined rows must reach each process's own rows summed over the
             processes, as an all-gather's does.
@@ -69,8 +70,7 @@ class Task(nn.Module):
         training. Deterministic: every process gives it the same batches."""
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Metrics over all `batches`, in evaluation mode and without gradients: the caller sees
-        to both."""
+        """Metrics over all `batches`, without gradients; the caller sees to evaluation mode."""
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> Task:

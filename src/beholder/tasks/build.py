@@ -11,7 +11,7 @@ from beholder.data.vocabulary import Vocabulary, normalise_caption
 from beholder.errors import DataError
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeConfig
-from beholder.models.expansionnet import ExpansionNetConfig
+from beholder.models.expansionnet_config import ExpansionNetConfig
 from beholder.tasks.config import (
     AttributesTaskConfig,
     CaptionTaskConfig,
@@ -61,8 +61,7 @@ def comment_config(
 ) -> ExpansionNetConfig:
     """The comment head for these comments: as long as the longest, unless the task says."""
     longest = 2 + max(len(normalise_caption(text)) for text in comments)
-    return ExpansionNetConfig(
-        **task.head.model_dump(),
+    return task.head.build(
         vocab_size=len(vocabulary),
         max_length=task.max_length or longest,
         feature_dim=token_dim,

@@ -4,7 +4,7 @@ A picture with several comments is encoded once; the published training encodes 
 comment, which is most of a step.
 
 Shape suffixes: B pictures, N tokens of a picture, C their features, D model width,
-R comments of the batch, T words of a comment, V vocabulary.
+R comments of the batch, T positions of a comment, M words of all comments, V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,37 +23,42 @@ from beholder.judge.model import JudgeModel
 from beholder.metrics.captions import evaluate_captions
 from beholder.tasks.base import Batch, Direction, Task
 from beholder.tasks.config import CaptionTaskConfig
-from beholder.tasks.losses import IGNORED, caption_loss
+from beholder.tasks.losses import caption_loss
 
 
 class Comments(NamedTuple):
-    """The comments of a batch as rectangles: row r is a comment of picture `picture_R[r]`."""
+    """The comments of a batch, one row each, and where their words are."""
 
-    picture_R: Tensor  # int64, rising
+    picture_R: Tensor  # int64: the picture of each comment, rising
     input_RT: Tensor  # bos and the words, padded
-    target_RT: Tensor  # the words and eos, `IGNORED` where padded
-    lengths: list[int]  # tokens of each input row
+    target_M: Tensor  # the words and eos of all comments, one after the other
+    place_M: Tensor  # where in the flattened [R, T] each target is predicted
 
 
 def pack_comments(comments: Sequence[Sequence[Sequence[int]]], pad: int) -> Comments:
-    """Comments per picture, as token ids with both ends, one row each; shifted by one word."""
+    """Comments per picture, as token ids with both ends; targets are shifted by one word."""
     pictures = [index for index, own in enumerate(comments) for _ in own]
-    rows = [ids for own in comments for ids in own]
-    lengths = [len(ids) - 1 for ids in rows]
-    shape = (len(rows), max(lengths, default=0))
-    input_RT = torch.full(shape, pad, dtype=torch.int64)
-    target_RT = torch.full(shape, IGNORED, dtype=torch.int64)
-    for row, (ids, length) in enumerate(zip(rows, lengths, strict=True)):
-        input_RT[row, :length] = torch.tensor(ids[:-1])
-        target_RT[row, :length] = torch.tensor(ids[1:])
-    return Comments(torch.tensor(pictures, dtype=torch.int64), input_RT, target_RT, lengths)
+    rows = [torch.tensor(ids, dtype=torch.int64) for own in comments for ids in own]
+    longest = max((len(ids) - 1 for ids in rows), default=0)
+    input_RT = torch.full((len(rows), longest), pad, dtype=torch.int64)
+    places = []
+    for row, ids in enumerate(rows):
+        input_RT[row, : len(ids) - 1] = ids[:-1]
+        places.append(row * longest + torch.arange(len(ids) - 1))
+    none = [torch.zeros(0, dtype=torch.int64)]
+    return Comments(
+        torch.tensor(pictures, dtype=torch.int64),
+        input_RT,
+        torch.cat([ids[1:] for ids in rows] or none),
+        torch.cat(places or none),
+    )
 
 
 class CaptionTask(Task):
     """Fits the comment head. Units of the loss are words (with each comment's end)."""
 
     head: ClassVar[str] = "comment"
-    directions: ClassVar[dict[str, Direction]] = {"loss": "min", "CIDEr-D": "max"}
+    directions: ClassVar[dict[str, Direction]] = {"CIDEr-D": "max", "loss": "min"}
 
     def __init__(self, model: JudgeModel, config: CaptionTaskConfig | None = None) -> None:
         self.config = config or CaptionTaskConfig()
@@ -86,20 +91,19 @@ class CaptionTask(Task):
 
     def _summed_loss(self, batch: Batch, tokens_BNC: Tensor) -> Tensor:
         model = self.model.comment
-        comments = pack_comments(batch["comments"], self.vocabulary.pad)
         memory_BND = model.encode(tokens_BNC)
-        if not comments.lengths:
+        packed = pack_comments(batch["comments"], self.vocabulary.pad)
+        if not len(packed.target_M):
             return memory_BND.sum() * 0.0
-        device = tokens_BNC.device
-        log_probs_RTV = model.decode(
-            memory_BND[comments.picture_R.to(device)],
-            comments.input_RT.to(device),
-            token_lengths=comments.lengths,
+        comments = Comments(*(part.to(tokens_BNC.device) for part in packed))
+        states_RTD = model.decode_states(
+            memory_BND, comments.input_RT, picture_index=comments.picture_R
         )
-        return caption_loss(
-            log_probs_RTV, comments.target_RT.to(device), self.config.label_smoothing
-        )
+        # only real words go through the last layer, the widest of all
+        logits_MV = model.output(states_RTD.flatten(0, 1)[comments.place_M])
+        return caption_loss(logits_MV, comments.target_M, self.config.label_smoothing)
 
+    @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """The loss per word, and CIDEr-D (0 to 10, of written comments against the given ones,
         whose document frequencies are these pictures'); NaN without any comment.

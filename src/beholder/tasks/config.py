@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from beholder.models.config import HeadConfig
+from beholder.models.expansionnet_config import ExpansionNetConfig
 
 
 class _TaskConfig(BaseModel):
@@ -64,7 +65,32 @@ class CommentHeadConfig(BaseModel):
         (32, 64, 128, 256, 512), min_length=1, description="lengths the encoder expands to"
     )
     dec_expansions: int = Field(16, ge=1, description="length the decoder expands to")
-    dropout: float = Field(0.1, ge=0.0, lt=1.0, description="in and after the layers")
+    dropout: float = Field(
+        0.1, ge=0.0, lt=1.0, description="in encoder layers, on both inputs and both fusions"
+    )
+    dropout_decoder: float = Field(
+        0.1, ge=0.0, lt=1.0, description="in decoder layers; 0 trains faster"
+    )
+
+    def build(self, *, vocab_size: int, max_length: int, feature_dim: int) -> ExpansionNetConfig:
+        """The whole head: this body, for these words, this length and these features."""
+        body = self.model_dump(exclude={"dropout", "dropout_decoder"})
+        return ExpansionNetConfig(
+            **body,
+            vocab_size=vocab_size,
+            max_length=max_length,
+            feature_dim=feature_dim,
+            dropout_encoder=self.dropout,
+            dropout_encoder_input=self.dropout,
+            dropout_decoder_input=self.dropout,
+            dropout_other=self.dropout,
+            dropout_decoder=self.dropout_decoder,
+        )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> CommentHeadConfig:
+        self.build(vocab_size=2, max_length=2, feature_dim=1)
+        return self
 
 
 class CaptionTaskConfig(_TaskConfig):
@@ -73,7 +99,7 @@ class CaptionTaskConfig(_TaskConfig):
     kind: Literal["caption"] = "caption"
     head: CommentHeadConfig = CommentHeadConfig()
     label_smoothing: float = Field(
-        0.1, ge=0.0, lt=1.0, description="share given to all words but the true one"
+        0.1, ge=0.0, le=0.5, description="share given to all words but the true one"
     )
     min_count: int = Field(1, ge=1, description="words seen less often become unknown")
     max_length: int | None = Field(

@@ -3,7 +3,7 @@
 All are lower-is-better scalars without branches on the data, so that a device is never waited
 for. Where a loss is undefined (one row, equal targets, nothing labelled) its gradient is 0.
 
-Shape suffixes: B pictures, R rows of comments, T tokens, V words, K classes.
+Shape suffixes: B pictures, M words of all comments, V vocabulary, K classes.
 """
 
 from __future__ import annotations
@@ -101,29 +101,28 @@ def class_weights(counts_K: Tensor, power: float) -> Tensor:
     return (weights_K / mean.clamp_min(1e-300)).to(torch.float32)
 
 
-def caption_loss(log_probs_RTV: Tensor, target_RT: Tensor, smoothing: float) -> Tensor:
+def caption_loss(logits_MV: Tensor, target_M: Tensor, smoothing: float) -> Tensor:
     """Sum over words of the label-smoothed cross-entropy, as the published captioner smooths it.
 
     The target word keeps 1 - s and every other word gets s / (V - 1):
     -(1 - s) log p_t - s / (V - 1) sum_{v != t} log p_v. Source: ExpansionNet v2 (Hu, Cavicchioli
     & Capotondi 2022), published code. That code reports the Kullback-Leibler divergence, which
     is less by the entropy of the smoothed targets (a constant: the gradients are the same).
-    torch's own label smoothing with s V / (V - 1) gives the same value.
 
     Args:
-        log_probs_RTV: log-probabilities (already normalised).
-        target_RT: word ids, int64; `IGNORED` where padded.
-        smoothing: s, in [0, 1).
+        logits_MV: of every word of the vocabulary; log-probabilities will do.
+        target_M: word ids, int64; `IGNORED` where padded.
+        smoothing: s, in [0, 1 - 1 / V].
 
     Returns:
         A scalar >= 0 in nats; 0 if every position is ignored.
     """
-    vocabulary_size = log_probs_RTV.shape[-1]
-    real_RT = target_RT != IGNORED
-    target_RT1 = target_RT.clamp_min(0).unsqueeze(-1)
-    hit_RT = log_probs_RTV.gather(-1, target_RT1).squeeze(-1)
-    loss_RT = -(1.0 - smoothing) * hit_RT
-    if smoothing > 0.0:
-        others_RT = log_probs_RTV.sum(dim=-1) - hit_RT
-        loss_RT = loss_RT - smoothing / (vocabulary_size - 1) * others_RT
-    return torch.where(real_RT, loss_RT, 0.0).sum()
+    words = logits_MV.shape[-1]
+    return F.cross_entropy(
+        logits_MV,
+        target_M,
+        ignore_index=IGNORED,
+        reduction="sum",
+        # torch gives s' / V to every word, the target included; s' = s V / (V - 1) is the same
+        label_smoothing=smoothing * words / (words - 1),
+    )

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable
 from typing import ClassVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,7 +32,7 @@ class ScoreTask(Task):
 
     head: ClassVar[str] = "score"
     directions: ClassVar[dict[str, Direction]] = {
-        "loss": "min", "plcc": "max", "srcc": "max", "krcc": "max", "rmse": "min",
+        "srcc": "max", "plcc": "max", "krcc": "max", "rmse": "min", "loss": "min",
     }  # fmt: skip
 
     def __init__(self, model: JudgeModel, config: ScoreTaskConfig | None = None) -> None:
@@ -67,8 +66,11 @@ class ScoreTask(Task):
         return float(batch["score"].isfinite().sum())
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        prediction_B = self.score_head.standardised(self.features(batch).pooled_BP)
-        return self._losses(self.gather(prediction_B), self.gather(batch["score"]))
+        return self._losses(self.gather(self._predict(batch)), self.gather(batch["score"]))
+
+    def _predict(self, batch: Batch) -> Tensor:
+        """Scores [B] in deviations; float32 also under autocast, as correlations need it."""
+        return self.score_head.standardised(self.features(batch).pooled_BP).float()
 
     def _losses(self, prediction_B: Tensor, score_B: Tensor) -> dict[str, Tensor]:
         """The losses of predictions in deviations against scores on their own scale."""
@@ -91,20 +93,22 @@ class ScoreTask(Task):
         )
         return {"loss": total, **parts}
 
+    @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """plcc, srcc, krcc (-1 to 1; NaN where undefined), rmse (of the table's scale) and the
         loss over all pictures with a score as one batch."""
         predicted, given = [], []
         for batch in batches:
-            predicted.append(self.score_head.standardised(self.features(batch).pooled_BP))
+            predicted.append(self._predict(batch))
             given.append(batch["score"])
-        if not predicted:
-            return dict.fromkeys(self.directions, math.nan)
-        prediction_B, score_B = torch.cat(predicted), torch.cat(given)
-        head = self.score_head
+        prediction_B = torch.cat(predicted) if predicted else torch.zeros(0)
+        score_B = torch.cat(given) if given else torch.zeros(0)
         known = score_B.isfinite().cpu().numpy()
+        if not known.any():
+            return dict.fromkeys(self.directions, math.nan)
+        head = self.score_head
         ours = (prediction_B * head.output_std + head.output_mean).double().cpu().numpy()[known]
-        theirs = score_B.double().cpu().numpy()[known].astype(np.float64)
+        theirs = score_B.double().cpu().numpy()[known]
         return {
             "loss": float(self._losses(prediction_B, score_B)["loss"]),
             "plcc": plcc(theirs, ours),
