@@ -61,6 +61,10 @@ class ExpansionNet(nn.Module):
         for embedding in (self.words, self.positions):
             nn.init.xavier_uniform_(embedding.weight)
 
+    @property
+    def decoder_layers(self) -> list[DecoderLayer]:
+        return [layer for layer in self.decoder if isinstance(layer, DecoderLayer)]
+
     def encode(self, features: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Pictures as the decoder attends to them.
 
@@ -133,7 +137,7 @@ class ExpansionNet(nn.Module):
         x_RTd = self.decoder_input_dropout(self.words(tokens)) * math.sqrt(self.config.d_model)
         x_RTd = x_RTd + self.positions.weight[: tokens.shape[1]]
         outputs = []
-        for layer, keys_values in zip(self.decoder, pictures.keys_values, strict=True):
+        for layer, keys_values in zip(self.decoder_layers, pictures.keys_values, strict=True):
             x_RTd = layer(x_RTd, keys_values, groups, pictures.mask_B11N)
             outputs.append(x_RTd)
         return self.decoder_fusion(outputs)
@@ -144,7 +148,7 @@ class ExpansionNet(nn.Module):
         """Keys and values of the pictures for every decoder layer."""
         mask_BN = _mask(lengths, memory)
         return PictureMemory(
-            [layer.attention.keys_values(memory) for layer in self.decoder],
+            [layer.attention.keys_values(memory) for layer in self.decoder_layers],
             None if mask_BN is None else mask_BN[:, None, None, :],
         )
 

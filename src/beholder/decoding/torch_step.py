@@ -1,0 +1,167 @@
+"""Steps of PyTorch models for beam search and sampling; several models are an ensemble.
+
+The words of a step are read from logits in blocks of `BLOCK`: the best k words are among the k
+blocks with the largest maxima, and a word is drawn by drawing its block first. So no pass over
+the whole vocabulary does more than a maximum, an exponential or a sum, and nothing is sorted.
+
+Shapes: R rows, V words, Z blocks, d width, k words asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from beholder.decoding.slots import Slots
+from beholder.models.expansionnet import ExpansionNet
+from beholder.models.incremental import IncrementalDecoder
+
+BLOCK = 128
+
+
+class TorchStep:
+    """One step of a model, or of several whose probabilities are averaged.
+
+    Use it without gradient. `__call__` is what `decoding.beam.search` wants, `draw` what
+    `decoding.sampling` wants; rows and parents mean the same in both.
+
+    Args:
+        models: of one vocabulary.
+        memories: for each model what its `encode` gave, [B, N, d].
+        lengths: real tokens per picture, [B]; None: all.
+        slots: the largest number of rows of a call.
+        room: the largest number of calls.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ExpansionNet],
+        memories: Sequence[Tensor],
+        lengths: Tensor | Sequence[int] | None,
+        *,
+        slots: int,
+        room: int,
+    ) -> None:
+        words = {model.config.vocab_size for model in models}
+        if len(words) != 1:
+            raise ValueError(f"models of one vocabulary are needed, not of {sorted(words)} words")
+        self.words = words.pop()
+        self.device = memories[0].device
+        self._decoders = [
+            IncrementalDecoder(model, memory, lengths, slots=slots, room=room)
+            for model, memory in zip(models, memories, strict=True)
+        ]
+        self._slots = Slots(len(memories[0]), slots, room)
+        padded = -(-self.words // BLOCK) * BLOCK
+        # Behind the last word -inf, which is never chosen nor drawn.
+        self._logits = [memory.new_full((slots, padded), -torch.inf) for memory in memories]
+        self._scratch = torch.empty_like(self._logits[0])
+
+    def __call__(
+        self, tokens_R: np.ndarray, parents_R: np.ndarray, best: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `decoding.beam.Step`."""
+        if best > self.words:
+            raise ValueError(f"{best} words asked for, but the vocabulary has {self.words}")
+        logits = self._advance(tokens_R, parents_R)
+        if len(logits) == 1:
+            values_Rk, words_Rk = _largest(logits[0], best)
+            return self._in_row_order(values_Rk - self._exponentials(logits[0])[1], words_Rk)
+        mean_RV = torch.zeros_like(logits[0])
+        for logits_RV in logits:
+            exponentials_RV, log_total_R1 = self._exponentials(logits_RV)
+            maximum_R1 = logits_RV.amax(dim=1, keepdim=True)
+            mean_RV.addcmul_(exponentials_RV, (maximum_R1 - log_total_R1).exp() / len(logits))
+        mean_RV[:, self.words :] = -torch.inf
+        values_Rk, words_Rk = _largest(mean_RV, best)
+        return self._in_row_order(values_Rk.log(), words_Rk)
+
+    def draw(
+        self,
+        tokens_R: np.ndarray,
+        parents_R: np.ndarray,
+        count: int,
+        generator: torch.Generator | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Like `__call__`, but the words are drawn from the (only) model's distribution."""
+        (logits_RV,) = self._advance(tokens_R, parents_R)
+        exponentials_RV, log_total_R1 = self._exponentials(logits_RV)
+        device = self.device if generator is None else generator.device
+        chance_Rk = torch.rand(
+            (len(tokens_R), count), generator=generator, device=device, dtype=torch.float64
+        ).to(self.device)
+        # A row has its chance whatever slot it lives in.
+        slots_R = torch.from_numpy(self._slots.slot_of_row).to(self.device)
+        chance_Rk = torch.empty_like(chance_Rk).index_copy_(0, slots_R, chance_Rk)
+        words_Rk = _drawn(exponentials_RV, chance_Rk)
+        return self._in_row_order(logits_RV.gather(1, words_Rk) - log_total_R1, words_Rk)
+
+    def _advance(self, tokens_R: np.ndarray, parents_R: np.ndarray) -> list[Tensor]:
+        """Logits of every model, [R, Z * BLOCK], in the order of slots."""
+        pictures = self._slots.picture_of_slot
+        move = self._slots.reorder(parents_R)
+        if not np.array_equal(self._slots.picture_of_slot, pictures):
+            index_R = torch.from_numpy(self._slots.picture_of_slot).to(self.device)
+            for decoder in self._decoders:
+                decoder.assign(index_R)
+        if move is not None:
+            sources, targets = (
+                torch.from_numpy(slots).to(self.device) for slots in (move.sources, move.targets)
+            )
+            for decoder in self._decoders:
+                decoder.move(sources, targets, move.start)
+        self._slots.written()
+        in_slots_R = np.empty_like(tokens_R)
+        in_slots_R[self._slots.slot_of_row] = tokens_R
+        fed_R = torch.from_numpy(in_slots_R).to(self.device)
+        rows = len(fed_R)
+        for decoder, logits in zip(self._decoders, self._logits, strict=True):
+            output = decoder.model.output
+            states_Rd = decoder.advance(fed_R)
+            words_RV = logits[:rows, : self.words]
+            torch.addmm(output.bias, states_Rd, output.weight.T, out=words_RV)
+        return [logits[:rows] for logits in self._logits]
+
+    def _exponentials(self, logits_RV: Tensor) -> tuple[Tensor, Tensor]:
+        """exp(logits - their maximum) (valid until the next call), and log-sum-exp [R, 1]."""
+        maximum_R1 = logits_RV.amax(dim=1, keepdim=True)
+        exponentials_RV = self._scratch[: len(logits_RV)]
+        torch.sub(logits_RV, maximum_R1, out=exponentials_RV).exp_()
+        return exponentials_RV, maximum_R1 + exponentials_RV.sum(dim=1, keepdim=True).log()
+
+    def _in_row_order(self, log_probs: Tensor, words: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        rows = self._slots.slot_of_row
+        return log_probs.cpu().numpy()[rows], words.cpu().numpy()[rows]
+
+
+def _largest(scores_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest scores of each row, falling, and their words: [R, k] each."""
+    blocks_RZb = scores_RV.unflatten(1, (-1, BLOCK))
+    maxima_RZ = blocks_RZb.amax(dim=2)
+    block_Rk = maxima_RZ.topk(min(count, maxima_RZ.shape[1])).indices
+    near_Rx = _pick(blocks_RZb, block_Rk).flatten(1)
+    values_Rk, place_Rk = near_Rx.topk(count)
+    return values_Rk, block_Rk.gather(1, place_Rk // BLOCK) * BLOCK + place_Rk % BLOCK
+
+
+def _drawn(weights_RV: Tensor, chance_Rk: Tensor) -> Tensor:
+    """Words drawn with probability proportional to their weights; chances are in [0, 1)."""
+    below_one = 1 - 1e-12
+    blocks_RZb = weights_RV.unflatten(1, (-1, BLOCK))
+    mass_RZ = blocks_RZb.sum(dim=2).double()
+    upto_RZ = mass_RZ.cumsum(dim=1)
+    target_Rk = chance_Rk.clamp_max(below_one) * upto_RZ[:, -1:]
+    block_Rk = torch.searchsorted(upto_RZ, target_Rk, right=True)
+    mass_Rk = mass_RZ.gather(1, block_Rk)
+    share_Rk = (target_Rk - (upto_RZ.gather(1, block_Rk) - mass_Rk)) / mass_Rk
+    inside_Rkb = _pick(blocks_RZb, block_Rk).double().cumsum(dim=2)
+    inner_Rk1 = share_Rk.clamp(0.0, below_one).unsqueeze(2) * inside_Rkb[:, :, -1:]
+    place_Rk = torch.searchsorted(inside_Rkb, inner_Rk1, right=True).squeeze(2)
+    return block_Rk * BLOCK + place_Rk
+
+
+def _pick(blocks_RZb: Tensor, block_Rk: Tensor) -> Tensor:
+    return blocks_RZb.gather(1, block_Rk.unsqueeze(2).expand(-1, -1, BLOCK))
