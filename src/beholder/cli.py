@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -45,9 +46,10 @@ def demo(
     run: Annotated[Path, typer.Option("--run", help="Folder of the run.")] = Path("runs/demo"),
 ) -> None:
     """Train and evaluate a judge on the embedded sample: real photographs, synthetic opinions."""
-    from beholder.pipeline.demo import run_demo
+    _fit("demo", (), run, dry_run=False)
+    from beholder.pipeline.demo import summarise_demo
 
-    run_demo(run)
+    typer.echo(summarise_demo(run))
 
 
 @app.command()
@@ -87,11 +89,7 @@ def fit(
     ] = False,
 ) -> None:
     """Run a recipe: only what has changed since the last time, and what depends on it."""
-    from beholder.pipeline.recipe import find_recipe, load_recipe
-    from beholder.pipeline.runner import fit_recipe
-
-    loaded = load_recipe(find_recipe(recipe), overrides or ())
-    fit_recipe(loaded, run or Path("runs") / loaded.name, dry_run=dry_run)
+    _fit(recipe, overrides or (), run, dry_run=dry_run)
 
 
 @app.command()
@@ -165,6 +163,25 @@ def report(
     from beholder.report import write_report
 
     typer.echo(f"Report: {write_report(run)}")
+
+
+def _fit(recipe: str, overrides: Sequence[str], run: Path | None, *, dry_run: bool) -> None:
+    """Run a recipe and, when anything has run, write its report."""
+    from beholder.pipeline.recipe import find_recipe, load_recipe
+    from beholder.pipeline.runner import fit_recipe
+
+    loaded = load_recipe(find_recipe(recipe), overrides)
+    folder = run or Path("runs") / loaded.name
+    ran = fit_recipe(loaded, folder, dry_run=dry_run)
+    if not dry_run and (ran or not (folder / "report.html").exists()) and _first_process():
+        from beholder.report import write_report
+
+        typer.echo(f"Report: {write_report(folder)}")
+
+
+def _first_process() -> bool:
+    """Under torchrun only the first process writes and tells."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

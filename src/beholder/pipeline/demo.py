@@ -1,23 +1,19 @@
-"""`beholder demo`: the shipped recipe on the embedded sample, then what it has come to."""
+"""What `beholder demo` tells at its end: where everything is, and three verdicts."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import polars as pl
 
 from beholder.judge import Judge
-from beholder.pipeline.recipe import find_recipe, load_recipe
-from beholder.pipeline.runner import fit_recipe
 from beholder.predict.printing import render_outcome
 
 SHOWN = 3
 
 
-def run_demo(folder: Path) -> None:
-    """Run the demo in `folder`, print where its results are, and three verdicts."""
-    fit_recipe(load_recipe(find_recipe("demo")), folder)
+def summarise_demo(folder: Path) -> str:
+    """Three verdicts on held-out pictures of the demo's run, and where its results are."""
     held_out = pl.read_parquet(folder / "evaluation" / "predictions.parquet")
     rows = held_out.sort("image")
     step = max(1, rows.height // SHOWN)
@@ -35,4 +31,4 @@ def run_demo(folder: Path) -> None:
         f"        python -c \"from beholder import Judge; print(Judge.load('{folder / 'judge'}')"
         f"('{example}'))\"",
     ]
-    sys.stdout.write("\n".join(lines) + "\n")
+    return "\n".join(lines)

@@ -78,12 +78,7 @@ def fit_recipe(recipe: Recipe, folder: Path, *, dry_run: bool = False) -> list[s
             return []
         if processes.first:
             _write_inputs(context)
-        ran = [name for name in order if _run_if_needed(name, order, context, processes)]
-        if processes.first:
-            from beholder.report import write_report
-
-            log.info("Report: %s", write_report(folder))
-        return ran
+        return [name for name in order if _run_if_needed(name, order, context, processes)]
 
 
 def _rehearse(order: list[str], context: RunContext) -> list[PlannedStage]:
