@@ -29,7 +29,9 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
         "numpy": torch.from_numpy(np.asarray(words, dtype=np.int64)),
         "numpy-rest": torch.tensor([position, has_gauss, gauss], dtype=torch.float64),
         "python": torch.tensor(numbers, dtype=torch.int64),
-        "python-rest": torch.tensor([] if next_gauss is None else [next_gauss]).double(),
+        "python-rest": torch.tensor(
+            [] if next_gauss is None else [next_gauss], dtype=torch.float64
+        ),
     }
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)

@@ -156,7 +156,7 @@ class StepRunner:
     def _record(self, pieces: Sequence[Piece]) -> None:
         """Let a task that gathers tell the rows of all pieces; see `whole_batch`."""
         random = random_state(self._device)
-        statistics = [(buffer, buffer.clone()) for buffer in _moving_statistics(self._task)]
+        buffers = [(buffer, buffer.clone()) for buffer in self._task.buffers()]
         for index, piece in enumerate(pieces):
             self._whole.record(index)
             with torch.no_grad(), self._autocast():
@@ -166,7 +166,7 @@ class StepRunner:
                 break
         else:
             self._whole.exchange()
-        for buffer, before in statistics:
+        for buffer, before in buffers:
             buffer.copy_(before)
         restore_random_state(random, self._device)
 

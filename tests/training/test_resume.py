@@ -1,0 +1,82 @@
+"""Killed and resumed as often as one likes, a training ends as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from kill_server import EPOCHS
+from safetensors.torch import load_file
+
+HERE = Path(__file__).parent
+
+
+def run_server(folder: Path, workers: int, kills: int, signal: str) -> dict:
+    done = subprocess.run(
+        [sys.executable, str(HERE / "kill_server.py"), str(folder), str(workers), str(kills), signal],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def assert_same_end(folder: Path) -> None:
+    """Final weights, every checkpoint's every tensor and the metrics are the same, bit for bit."""
+    final = [torch.load(folder / name / "final.pt") for name in ("whole", "killed")]
+    assert final[0].keys() == final[1].keys()
+    for name in final[0]:
+        assert torch.equal(final[0][name], final[1][name]), name
+
+    homes = [folder / name / "stages/tiny/checkpoints" for name in ("whole", "killed")]
+    names = [sorted(path.name for path in home.iterdir()) for home in homes]
+    assert names[0] == names[1]
+    for name in names[0]:
+        files = sorted(path.name for path in (homes[0] / name).glob("*.safetensors"))
+        assert files == [
+            f"{part}.safetensors" for part in ("ema", "interval", "optimizer", "random", "weights")
+        ]
+        for file in files:
+            one, two = (load_file(home / name / file) for home in homes)
+            assert one.keys() == two.keys()
+            for key in one:
+                assert torch.equal(one[key], two[key]), (name, file, key)
+        states = [json.loads((home / name / "state.json").read_text()) for home in homes]
+        assert states[0] == states[1]
+
+    lines = []
+    for name in ("whole", "killed"):
+        text = (folder / name / "metrics.jsonl").read_text()
+        lines.append([json.loads(line) for line in text.splitlines()])
+        for line in lines[-1]:
+            assert line.pop("time") > 0
+    assert lines[0] == lines[1]
+    steps, evaluations = EPOCHS * 6, EPOCHS // 2
+    assert len(lines[0]) == steps // 3 + evaluations
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ten_kills_at_random_instants_change_nothing(workers, tmp_path):
+    report = run_server(tmp_path, workers, 10, "SIGKILL")
+    assert report["outcomes"] == [-9] * 10
+    assert report["last"] == 0
+    assert_same_end(tmp_path)
+    # more than one attempt got somewhere: the kills did not all come before the first checkpoint
+    log = (tmp_path / "killed" / "log.txt").read_text()
+    assert log.count("going on from") >= 3
+
+
+def test_sigterm_saves_leaves_with_143_and_goes_on(tmp_path):
+    report = run_server(tmp_path, 2, 3, "SIGTERM")
+    log = (tmp_path / "killed" / "log.txt").read_text()
+    assert report["outcomes"] == [143] * 3
+    assert log.count("stopped by SIGTERM") == 3
+    assert report["last"] == 0
+    assert_same_end(tmp_path)

@@ -1,0 +1,113 @@
+"""Learning rates against values worked out by hand and against the formulas as written."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beholder.training.config import (
+    ConstantSchedule,
+    CosineRestartsSchedule,
+    CosineSchedule,
+    WarmupAnnealSchedule,
+)
+from beholder.training.schedules import learning_rate
+
+
+def rate(schedule, it, lr=1.0, per_epoch=10, total=100):
+    return learning_rate(schedule, it, lr=lr, steps_per_epoch=per_epoch, total_steps=total)
+
+
+def test_constant_after_linear_warmup():
+    schedule = ConstantSchedule(warmup_steps=4)
+    assert [rate(schedule, it) for it in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert rate(ConstantSchedule(), 0, lr=0.3) == 0.3
+
+
+def test_cosine_corners():
+    schedule = CosineSchedule(warmup_steps=10, min_lr=0.1)
+    assert rate(schedule, 0, total=111) == pytest.approx(0.1)
+    assert rate(schedule, 9, total=111) == 1.0
+    assert rate(schedule, 10, total=111) == 1.0
+    assert rate(schedule, 60, total=111) == pytest.approx(0.55)
+    assert rate(schedule, 110, total=111) == pytest.approx(0.1)
+
+
+def test_cosine_of_one_step_is_the_full_rate():
+    assert rate(CosineSchedule(), 0, total=1) == 1.0
+
+
+def test_warmup_anneal_divides_by_the_steps_left():
+    schedule = WarmupAnnealSchedule(
+        name="custom_warmup_anneal", warmup_steps=300, coefficient=0.8, every_epochs=2, min_lr=5e-7
+    )
+    at = lambda it: rate(schedule, it, lr=5e-4, per_epoch=1000)  # noqa: E731
+    assert at(0) == pytest.approx(5e-4 / 300)
+    assert at(298) == pytest.approx(5e-4 / 2)
+    assert at(299) == at(300) == at(1999) == pytest.approx(5e-4)
+    assert at(2000) == pytest.approx(5e-4 * 0.8)
+    assert at(14_999) == pytest.approx(5e-4 * 0.8**7)
+    assert at(1_000_000) == 5e-7  # never below, once warm
+
+
+def test_warmup_anneal_may_be_below_the_lowest_rate_while_warming():
+    schedule = WarmupAnnealSchedule(name="custom_warmup_anneal", warmup_steps=300, min_lr=5e-7)
+    found = rate(schedule, 0, lr=1e-5)
+    assert found == pytest.approx(1e-5 / 300)
+    assert found < 5e-7
+
+
+@given(
+    it=st.integers(0, 5000),
+    warmup=st.integers(0, 400),
+    per_epoch=st.integers(1, 200),
+    coefficient=st.floats(0.1, 1.0),
+    every=st.integers(1, 5),
+)
+def test_warmup_anneal_is_the_published_formula(it, warmup, per_epoch, coefficient, every):
+    schedule = WarmupAnnealSchedule(
+        name="custom_warmup_anneal",
+        warmup_steps=warmup,
+        coefficient=coefficient,
+        every_epochs=every,
+    )
+    published = max(
+        (it >= warmup) * 5e-7,
+        (5e-4 / max(warmup - it, 1)) * coefficient ** (it // (per_epoch * every)),
+    )
+    assert rate(schedule, it, lr=5e-4, per_epoch=per_epoch) == pytest.approx(published, rel=1e-12)
+
+
+def test_cosine_restarts_corners():
+    schedule = CosineRestartsSchedule(
+        name="cosine_restarts", warmup_epochs=5, cycle_epochs=30, factor=0.9, min_lr=4e-5
+    )
+    at = lambda epoch: rate(schedule, round(epoch * 20), lr=1e-3, per_epoch=20)  # noqa: E731
+    assert at(0) == pytest.approx(4e-5)
+    assert at(2.5) == pytest.approx((4e-5 + 1e-3) / 2)
+    assert at(5) == pytest.approx(1e-3)
+    assert at(17.5) == pytest.approx((4e-5 + 1e-3) / 2)
+    assert at(30) == pytest.approx(4e-5)
+    assert at(35) == pytest.approx(9e-4)
+    assert at(65) == pytest.approx(8.1e-4)
+    just_before = rate(schedule, 30 * 20 - 1, lr=1e-3, per_epoch=20)
+    assert just_before == pytest.approx(4e-5, rel=1e-2)
+
+
+@given(it=st.integers(0, 3000), factor=st.floats(0.2, 1.0), warmup=st.integers(0, 8))
+def test_cosine_restarts_stays_between_lowest_and_peak(it, factor, warmup):
+    schedule = CosineRestartsSchedule(
+        name="cosine_restarts", warmup_epochs=warmup, cycle_epochs=9, factor=factor, min_lr=4e-5
+    )
+    found = rate(schedule, it, lr=1e-3)
+    peak = max(4e-5, 1e-3 * factor ** (it // 90))
+    assert 4e-5 * (1 - 1e-9) <= found <= peak * (1 + 1e-9)
+    assert math.isfinite(found)
+
+
+def test_a_cycle_must_have_room_for_its_warmup():
+    with pytest.raises(ValueError, match="warmup_epochs"):
+        CosineRestartsSchedule(name="cosine_restarts", warmup_epochs=5, cycle_epochs=5)

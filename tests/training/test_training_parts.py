@@ -1,0 +1,253 @@
+"""EMA, optimisers, gradients, order and random state, each against a plain computation."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_training import TinySource, TinyTask, config, weights
+from torch import nn
+
+from beholder.errors import DataError, PictureError, TrainingError
+from beholder.training import TrainConfig, train
+from beholder.training.distributed import Processes, choose_device, share
+from beholder.training.ema import EMA
+from beholder.training.gradients import Gradients
+from beholder.training.loader import Loader, Plan
+from beholder.training.optimisers import (
+    create_optimizer,
+    load_optimizer_state,
+    optimizer_state,
+    set_learning_rate,
+)
+from beholder.training.random_state import random_state, restore_random_state, seed_everything
+from beholder.training.step import LossScale, amp_dtype
+
+ONE = Processes(0, 1, torch.device("cpu"))
+
+
+def test_ema_is_its_formula():
+    parameter = nn.Parameter(torch.tensor([1.0, -2.0]))
+    ema = EMA([("w", parameter)], decay=0.5)
+    expected = np.array([1.0, -2.0])
+    for step, value in enumerate([3.0, 7.0, -1.0, 2.0, 5.0, 5.0, 5.0, 5.0, 9.0], start=1):
+        with torch.no_grad():
+            parameter.fill_(value)
+        ema.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    torch.testing.assert_close(ema.state_dict()["w"], torch.tensor(expected).float())
+    with ema.in_place():
+        torch.testing.assert_close(parameter.data, torch.tensor(expected).float())
+    assert parameter.tolist() == [9.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("radam", lambda p: torch.optim.RAdam(p, 0.01, (0.9, 0.98), 1e-9)),
+        ("adamw", lambda p: torch.optim.AdamW(p, 0.01, (0.9, 0.98), 1e-9, weight_decay=0)),
+        ("adam", lambda p: torch.optim.Adam(p, 0.01, (0.9, 0.98), 1e-9)),
+        ("sgd", lambda p: torch.optim.SGD(p, 0.01, momentum=0.9)),
+    ],
+)
+def test_training_equals_a_plain_loop_with_torch_s_optimiser(name, plain, tmp_path):
+    source = TinySource(40)
+    task = TinyTask()
+    settings = config(
+        optimizer={"name": name, "betas": (0.9, 0.98), "eps": 1e-9},
+        schedule={"name": "constant"},
+    )
+    train(task, source, None, settings, tmp_path)
+
+    other = TinyTask()
+    other.eval()
+    with torch.no_grad():
+        other.prepare([source.load(range(40), 0)])
+    optimizer = plain(other.parameters())
+    for epoch, pieces in Plan(40, 8, 1, seed=0).steps(0, 15):
+        optimizer.zero_grad()
+        other(source.load(pieces[0], epoch))["loss"].backward()
+        optimizer.step()
+    for key, tensor in weights(other).items():
+        torch.testing.assert_close(task.state_dict()[key], tensor, rtol=1e-5, atol=1e-7)
+
+
+def test_weight_decay_spares_vectors_and_the_backbone_has_its_own_rate():
+    task = TinyTask()
+    settings = config(optimizer={"weight_decay": 0.1}, backbone_lr_factor=0.25)
+    optimizer = create_optimizer(task.trainable(), settings)
+    set_learning_rate(optimizer, 0.8)
+    found = {
+        name: (group["weight_decay"], group["lr"])
+        for group in optimizer.param_groups
+        for name, parameter in task.trainable()
+        if any(parameter is member for member in group["params"])
+    }
+    assert found == {
+        "backbone.weight": (0.1, 0.2),
+        "backbone.bias": (0.0, 0.2),
+        "head.weight": (0.1, 0.8),
+        "head.bias": (0.0, 0.8),
+    }
+
+
+@pytest.mark.parametrize("name", ["radam", "adamw", "adam", "sgd"])
+def test_optimiser_state_by_name_goes_round(name):
+    def stepped(task, optimizer, times):
+        for _ in range(times):
+            optimizer.zero_grad()
+            task(TinySource(8).load(range(8), 0))["loss"].backward()
+            optimizer.step()
+
+    settings = config(optimizer={"name": name, "weight_decay": 0.1}, backbone_lr_factor=0.5)
+    first, second = TinyTask(), TinyTask()
+    optimizer = create_optimizer(first.trainable(), settings)
+    stepped(first, optimizer, 7)
+    second.load_state_dict(first.state_dict())
+    # in another order of parameters: names count
+    parameters = second.trainable()
+    again = create_optimizer(parameters, settings)
+    state = {k: v.clone() for k, v in optimizer_state(optimizer, first.trainable()).items()}
+    load_optimizer_state(again, parameters, dict(reversed(state.items())))
+    stepped(first, optimizer, 3)
+    stepped(second, again, 3)
+    for mine, theirs in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_flat_gradients_are_the_gradients():
+    task, plain = TinyTask(), TinyTask()
+    batch = TinySource(8).load(range(8), 0)
+    flat = Gradients([parameter for _, parameter in task.trainable()])
+    for _ in range(2):  # accumulated
+        task(batch)["loss"].backward()
+        plain(batch)["loss"].backward()
+    for mine, theirs in zip(task.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+    norm = flat.norm()
+    torch.testing.assert_close(norm, nn.utils.get_total_norm([p.grad for p in plain.parameters()]))
+    flat.clip_(norm, 0.1)
+    nn.utils.clip_grad_norm_(plain.parameters(), 0.1)
+    for mine, theirs in zip(task.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+    flat.zero_()
+    assert all(not parameter.grad.any() for parameter in task.parameters())
+
+
+@given(
+    rows=st.integers(1, 200),
+    batch=st.integers(1, 20),
+    accumulate=st.integers(1, 4),
+    seed=st.integers(0, 5),
+)
+def test_every_epoch_sees_every_row_once(rows, batch, accumulate, seed):
+    plan = Plan(rows, batch, accumulate, seed)
+    steps = list(plan.steps(0, 2 * plan.steps_per_epoch))
+    for epoch in (0, 1):
+        seen = [row for e, pieces in steps if e == epoch for piece in pieces for row in piece]
+        assert sorted(seen) == list(range(rows))
+        assert seen == plan.order(epoch)
+    assert all(0 < len(piece) <= batch for _, pieces in steps for piece in pieces)
+    assert all(len(pieces) <= accumulate for _, pieces in steps)
+
+
+@given(start=st.integers(0, 30))
+def test_the_plan_starts_anywhere_as_if_it_had_begun_at_0(start):
+    plan = Plan(23, 3, 2, seed=1)
+    assert list(plan.steps(start, 31)) == list(plan.steps(0, 31))[start:]
+
+
+def test_orders_differ_by_seed_and_epoch():
+    orders = {tuple(Plan(50, 5, 1, seed).order(epoch)) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+
+
+@given(rows=st.integers(0, 40), size=st.integers(1, 7))
+def test_shares_are_contiguous_and_even(rows, size):
+    parts = [share(list(range(rows)), rank, size) for rank in range(size)]
+    assert [row for part in parts for row in part] == list(range(rows))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_does_not_depend_on_workers_and_skips_what_is_done(workers):
+    source = TinySource(23, noise=0.5)
+    settings = config(batch_size=4, accumulate=2, workers=workers)
+    before = torch.get_rng_state()
+    found = list(Loader(source, settings, ONE).steps(4, 7))
+    assert torch.equal(before, torch.get_rng_state())
+    plan = Plan(23, 4, 2, seed=0)
+    for pieces, (epoch, wanted) in zip(found, plan.steps(4, 7), strict=True):
+        assert [piece.counts_R for piece in pieces] == [(len(rows),) for rows in wanted]
+        for piece, rows in zip(pieces, wanted, strict=True):
+            assert torch.equal(piece.batch["pooled"], source.load(rows, epoch)["pooled"])
+    if not workers:
+        loaded = source.loaded[: sum(len(pieces) for pieces in found)]
+        assert loaded == [(e, rows) for e, pieces in plan.steps(4, 7) for rows in pieces]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_s_error_keeps_its_facts(workers):
+    source = TinySource(9)
+    source.broken = 5
+    with pytest.raises(PictureError, match="broken") as caught:
+        list(Loader(source, config(workers=workers), ONE).in_order())
+    assert (caught.value.code, caught.value.where) == ("truncated", "folder/5.jpg")
+
+
+def test_nothing_to_load_and_too_many_processes_are_refused():
+    with pytest.raises(DataError, match="no picture"):
+        Loader(TinySource(0), config(), ONE)
+    with pytest.raises(DataError, match="can't be shared"):
+        Loader(TinySource(9), config(batch_size=2), Processes(0, 3, torch.device("cpu")))
+
+
+@given(draws=st.integers(0, 5))
+@settings(max_examples=10)
+def test_random_state_goes_round(draws):
+    seed_everything(5, 0)
+    for _ in range(draws):
+        random.gauss(0, 1), np.random.normal(), torch.randn(1)  # noqa: NPY002
+    state = random_state(ONE.device)
+    first = (random.gauss(0, 1), np.random.normal(), torch.randn(1).item())  # noqa: NPY002
+    restore_random_state(state, ONE.device)
+    assert first == (random.gauss(0, 1), np.random.normal(), torch.randn(1).item())  # noqa: NPY002
+
+
+def test_ranks_draw_differently():
+    seed_everything(5, 0)
+    first = torch.rand(4)
+    seed_everything(5, 1)
+    assert not torch.equal(first, torch.rand(4))
+
+
+def test_loss_scale_halves_and_doubles():
+    scale = LossScale()
+    scale.update(False)
+    assert scale.value == 2.0**15
+    for _ in range(2000):
+        scale.update(True)
+    assert scale.value == 2.0**16
+
+
+def test_devices_and_types_that_are_not_there_are_refused():
+    assert choose_device("cpu").type == "cpu"
+    with pytest.raises(TrainingError, match="no device"):
+        choose_device("xpu")
+    assert amp_dtype("auto", torch.device("cpu")) is None
+    assert amp_dtype("bf16", torch.device("cpu")) is torch.bfloat16
+
+
+def test_config_is_strict_and_described():
+    with pytest.raises(ValueError, match="Extra inputs"):
+        TrainConfig(learning_rate=1)
+    with pytest.raises(ValueError, match="greater than or equal"):
+        TrainConfig(batch_size=0)
+    for name, entry in TrainConfig.model_fields.items():
+        structured = name in {"optimizer", "schedule"}
+        assert structured or entry.description, name

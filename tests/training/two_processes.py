@@ -1,0 +1,50 @@
+"""Trains every scenario; started twice by torchrun from test_distributed.py, not a test itself.
+
+    torchrun --nproc_per_node=2 two_processes.py FOLDER
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from tiny_training import SCENARIOS, TinySource, TinyTask, config, scenario, weights
+
+from beholder.errors import TrainingError
+from beholder.training import train
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    first = os.environ["RANK"] == "0"
+    torch.set_num_threads(1)
+    for name in SCENARIOS:
+        task, source, settings = scenario(name)
+        if not first:  # the first process's weights count
+            torch.nn.init.zeros_(task.head.weight)
+        train(task, source, TinySource(9), settings, folder / name, "cpu")
+        torch.save(weights(task), folder / f"{name}.{os.environ['RANK']}.pt")
+
+    # stopped in the middle of an epoch and resumed, dropout and all
+    for most in (None, 4, None):
+        home = folder / ("whole" if most is None and not (folder / "whole").exists() else "resumed")
+        task = TinyTask(dropout=0.3, norm=True)
+        settings = config(accumulate=2, max_steps=most, schedule={"name": "constant"})
+        train(task, TinySource(50, noise=0.2), None, settings, home, "cpu")
+        torch.save(weights(task), folder / f"{home.name}.{os.environ['RANK']}.pt")
+
+    source = TinySource(16)
+    source.y[15] = float("inf")
+    task = TinyTask()
+    task.weight = lambda batch: float(len(batch["score"]))  # type: ignore[method-assign]
+    task.loss = lambda p, y: (p - y).square().mean()  # type: ignore[method-assign]
+    try:
+        train(task, source, None, config(), folder / "broken", "cpu")
+    except TrainingError as error:
+        (folder / f"error.{os.environ['RANK']}").write_text(str(error))
+
+
+if __name__ == "__main__":
+    main()
