@@ -1,0 +1,167 @@
+"""The report: self-contained, escaped, and whole or partial as the run is."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import polars as pl
+import pytest
+from PIL import Image
+
+from beholder.data.annotations import AnnotationTable
+from beholder.data.files import write_json
+from beholder.errors import RunError
+from beholder.metrics.classification import score_attribute
+from beholder.pipeline.manifest import Manifest, StageRecord
+from beholder.report import write_report
+from beholder.report.collect import read_curves
+
+EVIL = "<script>alert(1)</script>"
+CLASSES = {"light": ("dark", "bright", "never")}
+KEYS = [f"photo & {index}.png" for index in range(6)]
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [v or "" for k, v in attrs if k in ("src", "href", "xlink:href", "srcset")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished run with everything in it."""
+    folder, pictures = tmp_path / "run", tmp_path / "pictures"
+    (folder / "evaluation").mkdir(parents=True)
+    pictures.mkdir()
+    for index, key in enumerate(KEYS[:-1]):  # the last one is gone
+        Image.new("RGB", (40, 30), (index * 30,) * 3).save(pictures / key)
+    given, predicted = ["dark", "bright"] * 3, ["dark", "dark", "bright"] * 2
+    comments = [[f"a dark picture {EVIL}", "dim"]] * 6
+    AnnotationTable.from_columns(
+        KEYS,
+        score=[1.0, 2.0, 3.0, 4.0, 5.0, None],
+        comments=comments,
+        split=["train", "train", "val", "test", "test", "test"],
+        attributes={"light": given},
+        classes=CLASSES,
+    ).to_parquet(folder / "annotations.parquet")
+    pl.DataFrame(
+        {
+            "image": KEYS,
+            "score": [1.0, 2.0, 3.0, 4.0, 5.0, None],
+            "predicted_score": [1.5, 2.5, 2.5, 4.5, 4.0, 3.0],
+            "references": comments,
+            "comment": [EVIL] * 6,
+            "cider_d": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6],
+            "attribute.light": given,
+            "predicted.light": predicted,
+            "probability.light": [0.9] * 6,
+        }
+    ).write_parquet(folder / "evaluation" / "predictions.parquet")
+    labels = CLASSES["light"]
+    scores = score_attribute(
+        [labels.index(x) for x in given], [labels.index(x) for x in predicted], labels, [0.9] * 6
+    )
+    entry = {"value": 0.8125, "low": None, "high": 0.9}
+    metrics = {
+        "score_name": "pseudo-MOS",
+        "score": dict.fromkeys(("plcc", "srcc", "krcc", "rmse"), entry),
+        "attributes": {"light": scores.to_dict()},
+        "mean_top1": 0.5,
+        "comments": {"BLEU-4": 0.25, "CIDEr-D": 1.5},
+        "counts": {"pictures": 6, "failed": 1},
+        "image_root": str(pictures),
+        "signature": {"score": "bootstrap:2000"},
+    }
+    write_json(folder / "evaluation" / "metrics.json", metrics)
+    record = StageRecord(
+        name="score", kind="train", inputs_hash="0", code_version="0.1.0", config={},
+        started="2026-01-01T00:00:00+00:00", seconds=75.0, metrics={"srcc": 0.5},
+    )  # fmt: skip
+    Manifest(name=f"demo {EVIL}", seed=3, code_version="0.1.0", stages=[record]).save(folder)
+    lines = [
+        {"stage": "score", "step": step, "split": split, "epoch": 1, "time": 0.0, "loss": 1 / step}
+        for step in (1, 2, 3)
+        for split in ("train", "val")
+    ]
+    lines.append({"stage": "score", "step": 3, "split": "val", "srcc": 0.5, "plcc": None})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "quarantine.csv").write_text("image,code,message\nx.png,truncated,cut short\n")
+    (folder / "recipe.yaml").write_text("name: demo\n")
+    return folder
+
+
+def test_page_refers_to_nothing_outside_itself(run: Path) -> None:
+    html = write_report(run).read_text("utf-8")
+    page = Page(html)
+    assert page.links
+    assert all(link.startswith(("#", "data:image/webp;base64,")) for link in page.links)
+    assert not re.search(r"url\((?!#)", html)
+    assert "@import" not in html
+    assert "script" not in page.tags
+
+
+def test_users_text_is_escaped(run: Path) -> None:
+    html = write_report(run).read_text("utf-8")
+    assert EVIL not in html
+    assert EVIL in Page(html).text
+
+
+def test_page_says_what_the_run_came_to(run: Path) -> None:
+    text = " ".join(Page(write_report(run).read_text("utf-8")).text.split())
+    for said in (
+        "0.812", "pseudo-MOS", "n/a to 0.900", "1 could not be judged", "CIDEr-D 1.500",
+        "given: bright", "picture no longer readable", "1 min 15 s", "truncated", "2 train",
+        "bootstrap:2000", "name: demo",
+    ):  # fmt: skip
+        assert said in text, said
+
+
+def test_ids_of_plots_are_unique(run: Path) -> None:
+    ids = re.findall(r'\bid="([^"]+)"', write_report(run).read_text("utf-8"))
+    assert len(ids) == len(set(ids))
+
+
+def test_report_is_the_same_when_written_again(run: Path) -> None:
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+
+
+def test_run_without_evaluation_still_has_a_report(run: Path) -> None:
+    for name in ("evaluation/metrics.json", "evaluation/predictions.parquet", "metrics.jsonl"):
+        (run / name).unlink()
+    text = Page(write_report(run).read_text("utf-8")).text
+    assert "Scores" not in text
+    assert "score" in text  # the stage
+
+
+def test_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not a run"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_newest_value_of_a_step_wins_and_nulls_are_left_out(tmp_path: Path) -> None:
+    lines = [
+        {"stage": "s", "step": 2, "split": "train", "loss": 2.0},
+        {"stage": "s", "step": 1, "split": "train", "loss": 3.0},
+        {"stage": "s", "step": 2, "split": "train", "loss": 1.0, "norm": None},
+    ]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_curves(path) == {"s": {"train loss": [(1, 3.0), (2, 1.0)]}}
