@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from beholder.data.vocabulary import Vocabulary
 from beholder.errors import JudgeError
-from beholder.features.backbones import Features
+from beholder.features.backbones import Features, create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.models.config import HeadConfig
@@ -119,6 +119,27 @@ def test_features_are_the_frozen_ones_or_the_backbones() -> None:
     assert not model.features(frozen).pooled_BP.any()
     assert model.features({"pooled": torch.zeros(2, 6)}).tokens_BNC.shape == (2, 0, 5)
     assert model.features({"tokens": torch.zeros(2, 3, 5)}).pooled_BP.shape == (2, 0)
+
+
+def test_with_a_real_backbone() -> None:
+    backbone = BackboneConfig(name="efficientnet-lite0", size=64, pooling="stages")
+    built = create_backbone(backbone, load_weights=False)
+    scores_only = config(
+        backbone=backbone,
+        pooled_dim=built.pooled_dim,
+        token_dim=built.token_dim,
+        attributes=None,
+        classes={},
+        comment=None,
+        vocabulary=None,
+    )
+    model = JudgeModel.from_config(scores_only).eval()
+    assert model.backbone is not None
+    with torch.no_grad():
+        said = model.opinions(model.features({"pixels": torch.randn(2, 3, 64, 64)}))
+    assert said.score_B is not None
+    assert said.score_B.isfinite().all()
+    assert any(name.startswith("backbone.") for name in model.state_dict())
 
 
 @pytest.mark.parametrize("dims", [(5, 7), (4, 6)])

@@ -66,7 +66,7 @@ def test_score_head(config: HeadConfig) -> None:
     head.fit_input(pooled)
     head.fit_output(torch.tensor([2.0, 4.0, float("nan"), 6.0]))
     head.eval()
-    scores = head(pooled)
+    scores = head(pooled).detach()
     assert scores.shape == (40,)
     assert float(head.output_mean) == 4.0
     assert float(head.output_std) == pytest.approx((8 / 3) ** 0.5)
