@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-
 ROWS, TOKENS, TOKEN_DIM, POOLED_DIM = 16, 5, 12, 40
 CLASSES = {"light": ("dark", "fair", "bright"), "mood.of it": ("calm", "wild")}
 NOUNS = ("house", "tree", "river", "cat", "stone", "road", "cloud", "boat")

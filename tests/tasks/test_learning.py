@@ -20,9 +20,8 @@ from beholder.tasks import (
     create_task,
 )
 from beholder.tasks.base import Task
-from beholder.training import TrainConfig, train
+from beholder.training import TrainConfig, TrainResult, train
 from beholder.training.config import OptimizerConfig
-from beholder.training.loop import TrainResult
 
 MakeJudge = Callable[..., JudgeModel]
 Batch = dict[str, Any]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sixteen import CLASSES, ROWS, select
 from pydantic import TypeAdapter, ValidationError
 from scipy import stats
+from sixteen import CLASSES, ROWS, select
 from torch import nn
 
 from beholder.data.annotations import AnnotationTable

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from beholder.data.annotations import AnnotationTable
-from beholder.data.augment import AugmentConfig, Augmentation
+from beholder.data.augment import Augmentation, AugmentConfig
 from beholder.data.transforms import EvalTransform
 from beholder.data.vocabulary import Vocabulary
 from beholder.errors import DataError, PictureError, StoreError
