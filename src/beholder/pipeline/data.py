@@ -46,8 +46,7 @@ def load_data(config: DataConfig, folder: Path) -> RunData:
             gives leaks.
     """
     if config.annotations == "sample":
-        root = folder / "sample"
-        table = build_sample(root, photos=config.sample.photos, crops=config.sample.crops)
+        table, root = build_sample(folder / "sample", photos=config.sample_photos)
     else:
         path = Path(config.annotations)
         table = read_annotations(path, config.format, columns=config.columns or None)

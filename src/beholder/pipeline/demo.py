@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
+from beholder.data.sample.builder import IMAGES
 from beholder.judge import Judge
 from beholder.predict.printing import render_outcome
 
@@ -19,10 +20,11 @@ def summarise_demo(folder: Path) -> str:
     step = max(1, rows.height // SHOWN)
     chosen = rows[list(range(step // 2, rows.height, step))[:SHOWN]]
     judge = Judge.load(folder / "judge")
+    root = folder / "sample" / IMAGES
     lines = ["", "Three held-out pictures (the given pseudo-MOS in brackets):"]
     for key, given in chosen.select("image", "score").iter_rows():
-        lines.append(f"{render_outcome(judge(folder / 'sample' / key))}\n  [given    {given:.2f}]")
-    example = folder / "sample" / chosen["image"][0]
+        lines.append(f"{render_outcome(judge(root / key))}\n  [given    {given:.2f}]")
+    example = root / chosen["image"][0]
     lines += [
         "",
         f"Judge:  {folder / 'judge'}",

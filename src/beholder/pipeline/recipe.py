@@ -35,13 +35,6 @@ class SplitConfig(Strict):
     seed: int = Field(0, description="another seed, another division")
 
 
-class SampleConfig(Strict):
-    """Size of the embedded sample."""
-
-    photos: int = Field(13, ge=3, le=13, description="photographs to use")
-    crops: int = Field(4, ge=1, le=4, description="crops per photograph")
-
-
 class DataConfig(Strict):
     """The table of opinions and the folder of pictures. Paths start at the current folder."""
 
@@ -51,7 +44,9 @@ class DataConfig(Strict):
     columns: dict[str, str] = Field({}, description="own column name of each field, generic CSV")
     score_name: str = Field("MOS", description="what the scores are called in reports")
     split: SplitConfig = SplitConfig()
-    sample: SampleConfig = SampleConfig()
+    sample_photos: list[str] | None = Field(
+        None, min_length=3, description="photographs of the embedded sample; null: all of them"
+    )
 
 
 class ExtractStage(Strict):

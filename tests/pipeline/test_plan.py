@@ -1,0 +1,89 @@
+"""The order of stages, and recipes that can't be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beholder.errors import RecipeError
+from beholder.pipeline.plan import stage_order
+from beholder.pipeline.recipe import find_recipe, load_recipe, parse_recipe, shipped_recipes
+
+TRAIN: dict[str, Any] = {
+    "kind": "train",
+    "features": "features",
+    "task": {"kind": "score"},
+    "training": {"epochs": 1},
+}
+
+
+def recipe(**stages: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": "test",
+        "data": {"annotations": "sample"},
+        "backbone": {"name": "efficientnet-lite0"},
+        "stages": stages,
+    }
+
+
+def test_order_follows_needs_and_otherwise_the_recipe() -> None:
+    parsed = parse_recipe(
+        recipe(
+            judge={"kind": "export", "heads": ["b", "a"]},
+            a=TRAIN,
+            b=TRAIN | {"start_from": "a"},
+            features={"kind": "extract"},
+        )
+    )
+    assert stage_order(parsed) == ["features", "a", "b", "judge"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ({"a": TRAIN}, "'features', which the recipe does not have"),
+        ({"features": {"kind": "export", "heads": ["a"]}, "a": TRAIN}, "is of kind 'export'"),
+        (
+            {
+                "features": {"kind": "extract"},
+                "a": TRAIN | {"start_from": "b"},
+                "b": TRAIN | {"start_from": "a"},
+            },
+            "circle: a, b",
+        ),
+    ],
+)
+def test_impossible_needs_are_recipe_errors(stages: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        stage_order(parse_recipe(recipe(**stages)))
+
+
+@pytest.mark.parametrize("name", ["a b", "../up", "", "x/y"])
+def test_stage_names_are_fit_for_folders(name: str) -> None:
+    with pytest.raises(RecipeError, match="stage name"):
+        parse_recipe(recipe(**{name: {"kind": "extract"}}))
+
+
+def test_unknown_key_of_a_shipped_recipe_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(find_recipe("demo"), ["stages.score.training.epoch=3", "bakbone.size=3"])
+    text = str(caught.value)
+    assert "stages.score.training.epoch: unknown key (nearest known: 'epochs')" in text
+    assert "bakbone: unknown key (nearest known: 'backbone')" in text
+
+
+def test_unknown_recipe_names_the_shipped_ones() -> None:
+    with pytest.raises(RecipeError, match="demo"):
+        find_recipe("no-such-recipe")
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_every_shipped_recipe_is_valid_and_has_a_tiny_twin(name: str) -> None:
+    path = find_recipe(name)
+    shipped, twin = load_recipe(path), load_recipe(path.parent / "tiny" / path.name)
+    assert {n: s.kind for n, s in shipped.stages.items()} == {
+        n: s.kind for n, s in twin.stages.items()
+    }
+    assert stage_order(shipped) == stage_order(twin)

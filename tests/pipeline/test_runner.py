@@ -1,0 +1,271 @@
+"""Runs of recipes: every tiny twin from beginning to end, what runs again, and what must not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from beholder import Judge
+from beholder.cli import main
+from beholder.errors import BackboneError, DataError, RecipeError
+from beholder.pipeline.manifest import load_manifest
+from beholder.pipeline.recipe import Recipe, load_recipe, parse_recipe, shipped_recipes
+from beholder.pipeline.runner import fit_recipe
+
+TWINS = sorted((next(iter(shipped_recipes().values())).parent / "tiny").glob("*.yaml"))
+
+
+def small_recipe(root: Path, **changes: object) -> Recipe:
+    """Scores of 24 pictures, a third of them blurred by their name's number."""
+    rows = ["image,score,split"]
+    generator = np.random.default_rng(0)
+    (root / "pictures").mkdir(exist_ok=True)
+    for index in range(24):
+        level = index % 8
+        noise = generator.integers(0, 8 + level * 30, (64, 64, 3))
+        Image.fromarray(noise.astype(np.uint8)).save(root / "pictures" / f"{index}.png")
+        split = ("train", "train", "val", "test")[index // 6]
+        rows.append(f"{index}.png,{level},{split}")
+    (root / "scores.csv").write_text("\n".join(rows) + "\n")
+    raw = {
+        "name": "small",
+        "data": {"annotations": str(root / "scores.csv"), "images": str(root / "pictures")},
+        "backbone": {
+            "name": "timm/test_efficientnet", "weights": "random", "size": 64, "pooling": "stages",
+        },
+        "stages": {
+            "features": {"kind": "extract", "batch_size": 8, "workers": 0},
+            "score": {
+                "kind": "train", "features": "features", "task": {"kind": "score"},
+                "training": {"epochs": 2, "batch_size": 8},
+            },
+            "judge": {"kind": "export", "heads": ["score"]},
+            "evaluation": {"kind": "evaluate", "judge": "judge"},
+        },
+    }  # fmt: skip
+    for path, value in changes.items():
+        target = raw
+        *parents, last = path.split("__")
+        for key in parents:
+            target = target[key]  # type: ignore[assignment]
+        target[last] = value
+    return parse_recipe(raw)
+
+
+@pytest.mark.parametrize("twin", TWINS, ids=[path.stem for path in TWINS])
+def test_tiny_twin_of_every_recipe_runs_whole(twin: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(twin)
+    assert fit_recipe(recipe, tmp_path / "run") == list(recipe.stages)
+    manifest = load_manifest(tmp_path / "run")
+    assert manifest is not None
+    assert [record.name for record in manifest.stages] == list(recipe.stages)
+    for record in manifest.stages:
+        for output in record.outputs.values():
+            assert (tmp_path / "run" / output.path).exists()
+    assert fit_recipe(recipe, tmp_path / "run") == []
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished small run, its data beside it; tests work on copies."""
+    root = tmp_path_factory.mktemp("small")
+    fit_recipe(small_recipe(root), root / "run")
+    return root
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_run_leaves_what_it_promises(finished: Path) -> None:
+    run = finished / "run"
+    for name in (
+        "recipe.yaml", "manifest.json", "log.txt", "metrics.jsonl", "annotations.parquet",
+        "pictures.parquet", "judge/judge.json", "evaluation/metrics.json",
+    ):  # fmt: skip
+        assert (run / name).is_file(), name
+    assert list((run / "tensorboard" / "score").iterdir())
+    again = load_recipe(run / "recipe.yaml")
+    assert again == small_recipe(finished)
+    predictions = pl.read_parquet(run / "evaluation" / "predictions.parquet")
+    assert predictions["image"].to_list() == [f"{index}.png" for index in range(18, 24)]
+    judge = Judge.load(run / "judge")
+    for key, predicted in predictions.select("image", "predicted_score").iter_rows():
+        verdict = judge(finished / "pictures" / key)
+        assert verdict.score == pytest.approx(predicted, abs=1e-5)
+        assert verdict.interval is None
+
+
+def test_only_what_changed_and_what_depends_on_it_runs_again(finished: Path, run: Path) -> None:
+    before = load_manifest(run)
+    changed = small_recipe(finished, stages__evaluation__resamples=500)
+    assert fit_recipe(changed, run) == ["evaluation"]
+    changed = small_recipe(finished, stages__score__training={"epochs": 1, "batch_size": 8})
+    assert fit_recipe(changed, run) == ["score", "judge", "evaluation"]
+    after = load_manifest(run)
+    assert before is not None
+    assert after is not None
+    assert before.find("features") == after.find("features")
+    assert len(list((run / "stages" / "score").iterdir())) == 1
+
+
+def test_changed_picture_is_extracted_again_and_only_that_one(
+    finished: Path, run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished / "pictures", tmp_path / "pictures")
+    shutil.copy(finished / "scores.csv", tmp_path)
+    moved = small_recipe(finished).model_dump(mode="json")
+    moved["data"]["images"] = str(tmp_path / "pictures")
+    assert fit_recipe(parse_recipe(moved), run) == []  # the same content at another place
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "pictures" / "3.png")
+    assert "features" in fit_recipe(parse_recipe(moved), run)
+    manifest = load_manifest(run)
+    assert manifest is not None
+    record = manifest.find("features")
+    assert record is not None
+    assert record.metrics["written"] == 1
+    assert record.metrics["reused"] == 23
+
+
+def test_unchanged_recipe_loads_no_torch(finished: Path, run: Path, tmp_path: Path) -> None:
+    # The bar is two seconds; what costs seconds is counted here instead of timed.
+    recipe = tmp_path / "recipe.yaml"
+    shutil.copy(run / "recipe.yaml", recipe)
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from beholder.pipeline.recipe import load_recipe\n"
+        "from beholder.pipeline.runner import fit_recipe\n"
+        f"assert fit_recipe(load_recipe(Path({str(recipe)!r})), Path({str(run)!r})) == []\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_lost_output_runs_again(finished: Path, run: Path) -> None:
+    shutil.rmtree(run / "judge")
+    assert fit_recipe(small_recipe(finished), run)[0] == "judge"
+
+
+def test_same_recipe_gives_the_same_judge(finished: Path, tmp_path: Path) -> None:
+    fit_recipe(small_recipe(finished), tmp_path / "again")
+    ours = (tmp_path / "again" / "judge" / "weights.safetensors").read_bytes()
+    assert ours == (finished / "run" / "judge" / "weights.safetensors").read_bytes()
+
+
+def test_dry_run_plans_and_writes_no_stage(
+    finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stages = fit_recipe(small_recipe(finished), tmp_path / "run", dry_run=True)
+    assert stages == ["features", "score", "judge", "evaluation"]
+    assert "about" in capfd.readouterr().err
+    assert not (tmp_path / "run" / "stages").exists()
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_broken_picture_is_quarantined_and_the_rest_goes_on(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "pictures", tmp_path / "pictures")
+    (tmp_path / "pictures" / "5.png").write_bytes(b"not a picture")
+    (tmp_path / "pictures" / "20.png").unlink()
+    recipe = small_recipe(finished).model_dump(mode="json")
+    recipe["data"]["images"] = str(tmp_path / "pictures")
+    fit_recipe(parse_recipe(recipe), tmp_path / "run")
+    quarantined = pl.read_csv(tmp_path / "run" / "quarantine.csv")
+    assert dict(quarantined.select("image", "code").iter_rows()) == {
+        "5.png": "not_a_picture", "20.png": "missing",
+    }  # fmt: skip
+    metrics = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())
+    assert metrics["counts"] == {"pictures": 5, "failed": 1}
+
+
+def test_mistake_in_a_late_stage_is_found_before_the_first_one_runs(
+    finished: Path, tmp_path: Path
+) -> None:
+    nowhere = small_recipe(finished, stages__evaluation__split="val", data__columns={})
+    raw = nowhere.model_dump(mode="json")
+    raw["stages"]["comments"] = {
+        "kind": "train", "features": "features", "task": {"kind": "caption"},
+        "training": {"epochs": 1},
+    }  # fmt: skip
+    with pytest.raises(DataError, match="comment"):
+        fit_recipe(parse_recipe(raw), tmp_path / "run")
+    assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_contradictions_are_recipe_errors(finished: Path, tmp_path: Path) -> None:
+    task = {"kind": "score", "train_backbone": True}
+    with pytest.raises(RecipeError, match="frozen features"):
+        fit_recipe(small_recipe(finished, stages__score__task=task), tmp_path / "run")
+    with pytest.raises(BackboneError, match="no backbone"):
+        fit_recipe(small_recipe(finished, backbone={"name": "timm/resnet5O"}), tmp_path / "run")
+
+
+def test_training_end_to_end_on_pictures(finished: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(finished).model_dump(mode="json")
+    del recipe["stages"]["features"]
+    recipe["stages"]["score"] |= {
+        "features": None,
+        "task": {"kind": "score", "train_backbone": True},
+        "augment": {"flip": 0.5},
+    }
+    fit_recipe(parse_recipe(recipe), tmp_path / "run")
+    from safetensors.numpy import load_file
+
+    frozen = load_file(finished / "run" / "judge" / "weights.safetensors")
+    tuned = load_file(tmp_path / "run" / "judge" / "weights.safetensors")
+    assert frozen.keys() == tuned.keys()
+    moved = [n for n in frozen if n.startswith("backbone") and (frozen[n] != tuned[n]).any()]
+    assert moved
+
+
+def test_second_run_in_the_same_folder_is_refused(
+    finished: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from beholder.pipeline.lock import run_lock\n"
+        f"with run_lock(Path({str(run)!r})):\n    print('held', flush=True)\n    time.sleep(60)\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(SystemExit) as left:
+            main(["fit", str(run / "recipe.yaml"), "--run", str(run)])
+        assert left.value.code == 2
+        assert "Another process" in capsys.readouterr().err
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_run_under_torchrun_equals_a_single_process(finished: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    shutil.copy(finished / "run" / "recipe.yaml", recipe)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+        "-m", "beholder", "fit", str(recipe), "stages.score.task.head.input_dropout=0",
+        "--run", str(tmp_path / "two"),
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    head = {"kind": "score", "head": {"input_dropout": 0.0}}
+    fit_recipe(small_recipe(finished, stages__score__task=head), tmp_path / "one")
+    from safetensors.numpy import load_file
+
+    one = load_file(tmp_path / "one" / "judge" / "weights.safetensors")
+    two = load_file(tmp_path / "two" / "judge" / "weights.safetensors")
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, atol=1e-5, rtol=0, err_msg=name)
