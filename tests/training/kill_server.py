@@ -20,7 +20,6 @@ from tiny_training import TinySource, TinyTask, config
 
 from beholder.training import train
 
-
 EPOCHS = 10
 
 
@@ -62,9 +61,10 @@ def attempt(folder: Path, workers: int) -> int:
         os._exit(code)
 
 
-def wait_for(log: Path, attempts: int) -> None:
-    """Until `attempts` have written their first line, their signal handler being there."""
-    while not log.exists() or log.read_text().count(" 46 pictures") < attempts:
+def wait_for(log: Path) -> None:
+    """Until the attempt has written its first line, its signal handler being there."""
+    before = log.read_text() if log.exists() else ""
+    while not log.exists() or log.read_text() == before:
         time.sleep(0.005)
 
 
@@ -83,10 +83,10 @@ def main() -> None:
     outcomes = []
     while len(outcomes) < kills:
         process = attempt(folder / "killed", workers)
-        if number == signal.SIGTERM:
-            wait_for(folder / "killed" / "log.txt", len(outcomes) + 1)
-        # so short that there is always something left to kill
-        time.sleep(chance.uniform(0.0, 0.9 / kills) * seconds)
+        # every other kill may come while the process starts; a SIGTERM needs its handler there
+        if number == signal.SIGTERM or len(outcomes) % 2:
+            wait_for(folder / "killed" / "log.txt")
+        time.sleep(chance.uniform(0.0, 0.15) * seconds)
         os.kill(process, number)
         _, status = os.waitpid(process, 0)
         outcomes.append(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))

@@ -62,9 +62,7 @@ def test_two_processes_are_one(name, folder, tmp_path):
 
 def test_resumed_in_two_processes(folder):
     for rank in range(2):
-        whole, resumed = (
-            torch.load(folder / f"{name}.{rank}.pt") for name in ("whole", "resumed")
-        )
+        whole, resumed = (torch.load(folder / f"{name}.{rank}.pt") for name in ("whole", "resumed"))
         assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     log = (folder / "resumed" / "log.txt").read_text()
     assert "going on from step-00000004" in log

@@ -18,7 +18,14 @@ HERE = Path(__file__).parent
 
 def run_server(folder: Path, workers: int, kills: int, signal: str) -> dict:
     done = subprocess.run(
-        [sys.executable, str(HERE / "kill_server.py"), str(folder), str(workers), str(kills), signal],
+        [
+            sys.executable,
+            str(HERE / "kill_server.py"),
+            str(folder),
+            str(workers),
+            str(kills),
+            signal,
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
@@ -28,7 +35,7 @@ def run_server(folder: Path, workers: int, kills: int, signal: str) -> dict:
     return json.loads(done.stdout)
 
 
-def assert_same_end(folder: Path) -> None:
+def assert_same_end(folder: Path, *, stopped: bool = False) -> None:
     """Final weights, every checkpoint's every tensor and the metrics are the same, bit for bit."""
     final = [torch.load(folder / name / "final.pt") for name in ("whole", "killed")]
     assert final[0].keys() == final[1].keys()
@@ -36,9 +43,11 @@ def assert_same_end(folder: Path) -> None:
         assert torch.equal(final[0][name], final[1][name]), name
 
     homes = [folder / name / "stages/tiny/checkpoints" for name in ("whole", "killed")]
-    names = [sorted(path.name for path in home.iterdir()) for home in homes]
-    assert names[0] == names[1]
-    for name in names[0]:
+    names = [{path.name for path in home.iterdir()} for home in homes]
+    # a SIGTERM's own checkpoints may still be among those kept
+    assert names[0] == names[1] or stopped
+    assert f"step-{EPOCHS * 6:08d}" in names[0] & names[1]
+    for name in names[0] & names[1]:
         files = sorted(path.name for path in (homes[0] / name).glob("*.safetensors"))
         assert files == [
             f"{part}.safetensors" for part in ("ema", "interval", "optimizer", "random", "weights")
@@ -79,4 +88,4 @@ def test_sigterm_saves_leaves_with_143_and_goes_on(tmp_path):
     assert report["outcomes"] == [143] * 3
     assert log.count("stopped by SIGTERM") == 3
     assert report["last"] == 0
-    assert_same_end(tmp_path)
+    assert_same_end(tmp_path, stopped=True)

@@ -1,6 +1,6 @@
 """Trains every scenario; started twice by torchrun from test_distributed.py, not a test itself.
 
-    torchrun --nproc_per_node=2 two_processes.py FOLDER
+torchrun --nproc_per_node=2 two_processes.py FOLDER
 """
 
 from __future__ import annotations

@@ -31,34 +31,44 @@ class IntervalSums:
 
     def means(self) -> dict[str, float]:
         """Mean per step of everything, by name, the same in every process; starts anew."""
-        shared = self._shared
-        names = sorted({name for names in self._processes.from_all(list(shared)) for name in names})
-        zero = torch.zeros((), dtype=self._dtype, device=self._processes.device)
-        sums = torch.stack([shared.get(name, zero) for name in names] + [zero])
-        self._processes.sum_([sums])
-        values = torch.stack([*sums[:-1], *self._same.values(), zero]).cpu().tolist()
+        names, sums = self._summed()
+        same = sorted(self._same)
+        values = torch.cat([sums, *(self._same[name][None] for name in same)]).cpu().tolist()
+        del values[len(names)]
         steps = max(1, self.steps)
-        result = {
-            name: value / steps
-            for name, value in zip([*names, *self._same], values[:-1], strict=True)
-        }
+        result = {name: value / steps for name, value in zip([*names, *same], values, strict=True)}
         self._shared, self._same, self.steps = {}, {}, 0
         return result
 
     def state_dict(self) -> dict[str, Tensor]:
-        """For a checkpoint, so that the next line is the same after resuming."""
+        """For a checkpoint, so that the next line is the same after resuming. Summed over all
+        processes: to be called in every one."""
+        names, sums = self._summed()
         return {
-            **{f"shared:{name}": value for name, value in self._shared.items()},
+            **{f"shared:{name}": sums[index] for index, name in enumerate(names)},
             **{f"same:{name}": value for name, value in self._same.items()},
             "steps": torch.tensor(self.steps),
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.steps = int(state["steps"])
-        for target, prefix in ((self._shared, "shared:"), (self._same, "same:")):
-            for name, value in state.items():
-                if name.startswith(prefix):
-                    target[name.removeprefix(prefix)] = value.to(self._processes.device)
+        for name, value in state.items():
+            kind, _, short = name.partition(":")
+            value = value.to(self._processes.device)
+            if kind == "same":
+                self._same[short] = value
+            elif kind == "shared":
+                # the sum is the first process's; the others go on from nothing
+                self._shared[short] = value if self._processes.first else torch.zeros_like(value)
+
+    def _summed(self) -> tuple[list[str], Tensor]:
+        """Names, and sums over all processes with a last 0."""
+        known = self._processes.from_all(list(self._shared))
+        names = sorted({name for own in known for name in own})
+        zero = torch.zeros((), dtype=self._dtype, device=self._processes.device)
+        sums = torch.stack([self._shared.get(name, zero) for name in names] + [zero])
+        self._processes.sum_([sums])
+        return names, sums
 
     def _add(self, target: dict[str, Tensor], name: str, value: Tensor) -> None:
         target[name] = target[name] + value if name in target else value

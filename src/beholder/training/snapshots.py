@@ -1,0 +1,169 @@
+"""Between a running training and its checkpoints: what is taken down, and taken up again.
+
+Only the first process reads and writes; what it has read is given to the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from beholder.errors import CheckpointError
+from beholder.training.checkpoints import (
+    Checkpoint,
+    CheckpointFolder,
+    load_checkpoint,
+    put_weights,
+)
+from beholder.training.config import TrainConfig
+from beholder.training.distributed import Processes
+from beholder.training.loader import BatchSource
+from beholder.training.optimisers import load_optimizer_state, optimizer_state
+from beholder.training.random_state import random_state, restore_random_state, seed_everything
+from beholder.training.results import Position
+from beholder.training.step import LossScale, StepRunner
+
+
+class Snapshots:
+    """Saves and restores one training.
+
+    Args:
+        parameters: the trained ones; other parameters are not saved, buffers are.
+        data: `fingerprint` of the training pictures.
+
+    Attributes:
+        saved: name of the newest checkpoint that is known to be as things are.
+    """
+
+    def __init__(
+        self,
+        task: nn.Module,
+        parameters: Sequence[tuple[str, nn.Parameter]],
+        runner: StepRunner,
+        config: TrainConfig,
+        processes: Processes,
+        folder: CheckpointFolder,
+        data: str,
+    ) -> None:
+        self.saved: str | None = None
+        self._task = task
+        self._parameters = parameters
+        self._runner = runner
+        self._config = config
+        self._processes = processes
+        self._folder = folder
+        self._data = data
+        trained = {id(parameter) for _, parameter in parameters}
+        self._frozen = {name for name, p in task.named_parameters() if id(p) not in trained}
+
+    def save(self, name: str, position: Position, lines: int) -> None:
+        """Write a checkpoint. `lines`: of metrics.jsonl that belong to it."""
+        randoms = self._processes.from_all(random_state(self._processes.device))
+        runner = self._runner
+        sums = runner.sums.state_dict()
+        self.saved = name
+        if not self._processes.first:
+            return
+        kept = {n: t for n, t in self._task.state_dict().items() if n not in self._frozen}
+        tensors = {
+            "weights": kept,
+            "optimizer": optimizer_state(runner.optimizer, self._parameters),
+            "interval": sums,
+            "random": {
+                f"{rank}:{generator}": tensor
+                for rank, states in enumerate(randoms)
+                for generator, tensor in states.items()
+            },
+        }
+        if runner.ema:
+            tensors["ema"] = runner.ema.state_dict()
+        state = {
+            "position": position.to_dict(),
+            "lines": lines,
+            "loss_scale": asdict(runner.scale) if runner.scale else None,
+            "config": self._config.model_dump(mode="json"),
+            "data": self._data,
+            "processes": self._processes.size,
+        }
+        self._folder.save(name, Checkpoint(state, tensors), best=position.best_name)
+
+    def restore(self, path: Path) -> tuple[Position, int]:
+        """Take up a checkpoint; the position, and the lines of metrics.jsonl that belong to it.
+
+        Raises:
+            CheckpointError: damaged, or of another configuration or other pictures.
+        """
+        checkpoint = self._read(path)
+        state, tensors = checkpoint.state, checkpoint.tensors
+        self._check_same(state, path)
+        put_weights(self._task, tensors["weights"], where=str(path))
+        runner = self._runner
+        load_optimizer_state(runner.optimizer, self._parameters, tensors["optimizer"])
+        runner.sums.load_state_dict(tensors["interval"])
+        if runner.ema:
+            runner.ema.load_state_dict(tensors["ema"])
+        if runner.scale and state["loss_scale"]:
+            runner.scale = LossScale(**state["loss_scale"])
+        position = Position.from_dict(state["position"])
+        rank = self._processes.rank
+        if state["processes"] == self._processes.size:
+            mine = {
+                name.partition(":")[2]: tensor
+                for name, tensor in tensors["random"].items()
+                if name.startswith(f"{rank}:")
+            }
+            restore_random_state(mine, self._processes.device)
+        else:
+            seed_everything(self._config.seed + position.step, rank)
+        self.saved = path.name
+        return position, int(state["lines"])
+
+    def give_weights(self, path: Path) -> None:
+        """The task gets a checkpoint's weights, averaged ones where it has them."""
+        tensors = self._read(path).tensors
+        put_weights(self._task, {**tensors["weights"], **tensors.get("ema", {})}, where=str(path))
+
+    def _read(self, path: Path) -> Checkpoint:
+        found: Checkpoint | CheckpointError | None = None
+        if self._processes.first:
+            try:
+                found = load_checkpoint(path)
+            except CheckpointError as error:
+                found = error  # for all processes, so that none waits for the others
+        found = self._processes.from_first(found)
+        if isinstance(found, CheckpointError):
+            raise found
+        assert found is not None
+        return found
+
+    def _check_same(self, state: dict[str, Any], path: Path) -> None:
+        before = TrainConfig.model_validate(state["config"]).changes_result()
+        now = self._config.changes_result()
+        changed = [name for name in now if now[name] != before[name]]
+        if changed:
+            name = changed[0]
+            raise CheckpointError(
+                f"The checkpoint is of another configuration: {name} was {before[name]}, "
+                f"is {now[name]}.",
+                where=str(path),
+                fix="Train into another folder, or set it back.",
+            )
+        if state["data"] != self._data:
+            raise CheckpointError(
+                "The checkpoint is of other training pictures.",
+                where=str(path),
+                fix="Train into another folder, or use the table it was made with.",
+            )
+
+
+def fingerprint(source: BatchSource) -> str:
+    """Of the pictures and their order, which the position in an epoch depends on."""
+    digest = hashlib.sha256()
+    for key in source.keys:
+        digest.update(key.encode("utf-8") + b"\0")
+    return digest.hexdigest()
