@@ -170,8 +170,7 @@ def test_dry_run_plans_and_writes_no_stage(
     stages = fit_recipe(small_recipe(finished), tmp_path / "run", dry_run=True)
     assert stages == ["features", "score", "judge", "evaluation"]
     assert "about" in capfd.readouterr().err
-    assert not (tmp_path / "run" / "stages").exists()
-    assert not (tmp_path / "run" / "manifest.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_broken_picture_is_quarantined_and_the_rest_goes_on(finished: Path, tmp_path: Path) -> None:
@@ -200,7 +199,7 @@ def test_mistake_in_a_late_stage_is_found_before_the_first_one_runs(
     }  # fmt: skip
     with pytest.raises(DataError, match="comment"):
         fit_recipe(parse_recipe(raw), tmp_path / "run")
-    assert not (tmp_path / "run" / "stages").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_contradictions_are_recipe_errors(finished: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import yaml
 
 from beholder import __version__
 from beholder.data.files import write_text
+from beholder.errors import BeholderError
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.data import load_data
 from beholder.pipeline.lock import run_lock
@@ -61,17 +62,18 @@ def fit_recipe(recipe: Recipe, folder: Path, *, dry_run: bool = False) -> list[s
     """
     order = stage_order(recipe)
     processes = current_processes()
+    is_new = not folder.exists()
     # Under torchrun the first process holds the lock for all and does all that is not training.
     with run_lock(folder) if processes.first else nullcontext(), _console(folder, processes.first):
-        data = processes.first_then_others(lambda: load_data(recipe.data, folder))
-        manifest = load_manifest(folder) or Manifest(
-            name=recipe.name, seed=recipe.seed, code_version=__version__
-        )
-        context = RunContext(folder, recipe, data, manifest)
-        plan = _rehearse(order, context)
+        try:
+            context, plan = _prepare(recipe, folder, order, processes)
+        except BeholderError:
+            _forget(folder, is_new and processes.first)
+            raise
         ahead = [stage.name for stage in plan if stage.reason]
         if dry_run:
             log.info("%s", render_plan(plan))
+            _forget(folder, is_new and processes.first)
             return ahead
         if not ahead:
             log.info("Nothing to do: all %d stages of %s are done.", len(order), folder)
@@ -79,6 +81,24 @@ def fit_recipe(recipe: Recipe, folder: Path, *, dry_run: bool = False) -> list[s
         if processes.first:
             _write_inputs(context)
         return [name for name in order if _run_if_needed(name, order, context, processes)]
+
+
+def _prepare(
+    recipe: Recipe, folder: Path, order: list[str], processes: Processes
+) -> tuple[RunContext, list[PlannedStage]]:
+    """Everything before the first stage: the data, what was done before, the rehearsal."""
+    data = processes.first_then_others(lambda: load_data(recipe.data, folder))
+    manifest = load_manifest(folder) or Manifest(
+        name=recipe.name, seed=recipe.seed, code_version=__version__
+    )
+    context = RunContext(folder, recipe, data, manifest)
+    return context, _rehearse(order, context)
+
+
+def _forget(folder: Path, made_by_us: bool) -> None:
+    """Leave no trace of a run that never started, in a folder that was not there before."""
+    if made_by_us:
+        shutil.rmtree(folder)
 
 
 def _rehearse(order: list[str], context: RunContext) -> list[PlannedStage]:

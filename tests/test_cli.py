@@ -1,0 +1,220 @@
+"""The commands as a user types them: what they print, their exit codes, and bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from beholder.cli import main
+from beholder.pipeline.recipe import parse_recipe
+from beholder.pipeline.runner import fit_recipe
+
+BACKBONE = {
+    "name": "timm/test_efficientnet", "weights": "random", "size": 64, "pooling": "stages",
+}  # fmt: skip
+
+
+def run(*arguments: object) -> int:
+    """Exit code of a command."""
+    with pytest.raises(SystemExit) as left:
+        main([str(argument) for argument in arguments])
+    assert left.value.code is None or isinstance(left.value.code, int)
+    return left.value.code or 0
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of 16 scored pictures, and a finished run."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "pictures").mkdir()
+    generator = np.random.default_rng(0)
+    rows = ["image,score,split"]
+    for index in range(16):
+        pixels = generator.integers(0, 16 * (index + 1), (64, 64, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(root / "pictures" / f"{index}.png")
+        rows.append(f"{index}.png,{index},{('train', 'train', 'val', 'test')[index % 4]}")
+    (root / "scores.csv").write_text("\n".join(rows) + "\n")
+    recipe = {
+        "name": "cli",
+        "data": {"annotations": str(root / "scores.csv"), "images": str(root / "pictures")},
+        "backbone": BACKBONE,
+        "stages": {
+            "features": {"kind": "extract", "workers": 0},
+            "score": {
+                "kind": "train", "features": "features", "task": {"kind": "score"},
+                "training": {"epochs": 1, "batch_size": 8},
+            },
+            "judge": {"kind": "export", "heads": ["score"]},
+            "evaluation": {"kind": "evaluate", "judge": "judge"},
+        },
+    }  # fmt: skip
+    fit_recipe(parse_recipe(recipe), root / "run")
+    return root
+
+
+def test_judge_prints_a_line_per_picture_in_order(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.jpg").write_text("no picture")
+    names = [data / "pictures" / "3.png", tmp_path / "bad.jpg", data / "pictures" / "1.png"]
+    assert run("judge", data / "run" / "judge", *names, "--format", "jsonl") == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["image"] for line in lines] == [str(name) for name in names]
+    assert [set(line) for line in lines] == [
+        {"image", "score", "interval", "comment", "attributes"},
+        {"image", "error"},
+        {"image", "score", "interval", "comment", "attributes"},
+    ]
+    assert run("judge", data / "run" / "judge", data / "pictures", "--format", "csv") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 17
+
+
+def test_evaluate_prints_metrics(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = data / "scores.csv"
+    arguments = (data / "run" / "judge", table, "--images", data / "pictures", "--split", "test")
+    assert run("evaluate", *arguments, "--format", "json") == 0
+    metrics = json.loads(capsys.readouterr().out)
+    stored = json.loads((data / "run" / "evaluation" / "metrics.json").read_text())
+    assert metrics["score"]["srcc"] == stored["score"]["srcc"]
+    assert run("evaluate", *arguments) == 0
+    assert "SRCC" in capsys.readouterr().out
+
+
+def test_report_is_written_where_it_says(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("report", data / "run") == 0
+    path = capsys.readouterr().out.split("Report: ")[1].strip()
+    assert Path(path).read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_check_prints_problems_and_leaves_with_2(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("check", data / "scores.csv", "--images", data / "pictures") == 0
+    table = tmp_path / "scores.csv"
+    table.write_text("image,score\n0.png,1\nnone.png,2\n1.png,nan\n")
+    assert run("check", table, "--images", data / "pictures") == 2
+    text = capsys.readouterr().out
+    assert "none.png" in text
+    assert run("check", table, "--images", data / "pictures", "--format", "json") == 2
+    found = json.loads(capsys.readouterr().out)
+    assert {problem["key"] for problem in found["problems"]} >= {"none.png"}
+
+
+def write_recipe(folder: Path, data: Path, text: str = "", **changes: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = {
+        "name": "bad",
+        "data": {"annotations": str(data / "scores.csv"), "images": str(data / "pictures")},
+        "backbone": BACKBONE,
+        "stages": {"features": {"kind": "extract", "workers": 0}},
+        **changes,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(text or json.dumps(recipe))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "said"),
+    [
+        ("missing table", "data.annotations=none.csv", "none.csv"),
+        ("missing image root", "data.images=none", "does not exist"),
+        ("unknown backbone", "backbone.name=timm/resnet5O", "no backbone"),
+        ("unknown backbone family", "backbone.name=resnet50", "no backbone"),
+        ("unknown recipe key", "data.imges=x", "nearest known: 'images'"),
+        ("missing weights", "backbone.weights=none.safetensors", "does not exist"),
+        ("out of range", "stages.features.batch_size=0", "greater than or equal to 1"),
+    ],
+)
+def test_bad_recipe_says_what_and_writes_nothing(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    name: str, override: str, said: str,
+) -> None:  # fmt: skip
+    recipe = write_recipe(tmp_path / "in", data)
+    assert run("fit", recipe, override, "--run", tmp_path / "run") == 2, name
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == [recipe.parent]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("colour,taste\nred,sweet\n", "colour"),
+        ("image,score\n", "row"),
+        ("", "empty"),
+    ],
+)
+def test_bad_table_says_what(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, said: str
+) -> None:
+    (tmp_path / "scores.csv").write_text(content)
+    recipe = write_recipe(tmp_path / "in", data)
+    override = f"data.annotations={tmp_path / 'scores.csv'}"
+    assert run("fit", recipe, override, "--run", tmp_path / "run") == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_feature_store_of_another_backbone_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data / "run", tmp_path / "run")
+    store = next((tmp_path / "run" / "stages" / "features").iterdir())
+    path = tmp_path / "run" / "recipe.yaml"
+    seed = "backbone.seed=5"
+    other = tmp_path / "other"
+    assert run("fit", path, seed, "stages.score.training.epochs=1", "--run", other) == 0
+    foreign = next((other / "stages" / "features").iterdir())
+    shutil.rmtree(store / "store")
+    shutil.copytree(foreign / "store", store / "store")
+    code = run("fit", path, "stages.score.training.lr=0.1", "--run", tmp_path / "run")
+    assert code == 2
+    assert "backbone" in capsys.readouterr().err
+
+
+def test_output_folder_that_cannot_be_written(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    recipe = write_recipe(tmp_path / "in", data)
+    assert run("fit", recipe, "--run", tmp_path / "file" / "run") == 2
+    assert "can't be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("judge", "none", "picture.jpg"),
+        ("evaluate", "none"),
+        ("report", "none"),
+        ("check", "none.csv"),
+        ("fit", "none"),
+        ("nonsense",),
+        ("judge",),
+    ],
+)
+def test_wrong_arguments_leave_with_2(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    assert capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_module_runs_like_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "beholder", "judge", "none", "x"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: There is no judge here.")
