@@ -1,0 +1,8 @@
+"""The plain forms that benchmarks compare with are the oracles of these tests too."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
