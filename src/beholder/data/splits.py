@@ -1,0 +1,255 @@
+"""Train, val and test by content and seed, and whether a given split leaks.
+
+Pictures that belong together (same content, near duplicates, one `group`) form a unit that never
+straddles splits. Units are put in the order of SHA-256(seed, name of the unit) and the line is cut
+where the number of pictures comes closest to the fractions: test first, then val, then train.
+Nothing else enters: not the order of rows or files, not the hash seed, not the clock.
+
+The trade-off: fractions hold and no split stays empty even with a dozen photos, where comparing
+each hash with a threshold would give 13/0/0 as easily as 10/2/1. In exchange, adding a picture may
+move units next to a cut to the neighbouring split. Whoever wants a division to stay for good keeps
+the `split` column: given splits are respected, and only the rows without one are divided.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from beholder.data.annotations import SPLITS, AnnotationTable
+from beholder.errors import DataError, Problem, Severity
+
+log = logging.getLogger(__name__)
+
+FRACTIONS: Mapping[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
+_ALONG_THE_LINE = ("test", "val", "train")
+Pairs = Iterable[tuple[str, str]]
+
+
+def assign_splits(
+    table: AnnotationTable,
+    fractions: Mapping[str, float] = FRACTIONS,
+    seed: int = 0,
+    content_hashes: Mapping[str, str] | None = None,
+    near_duplicates: Pairs | None = None,
+) -> AnnotationTable:
+    """The table with a split for every row.
+
+    A row with a split keeps it, and the rest of its unit follows. The fractions apply to the rows
+    that are left. Where there are fewer units than splits, the larger fractions are served first.
+
+    Args:
+        fractions: of the pictures, per split; they sum to 1. A split left out gets none.
+        seed: another seed, another division.
+        content_hashes: image key -> hash of the file. A unit is named by its smallest group, else
+            its smallest content hash, else its smallest key: with hashes, a renamed picture stays
+            where it is; without, the division hangs on the names.
+        near_duplicates: pairs of image keys that look alike.
+
+    Raises:
+        DataError: fractions that are none, or a given split that leaks (every leak is listed).
+    """
+    shares = _checked_fractions(fractions)
+    hashes = content_hashes or {}
+    leaks = [leak for leak in find_leaks(table, hashes) if leak.severity == "error"]
+    if leaks:
+        raise DataError(
+            "The given split leaks: the same picture or group is on both sides.",
+            fix="Correct the split, or remove it to have one made.",
+            problems=leaks,
+        )
+    same = _units(table, hashes, ())
+    alike = _units(table, hashes, near_duplicates or ())
+    split = _follow_given(table.frame["split"].to_list(), same, alike)
+    free = [row for row, name in enumerate(split) if name is None]
+    for row, name in _divide(table, free, alike, hashes, shares, seed).items():
+        split[row] = name
+    return table.with_split(split)
+
+
+def find_leaks(
+    table: AnnotationTable,
+    content_hashes: Mapping[str, str] | None = None,
+    near_duplicates: Pairs | None = None,
+) -> list[Problem]:
+    """Pictures that belong together but lie in different splits; rows count from 0.
+
+    Same content and same `group` are errors, near duplicates warnings; one problem per set, at its
+    first row that is not in the split of the set's first.
+    """
+    hashes = content_hashes or {}
+    by_group = _rows_by_name(table.frame["group"].to_list())
+    by_content = _rows_by_name([hashes.get(key) for key in table.keys])
+    problems = _straddling(table, by_group, "group_leak", "The group {} is", "error")
+    problems += _straddling(table, by_content, "content_leak", "The same content is", "error")
+    pairs = list(near_duplicates or ())
+    if pairs:
+        told = {problem.key for problem in problems}
+        units = _connected(len(table), _pair_edges(table.keys, pairs))
+        alike = _rows_by_name([str(unit) for unit in units])
+        found = _straddling(table, alike, "near_leak", "Pictures that look alike are", "warning")
+        problems += [problem for problem in found if problem.key not in told]
+    return problems
+
+
+def _rows_by_name(names: Sequence[str | None]) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(names):
+        if name is not None:
+            rows[name].append(row)
+    return rows
+
+
+def _checked_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
+    """The fractions above 0, in the order of `SPLITS`."""
+    wrong = sorted(set(fractions) - set(SPLITS))
+    values = list(fractions.values())
+    if wrong or not all(value >= 0 for value in values) or abs(sum(values) - 1) > 1e-6:
+        raise DataError(
+            f"The fractions {dict(fractions)} do not divide the pictures.",
+            fix=f"Give numbers of at least 0 for {', '.join(SPLITS)} that sum to 1.",
+        )
+    return {name: fractions[name] for name in SPLITS if fractions.get(name, 0) > 0}
+
+
+def _units(table: AnnotationTable, hashes: Mapping[str, str], pairs: Pairs) -> np.ndarray:
+    """The unit of each row [N]: connected by group, by content and by `pairs`, transitively."""
+    keys = table.keys
+    edges = _pair_edges(keys, pairs)
+    for names in (table.frame["group"].to_list(), [hashes.get(key) for key in keys]):
+        last: dict[str, int] = {}
+        for row, name in enumerate(names):
+            if name is not None:
+                edges.append((last.get(name, row), row))
+                last[name] = row
+    return _connected(len(keys), edges)
+
+
+def _pair_edges(keys: Sequence[str], pairs: Pairs) -> list[tuple[int, int]]:
+    """The pairs as rows; pairs with a picture that is not in the table are left out."""
+    rows = {key: row for row, key in enumerate(keys)}
+    return [(rows[a], rows[b]) for a, b in pairs if a in rows and b in rows]
+
+
+def _connected(count: int, edges: Sequence[tuple[int, int]]) -> np.ndarray:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if count == 0:
+        return np.zeros(0, dtype=np.int32)
+    ends = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(ends.shape[1], dtype=bool), (ends[0], ends[1])), (count, count))
+    return connected_components(graph, directed=False)[1]
+
+
+def _follow_given(
+    given: Sequence[str | None], same: np.ndarray, alike: np.ndarray
+) -> list[str | None]:
+    """The given splits, spread over their units.
+
+    Rows that only look like given ones of several splits go to the first of train, val, test.
+    """
+    spread = list(given)
+    for units in (same, alike):
+        first: dict[int, str] = {}
+        for unit, name in zip(units.tolist(), spread, strict=True):
+            if name is not None:
+                first[unit] = min(first.get(unit, name), name, key=SPLITS.index)
+        spread = [
+            first.get(unit) if name is None else name
+            for unit, name in zip(units.tolist(), spread, strict=True)
+        ]
+    return spread
+
+
+def _divide(
+    table: AnnotationTable,
+    rows: Sequence[int],
+    units: np.ndarray,
+    hashes: Mapping[str, str],
+    shares: Mapping[str, float],
+    seed: int,
+) -> dict[int, str]:
+    """Row -> split of the rows that have none."""
+    keys, groups = table.keys, table.frame["group"].to_list()
+    members: dict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        members[int(units[row])].append(row)
+
+    def name(row: int) -> tuple[int, str]:
+        if groups[row] is not None:
+            return 0, groups[row]
+        return (1, hashes[keys[row]]) if keys[row] in hashes else (2, keys[row])
+
+    def place(unit: int) -> tuple[bytes, tuple[int, str]]:
+        smallest = min(map(name, members[unit]))
+        return hashlib.sha256(f"{seed}\n{smallest[0]}\n{smallest[1]}".encode()).digest(), smallest
+
+    order = sorted(members, key=place)
+    splits = _cut([len(members[unit]) for unit in order], shares)
+    return {row: split for unit, split in zip(order, splits, strict=True) for row in members[unit]}
+
+
+def _cut(sizes: Sequence[int], shares: Mapping[str, float]) -> list[str]:
+    """The split of each unit along the line, from the units' sizes.
+
+    Every cut falls between the two units where the pictures up to it come closest to its share;
+    each split keeps at least one unit.
+    """
+    if len(sizes) < len(shares):
+        served = sorted(shares, key=lambda name: (-shares[name], SPLITS.index(name)))
+        served = served[: len(sizes)]
+        left_out = [name for name in shares if name not in served]
+        if sizes:
+            log.warning("too few pictures or groups for the splits: %s empty", ", ".join(left_out))
+        shares = {name: shares[name] for name in served}
+    names = [name for name in _ALONG_THE_LINE if name in shares]
+    upto = [0, *accumulate(sizes)]
+    scale = upto[-1] / (sum(shares.values()) or 1)
+    splits: list[str] = []
+    wanted = 0.0
+    for index, name in enumerate(names):
+        wanted += shares[name] * scale
+        cut = _closest(upto, wanted) if index < len(names) - 1 else len(sizes)
+        cut = min(max(cut, len(splits) + 1), len(sizes) - (len(names) - 1 - index))
+        splits += [name] * (cut - len(splits))
+    return splits
+
+
+def _closest(values: Sequence[int], wanted: float) -> int:
+    """Index of the value closest to `wanted` in ascending values, the first of two."""
+    after = min(bisect_left(values, wanted), len(values) - 1)
+    before = max(after - 1, 0)
+    return before if wanted - values[before] <= values[after] - wanted else after
+
+
+def _straddling(
+    table: AnnotationTable,
+    units: Mapping[str, Sequence[int]],
+    code: str,
+    what: str,
+    severity: Severity,
+) -> list[Problem]:
+    """A problem per unit whose rows have different splits; rows without one do not count."""
+    split, keys = table.frame["split"].to_list(), table.keys
+    problems = []
+    for name, rows in units.items():
+        given = [row for row in rows if split[row] is not None]
+        other = [row for row in given if split[row] != split[given[0]]]
+        if not other:
+            continue
+        first, row = given[0], other[0]
+        counts = {side: sum(split[r] == side for r in given) for side in SPLITS}
+        sides = ", ".join(f"{side} ({count})" for side, count in counts.items() if count)
+        message = (
+            f"{what.replace('{}', repr(name))} in several splits: {sides}; "
+            f"e.g. {keys[first]!r} in {split[first]}, {keys[row]!r} in {split[row]}."
+        )
+        problems.append(Problem(severity, code, message, row=row, field="split", key=keys[row]))
+    return problems
