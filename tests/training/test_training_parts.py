@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_training import TinySource, TinyTask, config, weights
+from tiny_training import CorrelationTask, TinySource, TinyTask, config, weights
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from beholder.errors import DataError, PictureError, TrainingError
 from beholder.training import TrainConfig, train
@@ -25,7 +26,7 @@ from beholder.training.optimisers import (
     set_learning_rate,
 )
 from beholder.training.random_state import random_state, restore_random_state, seed_everything
-from beholder.training.step import LossScale, amp_dtype
+from beholder.training.step import LossScale, StepRunner, amp_dtype
 
 ONE = Processes(0, 1, torch.device("cpu"))
 
@@ -201,7 +202,7 @@ def test_a_picture_s_error_keeps_its_facts(workers):
 
 
 def test_nothing_to_load_and_too_many_processes_are_refused():
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no picture in the data"):
         Loader(TinySource(0), config(), ONE)
     with pytest.raises(DataError, match="can't be shared"):
         Loader(TinySource(9), config(batch_size=2), Processes(0, 3, torch.device("cpu")))
@@ -224,6 +225,36 @@ def test_ranks_draw_differently():
     first = torch.rand(4)
     seed_everything(5, 1)
     assert not torch.equal(first, torch.rand(4))
+
+
+def test_a_step_with_the_deferred_guard_reads_nothing_from_the_device(monkeypatch):
+    """Every read of a tensor's value is an `_local_scalar_dense`, here as on CUDA."""
+    reads = []
+
+    class Reads(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten._local_scalar_dense.default:
+                reads.append(1)
+            return func(*args, **(kwargs or {}))
+
+    # torch's own CPU step reads its step count, which CUDA's does not
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
+    task = CorrelationTask(dropout=0.1, norm=True)
+    task.train()
+    settings = config(accumulate=2, clip_norm=1.0, ema_decay=0.9)
+    runner = StepRunner(task, task.trainable(), settings, ONE, defer_guard=True)
+    steps = list(Loader(TinySource(64), settings, ONE).steps(0, 4))
+    for pieces in steps:
+        for piece in pieces:
+            units = float(len(piece.batch["keys"]))
+            monkeypatch.setattr(task, "weight", lambda batch, units=units: units)
+        with Reads():
+            runner.run(pieces, 1, 0.1)
+    assert reads == []
+    with Reads():
+        runner.check()
+    assert reads, "the test sees nothing"
+    assert runner.sums.means()["loss"] > 0
 
 
 def test_loss_scale_halves_and_doubles():

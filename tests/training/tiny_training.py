@@ -93,7 +93,8 @@ class TinyTask(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         prediction = self.predict(batch)
-        return {"loss": self.loss(prediction, batch["score"]), "mean": prediction.mean()}
+        known = batch["score"].isfinite()
+        return {"loss": self.loss(prediction, batch["score"]), "mean": prediction[known].mean()}
 
     def evaluate(self, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
         assert not self.training and not torch.is_grad_enabled()

@@ -28,12 +28,11 @@ def main() -> None:
         torch.save(weights(task), folder / f"{name}.{os.environ['RANK']}.pt")
 
     # stopped in the middle of an epoch and resumed, dropout and all
-    for most in (None, 4, None):
-        home = folder / ("whole" if most is None and not (folder / "whole").exists() else "resumed")
+    for home, most in (("whole", None), ("resumed", 4), ("resumed", None)):
         task = TinyTask(dropout=0.3, norm=True)
         settings = config(accumulate=2, max_steps=most, schedule={"name": "constant"})
-        train(task, TinySource(50, noise=0.2), None, settings, home, "cpu")
-        torch.save(weights(task), folder / f"{home.name}.{os.environ['RANK']}.pt")
+        train(task, TinySource(52, noise=0.2), None, settings, folder / home, "cpu")
+        torch.save(weights(task), folder / f"{home}.{os.environ['RANK']}.pt")
 
     source = TinySource(16)
     source.y[15] = float("inf")

@@ -48,11 +48,11 @@ class ConstantSchedule(_Strict):
 
 
 class CosineSchedule(_Strict):
-    """Linear warm-up, then half a cosine down to `min_lr` at the last step."""
+    """Linear warm-up, then half a cosine down to `min_lr` after the last step."""
 
     name: Literal["cosine"] = "cosine"
     warmup_steps: int = Field(default=0, ge=0, description="steps from 0 to the full rate")
-    min_lr: float = Field(default=0.0, ge=0.0, description="learning rate at the last step")
+    min_lr: float = Field(default=0.0, ge=0.0, description="learning rate at the end")
 
 
 class WarmupAnnealSchedule(_Strict):

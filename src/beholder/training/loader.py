@@ -96,7 +96,7 @@ class Loader:
 
     def __init__(self, source: BatchSource, config: TrainConfig, processes: Processes) -> None:
         if len(source) == 0:
-            raise DataError("There is no picture to train on.", fix="Check the split of the table.")
+            raise DataError("There is no picture in the data.", fix="Check the split of the table.")
         if config.batch_size < processes.size:
             raise DataError(
                 f"A batch of {config.batch_size} can't be shared by {processes.size} processes.",
@@ -131,10 +131,14 @@ class Loader:
     def in_order(self) -> Iterator[Batch]:
         """Batches over all rows in the source's order, epoch 0, the whole of them."""
         rows, size = range(len(self._source)), self._config.batch_size
-        return self._load([(0, list(rows[at : at + size])) for at in range(0, len(rows), size)])
+        requests = [(0, list(rows[at : at + size])) for at in range(0, len(rows), size)]
+        return self._load(requests, at_most=len(requests))
 
-    def _load(self, requests: Iterable[tuple[int, list[int]]]) -> Iterator[Batch]:
-        workers = self._config.workers
+    def _load(
+        self, requests: Iterable[tuple[int, list[int]]], at_most: int | None = None
+    ) -> Iterator[Batch]:
+        """Load by worker processes, `at_most` so many."""
+        workers = min(self._config.workers, at_most or self._config.workers)
         generator = torch.Generator()  # of its own: the training's random state must not move
         loader = DataLoader(
             _Requests(self._source),

@@ -74,7 +74,6 @@ def train(
         noted = stack.enter_context(termination())
         if processes.first:
             stack.enter_context(log_file(folder))
-        gather = getattr(task, "gather", None)
         training = _Training(task, train_data, val_data, config, folder, stage, processes, noted)
         try:
             return training.run()
@@ -83,7 +82,6 @@ def train(
             raise SystemExit(EXIT_CODE) from None
         finally:
             training.close()
-            task.gather = gather  # type: ignore[assignment]
 
 
 class _Training:
@@ -109,7 +107,6 @@ class _Training:
         self._loader = Loader(train_data, config, processes)
         self._val = Loader(val_data, config, processes) if val_data is not None else None
         self._monitor = Monitor(config, self._task.directions) if self._val else None
-        self._data = fingerprint(train_data)
         home = folder / "stages" / stage if stage else folder
         self._checkpoints = CheckpointFolder(home / "checkpoints", config.keep)
         self._steps_per_epoch = self._loader.plan.steps_per_epoch
@@ -117,6 +114,15 @@ class _Training:
         self._position = Position()
         self._log: MetricLog | None = None
         self._saved_at = time.monotonic()
+        task.train()
+        parameters = task.trainable()
+        if not parameters:
+            raise TrainingError("The task has nothing to train.", fix="Give it a head to train.")
+        self._runner = StepRunner(task, parameters, config, processes)
+        self._snapshots = Snapshots(
+            *(task, parameters, self._runner, config),
+            *(processes, self._checkpoints, fingerprint(train_data)),
+        )
 
     def run(self) -> TrainResult:
         began = time.monotonic()
@@ -151,19 +157,11 @@ class _Training:
     def close(self) -> None:
         if self._log:
             self._log.close()
+        self._runner.close()
 
     def _begin(self) -> None:
         """Start anew or from the newest checkpoint."""
-        task, processes = self._task, self._processes
-        task.train()
-        parameters = task.trainable()
-        if not parameters:
-            raise TrainingError("The task has nothing to train.", fix="Give it a head to train.")
-        self._runner = StepRunner(task, parameters, self._config, processes)
-        self._snapshots = Snapshots(
-            *(task, parameters, self._runner, self._config),
-            *(processes, self._checkpoints, self._data),
-        )
+        processes = self._processes
         if processes.first:
             self._checkpoints.sweep()
         newest = processes.from_first(self._checkpoints.newest())
@@ -171,6 +169,10 @@ class _Training:
         lines = 0
         if newest is not None:
             self._position, lines = self._snapshots.restore(newest)
+            # the patience may be another one now
+            self._position.stopped_early = bool(
+                self._monitor and self._monitor.gives_up(self._position)
+            )
         else:
             self._prepare()
         self._copy_first()

@@ -59,10 +59,14 @@ class Monitor:
         position.evaluated_step = evaluation.step
         position.history.append(evaluation)
         position.since_best = 0 if better else position.since_best + 1
-        position.stopped_early = position.since_best >= self._patience
         if better:
             position.best, position.best_name = evaluation, name
+        position.stopped_early = self.gives_up(position)
         return better
+
+    def gives_up(self, position: Position) -> bool:
+        """Whether it has been too long since the best."""
+        return position.since_best >= self._patience
 
     def _better(self, evaluation: Evaluation, best: Evaluation | None) -> bool:
         """The first is; a metric that is NaN is never better than one that is not."""

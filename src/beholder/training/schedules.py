@@ -44,11 +44,12 @@ def _warm(it: int, warmup: int) -> float:
 
 
 def _cosine(schedule: CosineSchedule, it: int, lr: float, total_steps: int) -> float:
-    """From lr at the end of the warm-up to min_lr at the last step, half a cosine."""
+    """From lr at the end of the warm-up towards min_lr, half a cosine; min_lr itself would be
+    the rate of the step after the last."""
     warmup = schedule.warmup_steps
     if it < warmup:
         return lr * _warm(it, warmup)
-    done = min(1.0, (it - warmup) / max(1, total_steps - 1 - warmup))
+    done = min(1.0, (it - warmup) / max(1, total_steps - warmup))
     return schedule.min_lr + (lr - schedule.min_lr) * (1 + math.cos(math.pi * done)) / 2
 
 

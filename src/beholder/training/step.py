@@ -96,8 +96,9 @@ class StepRunner:
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=self._device)
         self._unchecked: list[_Seen] = []
         self._whole = WholeBatch(processes)
+        self._gather = getattr(task, "gather", None)
         if processes.several or config.accumulate > 1:
-            self._task.gather = self._whole.gather_with_grad
+            task.gather = self._whole.gather_with_grad
         else:
             self._whole.used = False
 
@@ -132,6 +133,11 @@ class StepRunner:
         self.sums.steps += 1
         if self.ema:
             self.ema.update(step)
+
+    def close(self) -> None:
+        """The task's `gather` is as it was before."""
+        if self._gather is not None:
+            self._task.gather = self._gather
 
     def check(self) -> None:
         """Ask the deferred guard; waits for the device.
