@@ -1,8 +1,8 @@
 """Which cache slot a row of a search lives in, so that reordering copies as little as possible.
 
 A search gives its rows in any order and number; a cache wants slots 0..R-1. Each parent that goes
-on keeps its slot for its first child, so only further children are copied; and from the first
-position only at which the contents differ, since the rows of a beam soon share most of their past.
+on keeps its slot for its first child, so only further children are copied; and of those only the
+positions whose contents differ, since the rows of a beam soon share most of their past.
 Only numpy.
 
 Shapes: R rows of this step, S slots, T positions.
@@ -16,11 +16,14 @@ import numpy as np
 
 
 class Move(NamedTuple):
-    """Slots `targets` take over what `sources` hold from position `start` on; no slot is both."""
+    """Positions of slots take over what the same positions of other slots hold; int64 [M] each.
+
+    No slot is both a source and a target.
+    """
 
     sources: np.ndarray
     targets: np.ndarray
-    start: int
+    positions: np.ndarray
 
 
 class Slots:
@@ -79,9 +82,8 @@ class Slots:
     def _copy(self, sources: np.ndarray, targets: np.ndarray) -> Move | None:
         past = slice(0, self._length)
         differs = self._content_ST[sources, past] != self._content_ST[targets, past]
-        needed = differs.any(axis=1)
-        if not needed.any():
+        if not differs.any():
             return None
-        sources, targets = sources[needed], targets[needed]
         self._content_ST[targets, past] = self._content_ST[sources, past]
-        return Move(sources, targets, int(differs.any(axis=0).argmax()))
+        pairs, positions = differs.nonzero()
+        return Move(sources[pairs], targets[pairs], positions)

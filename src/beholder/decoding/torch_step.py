@@ -108,11 +108,9 @@ class TorchStep:
             for decoder in self._decoders:
                 decoder.assign(index_R)
         if move is not None:
-            sources, targets = (
-                torch.from_numpy(slots).to(self.device) for slots in (move.sources, move.targets)
-            )
+            sources, targets, positions = (torch.from_numpy(a).to(self.device) for a in move)
             for decoder in self._decoders:
-                decoder.move(sources, targets, move.start)
+                decoder.move(sources, targets, positions)
         self._slots.written()
         in_slots_R = np.empty_like(tokens_R)
         in_slots_R[self._slots.slot_of_row] = tokens_R

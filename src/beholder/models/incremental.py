@@ -12,8 +12,8 @@ A new position t then needs
 which is O(T E T) numbers read instead of the O(T E T d) of running the prefix again. Keys and
 values of the pictures are made once and shared by all rows of a picture.
 
-Rows live in slots 0..R-1. A search that reorders its rows says which slots take over which others'
-content, from which position on: positions before are the same already (`decoding.slots`).
+Rows live in slots 0..R-1. A search that reorders its rows says which positions of which slots take
+over those of others: most are the same already (`decoding.slots`).
 
 Shapes: R rows in use, d width, h heads, E expansions, L positions so far, T positions of room,
 N feature tokens, B pictures still in use; `2` is (positive, negative part), or (c, k) of `keys`.
@@ -28,34 +28,117 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from beholder.models.expansion import EPSILON, DecoderLayer, DynamicExpansion, PictureGroups
+from beholder.models.expansion import (
+    EPSILON,
+    CrossAttention,
+    DecoderLayer,
+    DynamicExpansion,
+    PictureGroups,
+)
 from beholder.models.expansionnet import ExpansionNet
 
 
 class ExpansionCache:
-    """What the dynamic expansion of one layer keeps of earlier positions, per slot."""
+    """The dynamic expansion of one layer, position by position, and what it keeps of the past.
+
+    Args:
+        block: the layer's expansion.
+        slots: S.
+        room: T.
+    """
 
     def __init__(self, block: DynamicExpansion, slots: int, room: int) -> None:
-        width, expansions = block.width, block.expansions
+        self.block = block
         weight = block.query
-        self.keys_S2Td = weight.new_empty(slots, 2, room, width)
-        self.values_S2Td = weight.new_empty(slots, 2, room, width)
-        self.learned_SET = weight.new_empty(slots, expansions, room)
-        self.forward_S2TET = weight.new_empty(slots, 2, room, expansions, room)
+        self.keys_S2Td = weight.new_empty(slots, 2, room, block.width)
+        self.values_S2Td = weight.new_empty(slots, 2, room, block.width)
+        self.learned_STE = weight.new_empty(slots, room, block.expansions)
+        self.forward_S2TET = weight.new_empty(slots, 2, room, block.expansions, room)
+        # The negative part keeps its sign in weights and in their sums, so in its epsilon too.
+        self.epsilon_211 = weight.new_tensor([EPSILON, -EPSILON]).view(2, 1, 1)
 
-    def copy(self, sources: Tensor, targets: Tensor, start: int, stop: int) -> None:
-        """Positions `start` to `stop` of slots `targets` become those of `sources`."""
-        span = slice(start, stop)
-        for cache in (self.keys_S2Td, self.values_S2Td, self.forward_S2TET):
-            cache[targets, :, span] = cache[sources, :, span]
-        self.learned_SET[targets, :, span] = self.learned_SET[sources, :, span]
+    def copy(self, sources: Tensor, targets: Tensor, positions: Tensor) -> None:
+        """`positions` of slots `targets` become those of `sources`; int64 [M] each."""
+        room = self.learned_STE.shape[1]
+        _copy_rows(self.learned_STE, sources * room + positions, targets * room + positions)
+        both = torch.arange(2, device=sources.device).unsqueeze(1)
+        sources = ((sources * 2 + both) * room + positions).flatten()
+        targets = ((targets * 2 + both) * room + positions).flatten()
+        for cache in (self.keys_S2Td, self.values_S2Td):
+            _copy_rows(cache.flatten(0, 1), sources, targets)
+        _copy_rows(self.forward_S2TET.flatten(0, 1).flatten(2, 3), sources, targets)
+
+    def advance(self, x_Rd: Tensor, position: int) -> Tensor:
+        """The expansion of the position that is fed, [R, d]; adds it to the cache."""
+        block, rows, length = self.block, len(x_Rd), position + 1
+        parts_R5d = block.project(x_Rd).unflatten(-1, (block.PARTS, block.width))
+        scaled_R2d = parts_R5d[:, :2] * block.width**-0.5
+        learned_RE = scaled_R2d[:, 1] @ block.query.T
+        self.keys_S2Td[:rows, :, position] = parts_R5d[:, :2]
+        self.values_S2Td[:rows, :, position] = parts_R5d[:, 2:4]
+        self.learned_STE[:rows, position] = learned_RE
+
+        # All c_s against the new key, and all k_u against the new c.
+        keys_XLd = self.keys_S2Td[:rows, :, :length].flatten(0, 1)
+        new_Xd1 = scaled_R2d.flip(1).view(2 * rows, block.width, 1)
+        products_R2L = torch.bmm(keys_XLd, new_Xd1).view(rows, 2, length)
+        collect_RLE = products_R2L[:, 0].unsqueeze(2) + learned_RE.unsqueeze(1)
+        expand_RLE = products_R2L[:, 1].unsqueeze(2) + self.learned_STE[:rows, :length]
+
+        expand_R2EL = _both_parts(expand_RLE).transpose(2, 3)
+        new_R2ET = self.forward_S2TET[:rows, :, position]
+        new_R2ET[..., length:] = 0.0
+        total_R2E1 = expand_R2EL.sum(dim=3, keepdim=True) + self.epsilon_211
+        torch.div(expand_R2EL, total_R2E1, out=new_R2ET[..., :length])
+
+        collect_R2LE = _both_parts(collect_RLE)
+        over_expansions_R2L = collect_R2LE.sum(dim=3)
+        forward_XYT = self.forward_S2TET[:rows, :, :length].flatten(2, 3).flatten(0, 1)
+        weights_X1Y = collect_R2LE.view(2 * rows, 1, -1)
+        mixing_X1L = torch.bmm(weights_X1Y, forward_XYT[..., :length])
+        values_XLd = self.values_S2Td[:rows, :, :length].flatten(0, 1)
+        result_R2d = torch.bmm(mixing_X1L, values_XLd).view(rows, 2, -1)
+        result_R2d.baddbmm_(over_expansions_R2L, self.keys_S2Td[:rows, 0, :length])
+        result_R2d += collect_R2LE.sum(dim=2) @ block.bias
+        result_R2d /= over_expansions_R2L.sum(dim=2, keepdim=True) + self.epsilon_211[:, 0]
+        return torch.lerp(result_R2d[:, 1], result_R2d[:, 0], parts_R5d[:, 4].sigmoid())
+
+
+class PictureCache:
+    """Cross-attention of one layer over pictures whose keys and values are made already.
+
+    Args:
+        block: the layer's attention.
+        keys_values: what `block.keys_values` gave.
+    """
+
+    def __init__(self, block: CrossAttention, keys_values: tuple[Tensor, Tensor]) -> None:
+        self.block = block
+        key_BhNc, value_BhNc = keys_values
+        self.key_BhcN = key_BhNc.transpose(2, 3).contiguous()
+        self.value_BhNc = value_BhNc.contiguous()
+
+    def keep(self, places: Tensor) -> None:
+        """Forget all pictures but these."""
+        self.key_BhcN, self.value_BhNc = self.key_BhcN[places], self.value_BhNc[places]
+
+    def attend(self, x_Rd: Tensor, groups: PictureGroups, mask_B11N: Tensor | None) -> Tensor:
+        """[R, d] -> [R, d], each row over its picture."""
+        block = self.block
+        query_Rd = block.query(x_Rd) * self.value_BhNc.shape[-1] ** -0.5
+        query_BhGc = groups.gather(query_Rd.unsqueeze(1)).unflatten(2, (block.heads, -1))
+        scores_BhGN = query_BhGc.transpose(1, 2) @ self.key_BhcN
+        if mask_B11N is not None:
+            scores_BhGN.masked_fill_(~mask_B11N, -torch.inf)
+        mixed_BhGc = scores_BhGN.softmax(dim=-1) @ self.value_BhNc
+        return block.output(groups.scatter(mixed_BhGc.transpose(1, 2).flatten(2), 1)[:, 0])
 
 
 class IncrementalDecoder:
     """The decoder of one model over a batch of pictures, fed one word per row at a time.
 
     Args:
-        model: its weights are used as they are, without dropout. No gradient is kept.
+        model: its weights are used as they are, without dropout. Use it without gradient.
         memory: what `model.encode` gave, [B, N, d].
         lengths: real tokens per picture, [B]; None: all.
         slots: the largest number of rows that will be in use.
@@ -78,21 +161,24 @@ class IncrementalDecoder:
         self.model = model
         self.length = 0
         pictures = model.picture_memory(memory, lengths)
-        self._keys_values = pictures.keys_values
         self._mask_B11N = pictures.mask_B11N
-        self._caches = [
+        self._attentions = [
+            PictureCache(layer.attention, keys_values)
+            for layer, keys_values in zip(model.decoder_layers, pictures.keys_values, strict=True)
+        ]
+        self._expansions = [
             ExpansionCache(layer.expansion, slots, room) for layer in model.decoder_layers
         ]
         self._pictures = torch.arange(len(memory), device=memory.device)
         self._groups = PictureGroups(None, len(memory))
 
-    def move(self, sources: Tensor, targets: Tensor, start: int) -> None:
-        """Slots `targets` take over the content of `sources`, equal before position `start`.
+    def move(self, sources: Tensor, targets: Tensor, positions: Tensor) -> None:
+        """`positions` of slots `targets` take over what those of `sources` hold; int64 [M] each.
 
-        No slot may be both source and target. int64 [M] each.
+        No slot may be both source and target.
         """
-        for cache in self._caches:
-            cache.copy(sources, targets, start, self.length)
+        for cache in self._expansions:
+            cache.copy(sources, targets, positions)
 
     def assign(self, picture_of_slot: Tensor) -> None:
         """From now on slot r < R is a row of picture `picture_of_slot[r]`; int64 [R].
@@ -102,7 +188,8 @@ class IncrementalDecoder:
         kept, index = picture_of_slot.unique(return_inverse=True)
         if len(kept) < len(self._pictures):
             places = torch.searchsorted(self._pictures, kept)
-            self._keys_values = [(key[places], value[places]) for key, value in self._keys_values]
+            for attention in self._attentions:
+                attention.keep(places)
             if self._mask_B11N is not None:
                 self._mask_B11N = self._mask_B11N[places]
             self._pictures = kept
@@ -113,60 +200,37 @@ class IncrementalDecoder:
         model, position = self.model, self.length
         self.length += 1
         x_Rd = F.embedding(tokens_R, model.words.weight) * math.sqrt(model.config.d_model)
-        x_Rd = x_Rd + model.positions.weight[position]
+        x_Rd += model.positions.weight[position]
         outputs = []
-        for layer, cache, keys_values in zip(
-            model.decoder_layers, self._caches, self._keys_values, strict=True
+        for layer, expansion, attention in zip(
+            model.decoder_layers, self._expansions, self._attentions, strict=True
         ):
-            x_Rd = x_Rd + _expand(layer.expansion, cache, layer.expansion_norm(x_Rd), position)
-            x_Rd = x_Rd + self._attend(layer, layer.attention_norm(x_Rd), keys_values)
-            feed = layer.feed
-            x_Rd = x_Rd + feed[3](feed[0](layer.feed_norm(x_Rd)).relu_())
+            x_Rd = x_Rd + expansion.advance(layer.expansion_norm(x_Rd), position)
+            x_Rd += attention.attend(layer.attention_norm(x_Rd), self._groups, self._mask_B11N)
+            x_Rd += _feed(layer, x_Rd)
             outputs.append(x_Rd)
         fusion = model.decoder_fusion
         return fusion.norm(x_Rd + fusion.reduce(torch.cat(outputs, dim=-1)))
 
-    def _attend(
-        self, layer: DecoderLayer, x_Rd: Tensor, keys_values: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        return layer.attention(x_Rd.unsqueeze(1), keys_values, self._groups, self._mask_B11N)[:, 0]
+
+def _feed(layer: DecoderLayer, x_Rd: Tensor) -> Tensor:
+    first, _, _, second = layer.feed
+    return second(first(layer.feed_norm(x_Rd)).relu_())
 
 
-def _expand(block: DynamicExpansion, cache: ExpansionCache, x_Rd: Tensor, position: int) -> Tensor:
-    """The dynamic expansion of the position that is fed, [R, d]; adds it to the cache."""
-    rows, length = len(x_Rd), position + 1
-    parts_R5d = block.project(x_Rd).unflatten(-1, (block.PARTS, block.width))
-    learned_RE = parts_R5d[:, 1] @ block.query.T
-    cache.keys_S2Td[:rows, :, position] = parts_R5d[:, :2]
-    cache.values_S2Td[:rows, :, position] = parts_R5d[:, 2:4]
-    cache.learned_SET[:rows, :, position] = learned_RE
+def _both_parts(score_RLE: Tensor) -> Tensor:
+    """The positive and the negative part, each with its sign, [R, 2, L, E].
 
-    # All c_s against the new key, and all k_u against the new c.
-    keys_XLd = cache.keys_S2Td[:rows, :, :length].flatten(0, 1)
-    new_Xd1 = parts_R5d[:, :2].flip(1).reshape(2 * rows, block.width, 1)
-    products_R2L = torch.bmm(keys_XLd, new_Xd1).view(rows, 2, length)
-    scale = block.width**-0.5
-    collect_RLE = (products_R2L[:, 0].unsqueeze(2) + learned_RE.unsqueeze(1)) * scale
-    expand_REL = products_R2L[:, 1].unsqueeze(1) + cache.learned_SET[:rows, :, :length]
-    expand_REL = expand_REL * scale
+    The sign of the negative part cancels wherever it is used: weights are divided by their sum.
+    """
+    rows, length, expansions = score_RLE.shape
+    parts_R2LE = score_RLE.new_empty(rows, 2, length, expansions)
+    torch.clamp_min(score_RLE, 0.0, out=parts_R2LE[:, 0])
+    torch.clamp_max(score_RLE, 0.0, out=parts_R2LE[:, 1])
+    return parts_R2LE
 
-    forward_R2EL = torch.stack((expand_REL, -expand_REL), dim=1).relu_()
-    forward_R2EL /= forward_R2EL.sum(dim=-1, keepdim=True) + EPSILON
-    cache.forward_S2TET[:rows, :, position, :, length:] = 0.0
-    cache.forward_S2TET[:rows, :, position, :, :length] = forward_R2EL
 
-    collect_R2LE = torch.stack((collect_RLE, -collect_RLE), dim=1).relu_()
-    over_expansions_R2L = collect_R2LE.sum(dim=3)
-    over_positions_R2E = collect_R2LE.sum(dim=2)
-    forward_XYL = cache.forward_S2TET[:rows, :, :length].flatten(2, 3).flatten(0, 1)[..., :length]
-    mixing_X1L = torch.bmm(collect_R2LE.view(2 * rows, 1, -1), forward_XYL)
-    values_XLd = cache.values_S2Td[:rows, :, :length].flatten(0, 1)
-    result_R2d = torch.baddbmm(
-        torch.bmm(mixing_X1L, values_XLd).view(rows, 2, -1),
-        over_expansions_R2L,
-        cache.keys_S2Td[:rows, 0, :length],
-    )
-    result_R2d += over_positions_R2E @ block.bias
-    result_R2d /= over_expansions_R2L.sum(dim=2, keepdim=True) + EPSILON
-    gate_Rd = parts_R5d[:, 4].sigmoid()
-    return torch.lerp(result_R2d[:, 1], result_R2d[:, 0], gate_Rd)
+def _copy_rows(cache: Tensor, sources: Tensor, targets: Tensor) -> None:
+    """Rows of a cache [slot, position, width], both counted in one, take over others' content."""
+    rows = cache.view(-1, cache.shape[-1])
+    rows.index_copy_(0, targets, rows.index_select(0, sources))
