@@ -16,6 +16,7 @@ from beholder.models.heads import AttributeHeads, Moments, ScoreHead, Standardis
 CONFIGS = [
     HeadConfig(),
     HeadConfig(bottleneck=4),
+    HeadConfig(inputs=5),
     HeadConfig(hidden=(8, 5), dropout=0.5),
     HeadConfig(bottleneck=4, hidden=(8,), dropout=0.5, input_dropout=0.2),
 ]
@@ -88,10 +89,20 @@ def test_score_head_is_linear_by_default_and_its_buffers_are_saved() -> None:
     torch.testing.assert_close(other.eval()(features()), head.eval()(features()))
 
 
+def test_a_head_reads_only_its_inputs() -> None:
+    head = ScoreHead(12, HeadConfig(inputs=5)).eval()
+    head.fit_input(features())
+    other = features()
+    other[:, 5:] = 1e3
+    assert torch.equal(head(features()), head(other))
+    with pytest.raises(ValueError, match="13 inputs, but 12"):
+        ScoreHead(12, HeadConfig(inputs=13))
+
+
 def test_equal_scores_do_not_divide_by_zero() -> None:
     head = ScoreHead(3)
-    head.fit_output(torch.full((4,), 7.0))
-    assert (float(head.output_mean), float(head.output_std)) == (7.0, 1.0)
+    head.fit_output(torch.full((7,), 3.3))  # whose mean is not exact
+    assert (float(head.output_mean), float(head.output_std)) == (pytest.approx(3.3), 1.0)
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -16,7 +16,7 @@ from sixteen import CLASSES, ROWS, select
 from torch import nn
 
 from beholder.data.annotations import AnnotationTable
-from beholder.errors import BeholderError, DataError, TrainingError
+from beholder.errors import BeholderError, DataError, RecipeError, TrainingError
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeModel
 from beholder.tasks import (
@@ -273,3 +273,11 @@ def test_judge_and_task_from_config_and_table(kind: str, columns: dict[str, Any]
         judge_config(config, table(), **dims)
     assert isinstance(caught.value, BeholderError)
     assert copy.deepcopy(judge) == judge
+
+
+@pytest.mark.parametrize("kind", ["score", "attributes"])
+def test_a_head_wider_than_the_backbone_is_a_recipe_error(kind: str) -> None:
+    config = CONFIG.validate_python({"kind": kind, "head": {"inputs": 7}})
+    backbone = BackboneConfig(name="efficientnet-lite0")
+    with pytest.raises(RecipeError, match="reads 7 features, but the backbone pools 6"):
+        judge_config(config, table(), backbone=backbone, pooled_dim=6, token_dim=4)

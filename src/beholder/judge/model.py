@@ -46,6 +46,11 @@ class JudgeConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> JudgeConfig:
+        for head in (self.score, self.attributes):
+            if head is not None and (head.inputs or 0) > self.pooled_dim:
+                raise ValueError(
+                    f"a head of {head.inputs} inputs, but {self.pooled_dim} pooled features"
+                )
         if self.attributes is not None and not self.classes:
             raise ValueError("an attribute head without classes")
         if self.comment is not None:

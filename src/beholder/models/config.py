@@ -10,6 +10,12 @@ class HeadConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    inputs: int | None = Field(
+        None,
+        ge=1,
+        description="reads only the first so many pooled features; with `pooling: stages` those "
+        "of the early stages; null: all",
+    )
     bottleneck: int | None = Field(
         None, ge=1, description="width of a linear layer before all others; null: no such layer"
     )

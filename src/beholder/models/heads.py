@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from beholder.models.config import HeadConfig
 
-RELATIVE_SPREAD_FLOOR = 1e-6  # a feature whose deviation is below this part of its mean is constant
+RELATIVE_SPREAD_FLOOR = 1e-6  # a deviation below this part of the mean counts as 0
 
 
 class Moments:
@@ -55,7 +55,7 @@ class Moments:
 class Standardise(nn.Module):
     """(x - mean) / deviation per feature, cut to +- `clamp`; constant features become 0.
 
-    Until `fit` it only cuts. Input and output [B, P].
+    Until `fit` it only cuts. Input [B, P or more], of which it reads the first P; output [B, P].
     """
 
     mean_P: Tensor
@@ -70,15 +70,24 @@ class Standardise(nn.Module):
     def fit(self, pooled: Tensor | Moments) -> None:
         """Set the buffers from the training pictures' features [B, P], or their moments."""
         moments = pooled if isinstance(pooled, Moments) else Moments(pooled)
-        assert moments.mean.shape == self.mean_P.shape, "moments of other features"
-        varies = moments.std > RELATIVE_SPREAD_FLOOR * moments.mean.abs().clamp_min(1e-12)
-        scale = torch.where(varies, 1.0 / moments.std.clamp_min(1e-30), 0.0)
-        self.mean_P.copy_(moments.mean)
-        self.scale_P.copy_(scale)
+        mean_P, std_P = (part[: len(self.mean_P)] for part in (moments.mean, moments.std))
+        varies = std_P > RELATIVE_SPREAD_FLOOR * mean_P.abs().clamp_min(1e-12)
+        self.mean_P.copy_(mean_P)
+        self.scale_P.copy_(torch.where(varies, 1.0 / std_P.clamp_min(1e-30), 0.0))
 
     def forward(self, pooled_BP: Tensor) -> Tensor:
+        pooled_BP = pooled_BP[:, : self.mean_P.shape[0]]
         standard_BP = (pooled_BP - self.mean_P) * self.scale_P
         return standard_BP.clamp(-self.clamp, self.clamp)
+
+
+def _width(in_dim: int, config: HeadConfig) -> int:
+    """How many of `in_dim` pooled features a head reads."""
+    if config.inputs is None:
+        return in_dim
+    if config.inputs > in_dim:
+        raise ValueError(f"a head of {config.inputs} inputs, but {in_dim} pooled features")
+    return config.inputs
 
 
 def _layers(in_dim: int, out_dim: int, config: HeadConfig) -> nn.Sequential:
@@ -106,10 +115,10 @@ class ScoreHead(nn.Module):
     def __init__(self, in_dim: int, config: HeadConfig | None = None) -> None:
         super().__init__()
         self.config = config or HeadConfig()
-        self.in_dim = in_dim
-        self.standardise = Standardise(in_dim, self.config.clamp)
+        width = _width(in_dim, self.config)
+        self.standardise = Standardise(width, self.config.clamp)
         self.input_dropout = nn.Dropout(self.config.input_dropout)
-        self.layers = _layers(in_dim, 1, self.config)
+        self.layers = _layers(width, 1, self.config)
         self.register_buffer("output_mean", torch.zeros(()))
         self.register_buffer("output_std", torch.ones(()))
 
@@ -125,8 +134,9 @@ class ScoreHead(nn.Module):
         if known.numel() == 0:
             return
         std = known.std(correction=0)
+        equal = std <= RELATIVE_SPREAD_FLOOR * known.mean().abs()
         self.output_mean.copy_(known.mean())
-        self.output_std.copy_(std if std > 0 else torch.ones(()))
+        self.output_std.copy_(torch.where(equal, 1.0, std))
 
     def standardised(self, pooled_BP: Tensor) -> Tensor:
         """Scores [B] in deviations from the mean of the training scores."""
@@ -148,13 +158,13 @@ class AttributeHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config or HeadConfig()
-        self.in_dim = in_dim
         self.classes = {name: tuple(labels) for name, labels in classes.items()}
-        self.standardise = Standardise(in_dim, self.config.clamp)
+        width = _width(in_dim, self.config)
+        self.standardise = Standardise(width, self.config.clamp)
         self.input_dropout = nn.Dropout(self.config.input_dropout)
         # A list in the order of `classes`, for a ModuleDict refuses names such as "a.b" or "type".
         self.layers = nn.ModuleList(
-            _layers(in_dim, len(labels), self.config) for labels in self.classes.values()
+            _layers(width, len(labels), self.config) for labels in self.classes.values()
         )
 
     def fit_input(self, pooled: Tensor | Moments) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.vocabulary import Vocabulary, normalise_caption
-from beholder.errors import DataError
+from beholder.errors import DataError, RecipeError
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeConfig
 from beholder.models.expansionnet_config import ExpansionNetConfig
@@ -36,7 +36,14 @@ def judge_config(
 
     Raises:
         DataError: the table has none of the opinions that the task learns.
+        RecipeError: the head reads more features than there are.
     """
+    if not isinstance(task, CaptionTaskConfig) and (task.head.inputs or 0) > pooled_dim:
+        raise RecipeError(
+            f"The head reads {task.head.inputs} features, but the backbone pools {pooled_dim}.",
+            where="task.head.inputs",
+            fix=f"Set it to at most {pooled_dim}, or leave it out.",
+        )
     common = {"backbone": backbone, "pooled_dim": pooled_dim, "token_dim": token_dim}
     if isinstance(task, ScoreTaskConfig):
         scores = table.frame["score"].drop_nulls()

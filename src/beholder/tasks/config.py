@@ -25,7 +25,7 @@ class ScoreTaskConfig(_TaskConfig):
     """Scores from pooled features. All losses are of scores in deviations from their mean."""
 
     kind: Literal["score"] = "score"
-    head: HeadConfig = HeadConfig(input_dropout=0.2)
+    head: HeadConfig = HeadConfig(hidden=(64,), dropout=0.5, input_dropout=0.2)
     plcc: float = Field(1.0, ge=0.0, description="weight of (1 - linear correlation) / 2")
     rank: float = Field(0.5, ge=0.0, description="weight of the pairwise logistic rank loss")
     l1: float = Field(1.0, ge=0.0, description="weight of the absolute error")
