@@ -1,0 +1,216 @@
+"""Scores of captions against references: checks, tokenises once, runs the asked metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beholder import __version__
+from beholder.errors import DataError, Problem
+from beholder.metrics.captions.bleu import bleu
+from beholder.metrics.captions.catalogue import GROUPS, ImageScores, Scores, canonical
+from beholder.metrics.captions.cider import CiderD
+from beholder.metrics.captions.ptb import PTB_VERSION, ptb_tokenize
+from beholder.metrics.captions.rouge import rouge_l
+from beholder.metrics.captions.tokens import CaptionSet
+from beholder.metrics.info import METRICS
+
+Tokenizer = Literal["ptb", "none"]
+
+
+@dataclass(frozen=True)
+class CaptionScores:
+    """What an evaluation of captions gives.
+
+    Args:
+        corpus: metric name -> score of all pictures together.
+        per_image: metric name -> image key -> score.
+        signature: metric name -> how it was computed; belongs beside every number.
+        counts: pictures, references.
+        problems: what is odd but does not prevent the evaluation.
+    """
+
+    corpus: Scores
+    per_image: ImageScores
+    signature: dict[str, str]
+    counts: dict[str, int]
+    problems: tuple[Problem, ...] = field(default=())
+
+    def to_dict(self, per_image: bool = True) -> dict[str, object]:
+        """Plain JSON values."""
+        result: dict[str, object] = {
+            "corpus": dict(self.corpus),
+            "signature": self.signature,
+            "counts": self.counts,
+            "metrics": {name: METRICS[name].to_dict() for name in self.corpus},
+            "problems": [problem.to_dict() for problem in self.problems],
+        }
+        if per_image:
+            result["per_image"] = {name: dict(scores) for name, scores in self.per_image.items()}
+        return result
+
+
+def evaluate_captions(
+    references: Mapping[str, Sequence[str]],
+    hypotheses: Mapping[str, str],
+    metrics: Sequence[str] = ("BLEU", "ROUGE_L", "METEOR", "CIDEr-D"),
+    tokenizer: Tokenizer = "ptb",
+) -> CaptionScores:
+    """Caption metrics of the MS-COCO evaluation, without Java.
+
+    Args:
+        references: image key -> one or more references.
+        hypotheses: image key -> the caption to judge (or a list of just one).
+        metrics: of BLEU, ROUGE_L, METEOR, CIDEr-D, SPICE.
+        tokenizer: "ptb" as the MS-COCO evaluation does; "none" if captions are tokens joined by
+            spaces already.
+
+    Returns:
+        Scores in the order of `hypotheses`. CIDEr-D takes its document frequencies from the given
+        references.
+
+    Raises:
+        DataError: with every problem: a key on one side only, no reference, not a string.
+        BeholderError: METEOR without its data, SPICE without Java.
+    """
+    asked = _asked(metrics)
+    texts = {key: _single(value) for key, value in hypotheses.items()}
+    problems = check_captions(references, texts)
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        raise DataError(
+            f"Captions and references do not fit together: {len(errors)} problem(s).",
+            fix="Give every picture one hypothesis and at least one reference.",
+            problems=problems,
+        )
+    keys = list(texts)
+    groups = [list(references[key]) for key in keys]
+    captions = [str(texts[key]) for key in keys]
+    raw_groups, raw_captions = groups, captions
+    if tokenizer == "ptb":
+        groups, captions = _tokenise(groups, captions)
+    found: dict[str, tuple[float, NDArray[np.float64]]] = {}
+    encoded = CaptionSet.build(groups, captions) if {"BLEU", "ROUGE_L"} & set(asked) else None
+    if "BLEU" in asked and encoded is not None:
+        corpus, each = bleu(encoded)
+        for name, score, scores in zip(GROUPS["BLEU"], corpus, each, strict=True):
+            found[name] = float(score), scores
+    if "ROUGE_L" in asked and encoded is not None:
+        found["ROUGE_L"] = rouge_l(encoded)
+    if "METEOR" in asked:
+        from beholder.metrics.captions.meteor import meteor
+
+        found["METEOR"] = meteor(groups, captions)
+    if "CIDEr-D" in asked:
+        scores = CiderD(groups).score(captions, range(len(captions)))
+        found["CIDEr-D"] = float(scores.mean()), scores
+    if "SPICE" in asked:
+        from beholder.metrics.captions.spice import spice
+
+        found["SPICE"] = spice(raw_groups if tokenizer == "none" else groups, captions)
+    names = [name for group in asked for name in GROUPS[group]]
+    return CaptionScores(
+        corpus=Scores({name: found[name][0] for name in names}),
+        per_image=ImageScores(
+            {name: dict(zip(keys, found[name][1].tolist(), strict=True)) for name in names}
+        ),
+        signature={name: signature(name, tokenizer) for name in names},
+        counts={"pictures": len(keys), "references": sum(map(len, raw_groups))},
+        problems=tuple(problems + _notes(asked, keys, raw_captions, captions)),
+    )
+
+
+def signature(name: str, tokenizer: Tokenizer = "ptb") -> str:
+    """How a number was computed: metric, parameters, tokenizer, version of this software."""
+    tokens = f"ptb-coco {PTB_VERSION}" if tokenizer == "ptb" else "given"
+    return f"{name}|{METRICS[name].version}|tokens: {tokens}|beholder {__version__}"
+
+
+def comment_challenge(corpus: Mapping[str, float]) -> float:
+    """4 CIDEr-D + 3 METEOR + 2 mean(BLEU-3, BLEU-4) + ROUGE_L, higher is better.
+
+    The comment score of the 2023 Samsung AI Challenge: Image Quality Assessment.
+    """
+    blend = (corpus["BLEU-3"] + corpus["BLEU-4"]) / 2
+    return 4 * corpus["CIDEr-D"] + 3 * corpus["METEOR"] + 2 * blend + corpus["ROUGE_L"]
+
+
+def check_captions(
+    references: Mapping[str, Sequence[str]], hypotheses: Mapping[str, object]
+) -> list[Problem]:
+    """Everything that keeps the two from being compared."""
+    problems = []
+    for key in hypotheses:
+        if key not in references:
+            problems.append(_error("no_reference", "a hypothesis without references", key))
+        elif not isinstance(hypotheses[key], str):
+            kind = type(hypotheses[key]).__name__
+            problems.append(_error("not_text", f"the hypothesis is {kind}, not text", key))
+    for key, group in references.items():
+        if key not in hypotheses:
+            problems.append(_error("no_hypothesis", "references without a hypothesis", key))
+        if isinstance(group, str) or not isinstance(group, Sequence):
+            kind = type(group).__name__
+            problems.append(_error("not_a_list", f"references must be a list, not {kind}", key))
+        elif not len(group):
+            problems.append(_error("no_reference", "an empty list of references", key))
+        else:
+            problems += [
+                _error("not_text", f"reference {row} is {type(text).__name__}, not text", key)
+                for row, text in enumerate(group)
+                if not isinstance(text, str)
+            ]
+    if not hypotheses and not references:
+        problems.append(Problem("error", "empty", "there is nothing to evaluate"))
+    return problems
+
+
+def _asked(metrics: Sequence[str]) -> list[str]:
+    wanted = [metrics] if isinstance(metrics, str) else list(metrics)
+    asked = []
+    for metric in wanted:
+        name = canonical(metric)
+        group = "BLEU" if name.startswith("BLEU") else name
+        if group not in GROUPS:
+            raise DataError(
+                f"{name} is not computed from captions alone.",
+                fix=f"Choose from {', '.join(GROUPS)}.",
+            )
+        if group not in asked:
+            asked.append(group)
+    return asked
+
+
+def _single(value: object) -> object:
+    """A list of one caption, as the MS-COCO evaluation has it, is that caption."""
+    return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+
+
+def _tokenise(groups: list[list[str]], captions: list[str]) -> tuple[list[list[str]], list[str]]:
+    flat = [text for group in groups for text in group]
+    tokens = iter(ptb_tokenize(captions + flat))
+    hypotheses = [" ".join(next(tokens)) for _ in captions]
+    return [[" ".join(next(tokens)) for _ in group] for group in groups], hypotheses
+
+
+def _notes(asked: list[str], keys: list[str], raw: list[str], captions: list[str]) -> list[Problem]:
+    notes = []
+    for key, text, tokens in zip(keys, raw, captions, strict=True):
+        if not tokens.strip():
+            what = "an empty hypothesis" if not text.strip() else "a hypothesis without words"
+            notes.append(Problem("warning", "empty_text", f"{what}: scores 0", key=key))
+    if "CIDEr-D" in asked and len(keys) == 1:
+        message = (
+            "CIDEr-D of one picture is always 0: every n-gram is in all pictures of the corpus, "
+            "so that no n-gram has a weight"
+        )
+        notes.append(Problem("warning", "one_picture", message, key=keys[0]))
+    return notes
+
+
+def _error(code: str, message: str, key: str) -> Problem:
+    return Problem("error", code, message, key=str(key))
