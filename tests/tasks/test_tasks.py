@@ -28,7 +28,8 @@ from beholder.tasks import (
 from beholder.tasks.attributes import AttributesTask
 from beholder.tasks.base import Task
 from beholder.tasks.build import judge_config
-from beholder.tasks.caption import CaptionTask, pack_comments
+from beholder.tasks.caption import CaptionTask
+from beholder.tasks.comments import pack_comments
 from beholder.tasks.score import ScoreTask
 
 MakeJudge = Callable[..., JudgeModel]

@@ -73,6 +73,15 @@ class Task(nn.Module):
         """Metrics over all `batches`, without gradients; the caller sees to evaluation mode."""
         raise NotImplementedError
 
+    def alarms(self, before: Mapping[str, float] | None, now: Mapping[str, float]) -> list[str]:
+        """What is going wrong, in words for the log, after an epoch of training.
+
+        Args:
+            before, now: means of what `forward` gave, over the last epoch and the one before it
+                (None after the first).
+        """
+        return []
+
     def train(self, mode: bool = True) -> Task:
         super().train(mode)
         if mode:

@@ -14,7 +14,7 @@ from beholder.judge.model import JudgeConfig
 from beholder.models.expansionnet_config import ExpansionNetConfig
 from beholder.tasks.config import (
     AttributesTaskConfig,
-    CaptionTaskConfig,
+    CommentTaskConfig,
     ScoreTaskConfig,
     TaskConfig,
 )
@@ -38,7 +38,7 @@ def judge_config(
         DataError: the table has none of the opinions that the task learns.
         RecipeError: the head reads more features than there are.
     """
-    if not isinstance(task, CaptionTaskConfig) and (task.head.inputs or 0) > pooled_dim:
+    if not isinstance(task, CommentTaskConfig) and (task.head.inputs or 0) > pooled_dim:
         raise RecipeError(
             f"The head reads {task.head.inputs} features, but the backbone pools {pooled_dim}.",
             where="task.head.inputs",
@@ -64,7 +64,7 @@ def judge_config(
 
 
 def comment_config(
-    task: CaptionTaskConfig, vocabulary: Vocabulary, comments: list[str], token_dim: int
+    task: CommentTaskConfig, vocabulary: Vocabulary, comments: list[str], token_dim: int
 ) -> ExpansionNetConfig:
     """The comment head for these comments: as long as the longest, unless the task says."""
     longest = 2 + max(len(normalise_caption(text)) for text in comments)

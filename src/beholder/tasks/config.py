@@ -65,26 +65,21 @@ class CommentHeadConfig(BaseModel):
         (32, 64, 128, 256, 512), min_length=1, description="lengths the encoder expands to"
     )
     dec_expansions: int = Field(16, ge=1, description="length the decoder expands to")
-    dropout: float = Field(
-        0.1, ge=0.0, lt=1.0, description="in encoder layers, on both inputs and both fusions"
-    )
+    dropout_encoder: float = Field(0.1, ge=0.0, lt=1.0, description="in encoder layers")
     dropout_decoder: float = Field(
         0.1, ge=0.0, lt=1.0, description="in decoder layers; 0 trains faster"
     )
+    dropout_encoder_input: float = Field(0.1, ge=0.0, lt=1.0, description="on projected tokens")
+    dropout_decoder_input: float = Field(0.1, ge=0.0, lt=1.0, description="on word embeddings")
+    dropout_other: float = Field(0.1, ge=0.0, lt=1.0, description="on both fusions of layers")
 
     def build(self, *, vocab_size: int, max_length: int, feature_dim: int) -> ExpansionNetConfig:
         """The whole head: this body, for these words, this length and these features."""
-        body = self.model_dump(exclude={"dropout", "dropout_decoder"})
         return ExpansionNetConfig(
-            **body,
+            **self.model_dump(),
             vocab_size=vocab_size,
             max_length=max_length,
             feature_dim=feature_dim,
-            dropout_encoder=self.dropout,
-            dropout_encoder_input=self.dropout,
-            dropout_decoder_input=self.dropout,
-            dropout_other=self.dropout,
-            dropout_decoder=self.dropout_decoder,
         )
 
     @model_validator(mode="after")
@@ -93,21 +88,42 @@ class CommentHeadConfig(BaseModel):
         return self
 
 
-class CaptionTaskConfig(_TaskConfig):
-    """Comments from feature tokens by cross-entropy, every word given the true ones before it."""
+class CommentTaskConfig(_TaskConfig):
+    """What all objectives of the comment head are told. Stages that start from each other's
+    weights must share all of this but the beams."""
 
-    kind: Literal["caption"] = "caption"
     head: CommentHeadConfig = CommentHeadConfig()
-    label_smoothing: float = Field(
-        0.1, ge=0.0, le=0.5, description="share given to all words but the true one"
-    )
     min_count: int = Field(1, ge=1, description="words seen less often become unknown")
     max_length: int | None = Field(
         None, ge=3, description="tokens of a comment with both ends; null: the longest in training"
     )
-    beam_size: int = Field(3, ge=1, le=32, description="beams when validation comments are written")
+    beam_sizes: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field(
+        (3,),
+        min_length=1,
+        description="beams when validation comments are written, each in turn; the first counts",
+    )
+
+
+class CaptionTaskConfig(CommentTaskConfig):
+    """Comments from feature tokens by cross-entropy, every word given the true ones before it."""
+
+    kind: Literal["caption"] = "caption"
+    label_smoothing: float = Field(
+        0.1, ge=0.0, le=0.5, description="share given to all words but the true one"
+    )
+
+
+class SelfCriticalTaskConfig(CommentTaskConfig):
+    """Comments drawn from the head itself, rewarded by CIDEr-D. Start from a trained head."""
+
+    kind: Literal["self_critical"] = "self_critical"
+    samples: int = Field(5, ge=2, le=64, description="comments drawn per picture")
+    sample_length: int = Field(
+        20, ge=2, description="most words of a drawn comment, its end included"
+    )
 
 
 TaskConfig = Annotated[
-    ScoreTaskConfig | AttributesTaskConfig | CaptionTaskConfig, Field(discriminator="kind")
+    ScoreTaskConfig | AttributesTaskConfig | CaptionTaskConfig | SelfCriticalTaskConfig,
+    Field(discriminator="kind"),
 ]

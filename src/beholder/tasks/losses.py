@@ -126,3 +126,24 @@ def caption_loss(logits_MV: Tensor, target_M: Tensor, smoothing: float) -> Tenso
         # torch gives s' / V to every word, the target included; s' = s V / (V - 1) is the same
         label_smoothing=smoothing * words / (words - 1),
     )
+
+
+def self_critical_loss(log_prob_BS: Tensor, reward_BS: Tensor) -> Tensor:
+    """REINFORCE with the mean reward of a picture's other samples as the baseline.
+
+    Mean over pictures and samples of -(r - b) log p, with b_s = sum_{t != s} r_t / (S - 1). The
+    baseline does not depend on the sample it is subtracted from: the gradient is unbiased.
+    Source: Rennie et al., "Self-critical Sequence Training for Image Captioning", CVPR 2017; the
+    baseline of Luo, "A Better Variant of Self-Critical Sequence Training", arXiv 2003.09971.
+
+    Args:
+        log_prob_BS: log-probability of each sample, its end included, with gradient.
+        reward_BS: higher is better, without gradient; S at least 2.
+
+    Returns:
+        A scalar of any sign; its value says nothing, its gradient is that of minus the expected
+        reward.
+    """
+    samples = reward_BS.shape[1]
+    baseline_BS = (reward_BS.sum(dim=1, keepdim=True) - reward_BS) / (samples - 1)
+    return ((baseline_BS - reward_BS) * log_prob_BS).mean()

@@ -1,0 +1,185 @@
+"""The self-critical task: the head draws comments, and those better than their peers get likelier.
+
+Source: Rennie et al., "Self-critical Sequence Training for Image Captioning", CVPR 2017, with the
+rewards of ExpansionNet v2 (Hu, Cavicchioli & Capotondi, arXiv 2208.06551): CIDEr-D, the end of a
+comment inside both reward and log-probability. Departures from the published training:
+
+- Drawing has no gradient and uses the cached decoder; one teacher-forced pass over the drawn
+  comments has the gradient. The published code back-propagates through every step of drawing.
+- The pass with gradient must be of the distribution that was drawn from. Both passes share what
+  the encoder made of the pictures, so dropout of the encoder and of the fusion behind it (and the
+  backbone's own) is as published; the decoder's dropout, with which drawing would have to be done
+  again word by word, is off. `train` sees to that, `forward` changes no mode.
+- A picture is encoded once for all its samples, and pictures without a comment are left out.
+- PAD and SOS inside a drawn comment are left out of the reward, as they are of every written one.
+
+Randomness: drawing takes from torch's default generator of the device, whose state is in every
+checkpoint, for each process its own.
+
+Shape suffixes: B pictures that have comments, N tokens of a picture, C their features, D model
+width, S samples of a picture, R = B * S samples, T positions, M words of all samples.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from beholder.data.vocabulary import EOS, normalise_caption
+from beholder.decoding import Hypothesis, sample_memory
+from beholder.errors import TrainingError
+from beholder.judge.model import JudgeModel
+from beholder.metrics.captions import CiderD
+from beholder.tasks.base import Batch, Direction
+from beholder.tasks.comments import Comments, CommentTask, ends_badly, pack_comments
+from beholder.tasks.config import SelfCriticalTaskConfig
+from beholder.tasks.losses import self_critical_loss
+
+BAD_ENDINGS_ALARM = 0.05
+NO_END_ALARM = 0.2
+
+log = logging.getLogger("beholder")
+
+
+class SelfCriticalTask(CommentTask):
+    """Raises the CIDEr-D of drawn comments. Units of the loss are pictures with comments.
+
+    Args:
+        model: its comment head should have been trained with cross-entropy.
+        references: image key -> the comments of every training picture, as people wrote them; they
+            are also the corpus of the document frequencies.
+
+    Raises:
+        TrainingError: no comment has a word.
+    """
+
+    directions: ClassVar[dict[str, Direction]] = {"CIDEr-D": "max", "cross_entropy": "min"}
+
+    def __init__(
+        self,
+        model: JudgeModel,
+        config: SelfCriticalTaskConfig | None,
+        references: Mapping[str, Sequence[str]],
+    ) -> None:
+        self.config = config or SelfCriticalTaskConfig()
+        super().__init__(model, self.config)
+        self.sample_length = min(self.config.sample_length, model.comment.config.max_length)
+        corpus = {key: _reference_tokens(own) for key, own in references.items()}
+        corpus = {key: own for key, own in corpus.items() if own}
+        if not corpus:
+            raise TrainingError(
+                "No training picture has a comment.",
+                fix="Give the table comments, or leave the self_critical stage out.",
+            )
+        longer = sum(len(tokens) > self.sample_length for own in corpus.values() for tokens in own)
+        if longer:
+            log.warning(
+                "%d of %d comments are longer than the %d words that are drawn at most; raise "
+                "sample_length to reward whole comments.",
+                *(longer, sum(map(len, corpus.values())), self.sample_length),
+            )
+        self._picture = {key: index for index, key in enumerate(corpus)}
+        self._cider = CiderD(list(corpus.values()))
+
+    def train(self, mode: bool = True) -> SelfCriticalTask:
+        """As for every task, but dropout of the decoder stays off: see the top of the file."""
+        super().train(mode)
+        head = self.model.comment
+        decoder: list[nn.Module] = [head.decoder, head.decoder_fusion, head.decoder_input_dropout]
+        for module in decoder:
+            module.eval()
+        return self
+
+    def weight(self, batch: Batch) -> float:
+        return float(sum(key in self._picture for key in batch["keys"]))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """loss; reward: mean CIDEr-D of the samples, 0 to 10; log_prob: mean per drawn word;
+        bad_endings, no_end: shares of the samples that end on a word like "the", or not at all."""
+        rows = [row for row, key in enumerate(batch["keys"]) if key in self._picture]
+        tokens_BNC = self.features(batch).tokens_BNC[rows]
+        memory_BND = self.model.comment.encode(tokens_BNC)
+        if not rows:
+            return {"loss": memory_BND.sum() * 0.0}
+        samples = self.draw(memory_BND)
+        reward_BS = self.reward([batch["keys"][row] for row in rows], samples)
+        log_prob_BS, words = self._log_probs(memory_BND, samples)
+        ended = [one for own in samples for one in own if one.tokens[-1] == self.vocabulary.eos]
+        bad = sum(ends_badly(self.vocabulary.words(one.tokens)) for one in ended)
+        return {
+            "loss": self_critical_loss(log_prob_BS, reward_BS.to(log_prob_BS)),
+            "reward": reward_BS.mean(),
+            "log_prob": log_prob_BS.detach().sum() / words,
+            "bad_endings": torch.tensor(bad / reward_BS.numel()),
+            "no_end": torch.tensor(1 - len(ended) / reward_BS.numel()),
+        }
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """As of every task of the comment head; the cross-entropy has its own name, for it is not
+        what is trained and rises as the head becomes surer of itself."""
+        metrics = super().evaluate(batches)
+        metrics["cross_entropy"] = metrics.pop("loss", math.nan)
+        return metrics
+
+    def alarms(self, before: Mapping[str, float] | None, now: Mapping[str, float]) -> list[str]:
+        found = []
+        if before and now["reward"] < before["reward"]:
+            found.append(f"the reward fell from {before['reward']:.4f} to {now['reward']:.4f}")
+        if now["bad_endings"] > BAD_ENDINGS_ALARM:
+            share = now["bad_endings"]
+            found.append(f"{share:.1%} of the drawn comments end on a word like 'a' or 'the'")
+        if now["no_end"] > NO_END_ALARM:
+            found.append(
+                f"{now['no_end']:.1%} of the drawn comments do not end within "
+                f"{self.sample_length} words"
+            )
+        return found
+
+    def draw(self, memory_BND: Tensor) -> list[list[Hypothesis]]:
+        """S comments for each picture, without gradient."""
+        return sample_memory(
+            self.model.comment,
+            memory_BND.detach(),
+            n=self.config.samples,
+            max_length=self.sample_length,
+            bos=self.vocabulary.bos,
+            eos=self.vocabulary.eos,
+        )
+
+    def reward(self, keys: Sequence[str], samples: Sequence[Sequence[Hypothesis]]) -> Tensor:
+        """CIDEr-D of every sample against its picture's comments: float64 [B, S] on the CPU."""
+        tokens = [self._tokens(one) for own in samples for one in own]
+        pictures = [self._picture[key] for key in keys]
+        scores = self._cider.score(tokens, [p for p in pictures for _ in range(len(samples[0]))])
+        return torch.as_tensor(scores).reshape(len(keys), -1)
+
+    def _tokens(self, sample: Hypothesis) -> list[str]:
+        words = self.vocabulary.words(sample.tokens)
+        return [*words, EOS] if sample.tokens[-1] == self.vocabulary.eos else words
+
+    def _log_probs(
+        self, memory_BND: Tensor, samples: Sequence[Sequence[Hypothesis]]
+    ) -> tuple[Tensor, int]:
+        """Log-probability of every sample [B, S], with gradient, and the number of words."""
+        model = self.model.comment
+        packed = pack_comments([[s.tokens for s in own] for own in samples], self.vocabulary.pad)
+        drawn = Comments(*(part.to(memory_BND.device) for part in packed))
+        states_RTD = model.decode_states(memory_BND, drawn.input_RT, picture_index=drawn.picture_R)
+        logits_MV = model.output(states_RTD.flatten(0, 1)[drawn.place_M])
+        log_prob_M = -F.cross_entropy(logits_MV.float(), drawn.target_M, reduction="none")
+        rows, longest = drawn.input_RT.shape
+        log_prob_R = log_prob_M.new_zeros(rows).index_add(0, drawn.place_M // longest, log_prob_M)
+        return log_prob_R.reshape(len(samples), -1), len(log_prob_M)
+
+
+def _reference_tokens(comments: Sequence[str]) -> list[list[str]]:
+    """Normalised comments, each with its end; those without a word are left out."""
+    words = [normalise_caption(comment) for comment in comments]
+    return [[*own, EOS] for own in words if own]
