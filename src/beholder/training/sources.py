@@ -70,7 +70,7 @@ class Targets:
             self.comments = _encode(frame["comments"].to_list(), vocabulary, max_length)
 
     def load(self, indices: Sequence[int]) -> Batch:
-        """Keys and opinions of the rows, as `Task` describes a batch."""
+        """Keys and opinions of the rows, as `tasks.base.Task` describes a batch."""
         rows = np.asarray(indices, dtype=np.int64)
         batch: Batch = {
             "keys": [self.keys[index] for index in rows],
