@@ -11,7 +11,6 @@ comment inside both reward and log-probability. Departures from the published tr
   backbone's own) is as published; the decoder's dropout, with which drawing would have to be done
   again word by word, is off. `train` sees to that, `forward` changes no mode.
 - A picture is encoded once for all its samples, and pictures without a comment are left out.
-- PAD and SOS inside a drawn comment are left out of the reward, as they are of every written one.
 
 Randomness: drawing takes from torch's default generator of the device, whose state is in every
 checkpoint, for each process its own.
@@ -55,6 +54,10 @@ class SelfCriticalTask(CommentTask):
         references: image key -> the comments of every training picture, as people wrote them; they
             are also the corpus of the document frequencies.
 
+    Attributes:
+        references: image key -> the normalised words of its comments, each with its end; pictures
+            without any are left out.
+
     Raises:
         TrainingError: no comment has a word.
     """
@@ -70,22 +73,23 @@ class SelfCriticalTask(CommentTask):
         self.config = config or SelfCriticalTaskConfig()
         super().__init__(model, self.config)
         self.sample_length = min(self.config.sample_length, model.comment.config.max_length)
-        corpus = {key: _reference_tokens(own) for key, own in references.items()}
-        corpus = {key: own for key, own in corpus.items() if own}
+        spelt = {key: _reference_tokens(own) for key, own in references.items()}
+        self.references = {key: own for key, own in spelt.items() if own}
+        corpus = list(self.references.values())
         if not corpus:
             raise TrainingError(
                 "No training picture has a comment.",
                 fix="Give the table comments, or leave the self_critical stage out.",
             )
-        longer = sum(len(tokens) > self.sample_length for own in corpus.values() for tokens in own)
+        longer = sum(len(tokens) > self.sample_length for own in corpus for tokens in own)
         if longer:
             log.warning(
                 "%d of %d comments are longer than the %d words that are drawn at most; raise "
                 "sample_length to reward whole comments.",
-                *(longer, sum(map(len, corpus.values())), self.sample_length),
+                *(longer, sum(map(len, corpus)), self.sample_length),
             )
-        self._picture = {key: index for index, key in enumerate(corpus)}
-        self._cider = CiderD(list(corpus.values()))
+        self._picture = {key: index for index, key in enumerate(self.references)}
+        self._cider = CiderD(corpus)
 
     def train(self, mode: bool = True) -> SelfCriticalTask:
         """As for every task, but dropout of the decoder stays off: see the top of the file."""
@@ -155,14 +159,11 @@ class SelfCriticalTask(CommentTask):
 
     def reward(self, keys: Sequence[str], samples: Sequence[Sequence[Hypothesis]]) -> Tensor:
         """CIDEr-D of every sample against its picture's comments: float64 [B, S] on the CPU."""
-        tokens = [self._tokens(one) for own in samples for one in own]
+        words = self.vocabulary.tokens
+        tokens = [[words[token] for token in one.tokens[1:]] for own in samples for one in own]
         pictures = [self._picture[key] for key in keys]
         scores = self._cider.score(tokens, [p for p in pictures for _ in range(len(samples[0]))])
         return torch.as_tensor(scores).reshape(len(keys), -1)
-
-    def _tokens(self, sample: Hypothesis) -> list[str]:
-        words = self.vocabulary.words(sample.tokens)
-        return [*words, EOS] if sample.tokens[-1] == self.vocabulary.eos else words
 
     def _log_probs(
         self, memory_BND: Tensor, samples: Sequence[Sequence[Hypothesis]]

@@ -68,6 +68,21 @@ class MetricLog:
         self._board.close()
 
 
+def epoch_means(folder: Path, stage: str, epoch: int) -> dict[str, float] | None:
+    """Means of the training values of one epoch's lines in metrics.jsonl; None if it has none.
+
+    A line's values are means since the line before it, which may have been of the epoch before.
+    """
+    values: dict[str, list[float]] = {}
+    for text in (folder / METRICS).read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        if (line["stage"], line["split"], line["epoch"]) == (stage, "train", epoch):
+            for name, value in line.items():
+                if isinstance(value, float) and name != "time":
+                    values.setdefault(name, []).append(value)
+    return {name: sum(own) / len(own) for name, own in values.items()} or None
+
+
 @contextmanager
 def log_file(folder: Path) -> Iterator[None]:
     """What `beholder`'s loggers say also goes to the folder's log.txt, with the time.

@@ -23,7 +23,7 @@ from beholder.training.checkpoints import CheckpointFolder, checkpoint_name
 from beholder.training.config import TrainConfig
 from beholder.training.distributed import Processes, start
 from beholder.training.loader import Batch, BatchSource, Loader, to_device
-from beholder.training.logs import MetricLog, log_file
+from beholder.training.logs import MetricLog, epoch_means, log_file
 from beholder.training.monitor import Monitor
 from beholder.training.random_state import random_state, restore_random_state, seed_everything
 from beholder.training.results import Evaluation, Position, TrainResult
@@ -205,6 +205,8 @@ class _Training:
                 position.step += 1
                 if position.step % every == 0 or position.step == self._total:
                     self._log_line(rate, bar)
+                if self._log and position.step % self._steps_per_epoch == 0:
+                    self._sound_alarms()
                 stop, save = self._processes.any(self._noted.came, self._save_due())
                 if stop:
                     raise Interrupted
@@ -357,6 +359,16 @@ class _Training:
         )
         if bar:
             bar.note = f"loss {values.get('loss', float('nan')):.4g}"
+
+    def _sound_alarms(self) -> None:
+        """What the task finds wrong with the epoch that has just ended."""
+        alarms = getattr(self._task, "alarms", None)
+        now = epoch_means(self._folder, self._stage, self._epoch())
+        if alarms is None or now is None:
+            return
+        before = epoch_means(self._folder, self._stage, self._epoch() - 1)
+        for alarm in alarms(before, now):
+            logger.warning("%sepoch %d: %s", self._prefix, self._epoch(), alarm)
 
     @property
     def _prefix(self) -> str:
