@@ -1,0 +1,347 @@
+"""Backbones: a picture becomes feature tokens and a pooled vector.
+
+One interface over every timm family. What differs between them (channels first or last, class
+tokens, the way from maps to vectors) is found once, by a dry run on the meta device that computes
+nothing, and hidden behind `Backbone.forward`.
+
+Shape letters: B pictures, H and W sides of the input or of a feature map, C channels of a token
+(`token_dim`), N tokens (grid height x grid width, row by row), P entries of the pooled vector
+(`pooled_dim`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from beholder.data.transforms import EvalTransform, Interpolation, Resize
+from beholder.errors import BackboneError
+from beholder.features import efficientnet_lite
+from beholder.features.config import BackboneConfig
+from beholder.features.weights import fit_weights, hash_tensors, read_weights
+
+__all__ = ["Backbone", "BackboneConfig", "Features", "create_backbone", "known_backbones"]
+
+# raised when the same weights and transform start to give other features
+FEATURES_VERSION = 1
+# plain vision transformers have a stage per block: so many of them, evenly spaced, are pooled
+MAX_STAGES = 6
+SPACED_STAGES = 4
+# keeps the gradient of the deviation finite where a channel is constant
+VARIANCE_FLOOR = 1e-6
+
+_RESIZE: dict[str, Resize] = {"center": "crop", "squash": "squash", "border": "pad"}
+_INTERPOLATION: dict[str, Interpolation] = {"bilinear": "bilinear", "lanczos": "lanczos"}
+
+
+class Features(NamedTuple):
+    """What a backbone sees in pictures: tokens [B, N, C] and a pooled vector [B, P]."""
+
+    tokens_BNC: Tensor
+    pooled_BP: Tensor
+
+
+class _Layout(NamedTuple):
+    """How a timm model gives its features, for one input size.
+
+    kind: NCHW or NHWC maps, or NLC, a sequence that starts with `prefix` class tokens.
+    stages: indices of the intermediate maps that are pooled; empty for the model's own pooling.
+    """
+
+    kind: Literal["NCHW", "NHWC", "NLC"]
+    prefix: int
+    grid: tuple[int, int]
+    token_dim: int
+    pooled_dim: int
+    stages: tuple[int, ...]
+
+
+class Backbone(nn.Module):
+    """A vision model that owns its preprocessing.
+
+    Attributes:
+        config: what it was made from.
+        transform: the way from an RGB picture to its input, float32 [3, H, W].
+        grid: (height, width) of the token grid; N is their product.
+        token_dim, pooled_dim: C and P.
+    """
+
+    def __init__(self, config: BackboneConfig, trunk: nn.Module, transform: EvalTransform) -> None:
+        super().__init__()
+        self.config = config
+        self.transform = transform
+        self.trunk = trunk
+        self._layout = _find_layout(trunk, transform.size, config)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self._layout.grid
+
+    @property
+    def token_dim(self) -> int:
+        return self._layout.token_dim
+
+    @property
+    def pooled_dim(self) -> int:
+        return self._layout.pooled_dim
+
+    def forward(self, pixels_B3HW: Tensor) -> Features:
+        """Tokens and pooled vector of transformed pictures, in one pass.
+
+        Tokens are the last feature map, row by row, or the patch tokens of a transformer, without
+        its class token. With `pooling: last` the pooled vector is what the model's classifier
+        would see: for convolutional nets and Swin the mean of the tokens (after the model's own
+        last layers), for most vision transformers the class token. With `pooling: stages` it is
+        [mean_1, deviation_1, mean_2, ...] over height and width of every stage's map, early first.
+        """
+        if self._layout.stages:
+            features, maps = self.trunk.forward_intermediates(
+                pixels_B3HW, indices=list(self._layout.stages), output_fmt="NCHW"
+            )
+            pooled_BP = _stage_statistics(maps)
+        else:
+            features = self.trunk.forward_features(pixels_B3HW)
+            pooled_BP = self.trunk.forward_head(features, pre_logits=True)
+        return Features(self._tokens(features), pooled_BP)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over weights, transform and pooling, in hex: what decides the features.
+
+        Two backbones with the same one give the same features, wherever their weights came from.
+        """
+        identity = {
+            "version": FEATURES_VERSION,
+            "name": self.config.name,
+            "pooling": self.config.pooling,
+            "transform": self.transform.to_dict(),
+        }
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
+        hash_tensors(self.trunk.state_dict().items(), digest)
+        return digest.hexdigest()
+
+    def _tokens(self, features: Tensor) -> Tensor:
+        if self._layout.kind == "NCHW":
+            return features.flatten(2).transpose(1, 2)
+        if self._layout.kind == "NHWC":
+            return features.flatten(1, 2)
+        return features[:, self._layout.prefix :]
+
+
+def create_backbone(config: BackboneConfig, *, load_weights: bool = True) -> Backbone:
+    """Build a backbone, in evaluation mode.
+
+    Args:
+        load_weights: False builds the architecture only, for a judge that brings its own weights;
+            no file is read and no network used.
+
+    Raises:
+        BackboneError: the name is unknown (the nearest known ones are named), the size does not
+            suit the architecture, or the weights are missing or of another shape.
+        MissingExtra: the weights come from a package that is not installed.
+    """
+    trunk, resize = _create_trunk(config, load_weights)
+    if load_weights and isinstance(config.weights, Path):
+        fit_weights(trunk, read_weights(config.weights), str(config.weights))
+    elif load_weights and config.weights == "pretrained" and _is_offline(config):
+        published = efficientnet_lite.load_weights(config.name, [len(s) for s in trunk.blocks])
+        fit_weights(trunk, published, config.name)
+    return Backbone(config, trunk, _create_transform(config, trunk, resize)).eval()
+
+
+def known_backbones() -> list[str]:
+    """The names that `create_backbone` takes, those with offline weights first."""
+    return [*efficientnet_lite.VARIANTS, *(f"timm/{name}" for name in timm.list_models())]
+
+
+def _is_offline(config: BackboneConfig) -> bool:
+    return config.name in efficientnet_lite.VARIANTS
+
+
+def _create_trunk(config: BackboneConfig, load_weights: bool) -> tuple[nn.Module, Resize | None]:
+    """The timm model without classifier, and the resize rule if the name decides it."""
+    if _is_offline(config):
+        architecture, _ = efficientnet_lite.VARIANTS[config.name]
+        return _build(architecture, config, pretrained=False), "crop"
+    family, _, name = config.name.partition("/")
+    if family != "timm" or not timm.is_model(name):
+        raise _unknown(config.name)
+    pretrained = load_weights and config.weights == "pretrained"
+    return _build(name, config, pretrained=pretrained), None
+
+
+def _build(name: str, config: BackboneConfig, *, pretrained: bool) -> nn.Module:
+    options: dict[str, Any] = {"num_classes": 0}
+    defaults = timm.get_pretrained_cfg(name)
+    fixed = defaults is not None and defaults.fixed_input_size
+    if config.size and fixed and (config.size, config.size) != defaults.input_size[1:]:
+        options["img_size"] = config.size
+    try:
+        # random weights are a function of the seed, and leave the caller's random state alone
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            return timm.create_model(name, pretrained=pretrained, **options)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        raise BackboneError(
+            f"The input size of {config.name} can't be changed to {config.size}.",
+            where="backbone.size",
+            fix="Leave the size out.",
+        ) from error
+    except RuntimeError as error:
+        if "Invalid pretrained tag" in str(error):
+            raise _unknown(config.name) from error
+        if "No pretrained weights exist" in str(error):
+            raise BackboneError(
+                f"Nobody has published weights of {config.name}.",
+                where="backbone.weights",
+                fix="Choose `random`, a local file, or another backbone.",
+            ) from error
+        raise
+    except AssertionError as error:
+        raise BackboneError(
+            f"{config.name} can't be built for pictures of {config.size} pixels: {error}",
+            where="backbone.size",
+            fix="Leave the size out, or give a multiple of the patch and window size.",
+        ) from error
+    except OSError as error:
+        raise BackboneError(
+            f"The published weights of {config.name} can't be fetched: "
+            f"{str(error).splitlines()[0]}",
+            where="backbone.weights",
+            fix="Check the network, give a local file as `weights`, or use efficientnet-lite0.",
+        ) from error
+
+
+def _unknown(name: str) -> BackboneError:
+    known = [*known_backbones(), *(f"timm/{model}" for model in timm.list_pretrained())]
+    wanted = name if "/" in name or name.startswith("efficientnet-lite") else f"timm/{name}"
+    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
+    fix = f"Did you mean {', '.join(near)}?" if near else "Names are `efficientnet-lite0|1|2`"
+    return BackboneError(
+        f"There is no backbone {name!r}.",
+        where="backbone.name",
+        fix=fix if near else f"{fix} or `timm/` and a name from timm.list_models().",
+    )
+
+
+def _create_transform(
+    config: BackboneConfig, trunk: nn.Module, resize: Resize | None
+) -> EvalTransform:
+    """What the weights were trained with, unless the config says otherwise."""
+    defaults = trunk.pretrained_cfg
+    if config.size:
+        size = (config.size, config.size)
+    elif _is_offline(config):
+        size = (efficientnet_lite.VARIANTS[config.name][1],) * 2
+    else:
+        size = tuple(defaults["input_size"][1:])
+    return EvalTransform(
+        size=size,
+        resize=config.resize or resize or _RESIZE.get(defaults.get("crop_mode", ""), "crop"),
+        crop_fraction=config.crop_fraction or min(1.0, defaults.get("crop_pct") or 1.0),
+        interpolation=config.interpolation
+        or _INTERPOLATION.get(defaults.get("interpolation", ""), "bicubic"),
+        mean=defaults["mean"],
+        std=defaults["std"],
+    )
+
+
+def _stage_statistics(maps: list[Tensor]) -> Tensor:
+    """Mean and deviation over height and width of every channel of every map, concatenated."""
+    parts = []
+    for map_BCHW in maps:
+        # float32 also under autocast: squares of half-precision maps overflow
+        variance_BC, mean_BC = torch.var_mean(map_BCHW.float(), dim=(2, 3), correction=0)
+        parts += [mean_BC, (variance_BC + VARIANCE_FLOOR).sqrt()]
+    return torch.cat(parts, dim=1)
+
+
+class _DryRun(nn.Module):
+    """Everything that the layout is read from, as one module call."""
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, pixels_B3HW: Tensor) -> tuple[Any, Any, list[Tensor]]:
+        features = self.trunk.forward_features(pixels_B3HW)
+        pooled = self.trunk.forward_head(features, pre_logits=True)
+        _, maps = self.trunk.forward_intermediates(pixels_B3HW, output_fmt="NCHW")
+        return features, pooled, maps
+
+
+def _find_layout(trunk: nn.Module, size: tuple[int, int], config: BackboneConfig) -> _Layout:
+    """Run the model on the meta device and see what comes out.
+
+    Raises:
+        BackboneError: the input size does not suit it, or its features are no grid of tokens.
+    """
+    probe = _DryRun(trunk)
+    on_meta = {
+        name: tensor.to("meta")
+        for name, tensor in [*probe.named_parameters(), *probe.named_buffers()]
+    }
+    was_training = trunk.training
+    trunk.eval()
+    try:
+        pixels = torch.zeros(1, 3, *size, device="meta")
+        features, pooled, maps = torch.func.functional_call(probe, on_meta, (pixels,))
+    except (RuntimeError, AssertionError) as error:
+        raise BackboneError(
+            f"{config.name} can't see pictures of {size[0]}x{size[1]} pixels: {error}",
+            where="backbone.size",
+            fix="Leave the size out, or give a multiple of the model's patch size.",
+        ) from error
+    except AttributeError as error:
+        raise _no_grid(config) from error
+    finally:
+        trunk.train(was_training)
+    if not isinstance(features, Tensor) or pooled.ndim != 2:
+        raise _no_grid(config)
+    kind, prefix = _kind_of(features, trunk, maps[-1])
+    if kind == "NHWC":
+        grid, token_dim = tuple(features.shape[1:3]), features.shape[3]
+    elif kind == "NCHW":
+        grid, token_dim = tuple(features.shape[2:]), features.shape[1]
+    else:
+        grid, token_dim = tuple(maps[-1].shape[2:]), features.shape[2]
+        if features.shape[1] - prefix != grid[0] * grid[1]:
+            raise _no_grid(config)
+    stages: tuple[int, ...] = ()
+    pooled_dim = pooled.shape[1]
+    if config.pooling == "stages":
+        stages = _chosen_stages(len(maps))
+        pooled_dim = sum(2 * maps[index].shape[1] for index in stages)
+    return _Layout(kind, prefix, grid, token_dim, pooled_dim, stages)
+
+
+def _kind_of(
+    features: Tensor, trunk: nn.Module, last_map_1CHW: Tensor
+) -> tuple[Literal["NCHW", "NHWC", "NLC"], int]:
+    if features.ndim == 4:
+        # families that keep channels last say so
+        return ("NHWC" if getattr(trunk, "output_fmt", None) == "NHWC" else "NCHW"), 0
+    patches = last_map_1CHW.shape[2] * last_map_1CHW.shape[3]
+    return "NLC", max(0, features.shape[1] - patches)
+
+
+def _chosen_stages(count: int) -> tuple[int, ...]:
+    if count <= MAX_STAGES:
+        return tuple(range(count))
+    return tuple(count * (part + 1) // SPACED_STAGES - 1 for part in range(SPACED_STAGES))
+
+
+def _no_grid(config: BackboneConfig) -> BackboneError:
+    return BackboneError(
+        f"The features of {config.name} are no single grid of tokens.",
+        where="backbone.name",
+        fix="Choose another family, e.g. ViT, Swin, ConvNeXt, NFNet or EfficientNet.",
+    )

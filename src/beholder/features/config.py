@@ -1,0 +1,48 @@
+"""What a backbone is made from: the part of a recipe or a judge that describes it.
+
+Only pydantic: a judge's description can be read without torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from beholder.data.transforms import Interpolation, Resize
+
+
+class BackboneConfig(BaseModel):
+    """A backbone by name, and how pictures get to it. None means the backbone's own default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        description="`efficientnet-lite0`, `-lite1` or `-lite2` (weights from the `demo` extra, no "
+        "network), or `timm/` and any name that timm knows, with or without its weights' tag"
+    )
+    weights: Literal["pretrained", "random"] | Path = Field(
+        "pretrained",
+        description="`pretrained` (published ones), `random` (drawn from `seed`), or a local file "
+        "with the tensors: safetensors, or a torch checkpoint, which is read without executing it",
+    )
+    seed: int = Field(0, ge=0, description="of random weights; without effect on others")
+    size: int | None = Field(
+        None, ge=32, le=2048, description="height and width of the input in pixels, 32 to 2048"
+    )
+    resize: Resize | None = Field(
+        None, description="how a picture gets that size: squash, crop, pad, or native (no resizing)"
+    )
+    crop_fraction: float | None = Field(
+        None, gt=0.0, le=1.0, description="share of the resized picture that `crop` keeps, (0, 1]"
+    )
+    interpolation: Interpolation | None = Field(
+        None, description="bilinear, bicubic or lanczos, always antialiased"
+    )
+    pooling: Literal["last", "stages"] = Field(
+        "last",
+        description="the pooled vector: `last` is the model's own, before its classifier; "
+        "`stages` is mean and deviation per channel of the feature map of every stage, of which "
+        "the early ones see distortions",
+    )

@@ -1,0 +1,121 @@
+"""A backbone's weights from a local file: read without executing anything, fitted exactly.
+
+Nothing is loaded "as far as it fits": the first tensor that is missing, left over or of another
+shape is an error that names it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from beholder.errors import BackboneError
+from beholder.features import efficientnet_lite
+
+# where training codes put the tensors inside a checkpoint
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or a torch checkpoint, by name.
+
+    Raises:
+        BackboneError: the file is missing, damaged, or holds more than tensors.
+    """
+    if not path.is_file():
+        raise BackboneError("The file of the backbone's weights does not exist.", where=str(path))
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise BackboneError(
+            f"The backbone's weights can't be read: {str(error).splitlines()[0]}",
+            where=str(path),
+            fix="Give a safetensors file, or a torch checkpoint that holds only tensors.",
+        ) from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if content else {}
+    if not tensors:
+        raise BackboneError("The file holds no tensors.", where=str(path))
+    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+
+
+def fit_weights(trunk: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load `state` into a timm model without classifier; every tensor must find its place.
+
+    Tensors of the classifier are left out. Names and position embeddings of other releases are
+    brought to timm's by timm's own filter of the family.
+
+    Raises:
+        BackboneError: a tensor is missing, of another shape, or left over.
+    """
+    if efficientnet_lite.is_original(state):
+        state = efficientnet_lite.rename(state, [len(stage) for stage in trunk.blocks])
+    problem = _misfit(trunk, state)
+    if problem:
+        filtered = _filtered(trunk, state)
+        if filtered is None or _misfit(trunk, filtered):
+            raise BackboneError(
+                problem, where=source, fix="Use weights of the same architecture and input size."
+            )
+        state = filtered
+    wanted = trunk.state_dict().keys()
+    trunk.load_state_dict({name: state[name] for name in wanted})
+
+
+def _misfit(trunk: nn.Module, state: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that does not fit, in the model's order; None if all do."""
+    wanted = trunk.state_dict()
+    for name, tensor in wanted.items():
+        shape = tuple(tensor.shape)
+        if name not in state:
+            return f"The weights lack the tensor {name!r} of shape {shape}."
+        if tuple(state[name].shape) != shape:
+            found = tuple(state[name].shape)
+            return f"The tensor {name!r} has shape {found}, the backbone needs {shape}."
+    classifiers = _classifier_names(trunk)
+    for name in state:
+        if name not in wanted and not name.startswith(classifiers):
+            found = tuple(state[name].shape)
+            return f"The weights hold a tensor {name!r} of shape {found} that the backbone lacks."
+    return None
+
+
+def _classifier_names(trunk: nn.Module) -> tuple[str, ...]:
+    names = trunk.pretrained_cfg.get("classifier") or ()
+    names = (names,) if isinstance(names, str) else names
+    return tuple(f"{name}." for name in names)
+
+
+def _filtered(trunk: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
+    """The state after the filter that the model's family has for weights of other origin."""
+    filter_fn = getattr(sys.modules[type(trunk).__module__], "checkpoint_filter_fn", None)
+    if filter_fn is None:
+        return None
+    try:
+        return filter_fn(dict(state), trunk)
+    except (KeyError, ValueError, RuntimeError, AttributeError, IndexError):
+        # the filter expects a release of this family; that the tensors are not one is said
+        # by the caller, in terms of the user's file
+        return None
+
+
+def hash_tensors(named: Iterable[tuple[str, Tensor]], into: object) -> None:
+    """Feed names, types, shapes and bytes of tensors to a hash object, sorted by name."""
+    update = into.update  # type: ignore[attr-defined]
+    for name, tensor in sorted(named, key=lambda pair: pair[0]):
+        update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        if flat.numel():
+            update(memoryview(flat.view(torch.uint8).numpy()))
