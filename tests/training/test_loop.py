@@ -339,6 +339,15 @@ def test_another_configuration_or_other_pictures_are_refused(tmp_path):
     trained(tmp_path, workers=1, log_every=1, keep=7)  # these change nothing that counts
 
 
+def test_checkpoints_go_where_they_are_wanted(tmp_path):
+    home = tmp_path / "elsewhere"
+    result = train(
+        TinyTask(), TinySource(), None, config(), tmp_path / "run", "cpu", "tiny", home=home
+    )
+    assert result.checkpoint.parent == home / "checkpoints"
+    assert (tmp_path / "run" / "metrics.jsonl").exists()
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"log\.txt"):

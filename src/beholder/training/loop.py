@@ -43,10 +43,11 @@ def train(
     folder: str | Path,
     device: str | torch.device | None = None,
     stage: str = "",
+    home: str | Path | None = None,
 ) -> TrainResult:
     """Train `task` and leave it, in evaluation mode, with the weights of its best checkpoint.
 
-    Where `folder` has checkpoints of this stage, the training goes on from the newest, with the
+    Where there are checkpoints already, the training goes on from the newest, with the
     result that it would have had without a stop; a finished one is not done again.
 
     Args:
@@ -57,9 +58,10 @@ def train(
             `beholder.training.whole_batch`.
         train_data, val_data: pictures with opinions. Without validation pictures nothing is
             evaluated, and the last checkpoint counts as best.
-        folder: the run's: log.txt, metrics.jsonl, tensorboard/ and stages/<stage>/checkpoints/.
+        folder: the run's, for log.txt, metrics.jsonl and tensorboard/.
         device: by default CUDA, MPS or CPU, the first there is.
-        stage: name in the logs and of the folder.
+        stage: name in the logs.
+        home: where checkpoints/ is, by default <folder>/stages/<stage>, or `folder` without stage.
 
     Raises:
         TrainingError: loss or gradient not finite (nothing has moved), unknown metric, no device.
@@ -74,7 +76,11 @@ def train(
         noted = stack.enter_context(termination())
         if processes.first:
             stack.enter_context(log_file(folder))
-        training = _Training(task, train_data, val_data, config, folder, stage, processes, noted)
+        place = Path(home) if home else folder / "stages" / stage if stage else folder
+        checkpoints = CheckpointFolder(place / "checkpoints", config.keep)
+        training = _Training(
+            task, train_data, val_data, config, folder, stage, checkpoints, processes, noted
+        )
         try:
             return training.run()
         except Interrupted:
@@ -95,6 +101,7 @@ class _Training:
         config: TrainConfig,
         folder: Path,
         stage: str,
+        checkpoints: CheckpointFolder,
         processes: Processes,
         noted: Termination,
     ) -> None:
@@ -107,8 +114,7 @@ class _Training:
         self._loader = Loader(train_data, config, processes)
         self._val = Loader(val_data, config, processes) if val_data is not None else None
         self._monitor = Monitor(config, self._task.directions) if self._val else None
-        home = folder / "stages" / stage if stage else folder
-        self._checkpoints = CheckpointFolder(home / "checkpoints", config.keep)
+        self._checkpoints = checkpoints
         self._steps_per_epoch = self._loader.plan.steps_per_epoch
         self._total = min(config.epochs * self._steps_per_epoch, config.max_steps or 2**62)
         self._position = Position()
