@@ -13,6 +13,7 @@ from beholder.data.files import sha256_file
 from beholder.errors import BackboneError, RecipeError
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.manifest import digest
+from beholder.pipeline.origins import backbone_of
 from beholder.pipeline.recipe import ExtractStage, Recipe
 
 
@@ -69,6 +70,7 @@ def inputs_hash(name: str, context: RunContext) -> str:
             "score_name": recipe.data.score_name,
             "data": context.data.digest,
             "upstream": upstream,
+            "tuned": _tuned_hash(name, context),
             "code": __version__,
         }
     )
@@ -85,7 +87,8 @@ def stage_folder(name: str, context: RunContext, inputs: str) -> Path:
     if isinstance(config, ExtractStage):
         backbone = context.recipe.backbone.model_dump(mode="json")
         store = config.model_dump(mode="json", include={"dtype", "flip", "tokens"})
-        identity = digest([backbone, _weights_hash(context.recipe), store])
+        tuned = _tuned_hash(name, context)
+        identity = digest([backbone, _weights_hash(context.recipe), tuned, store])
     return Path("stages") / name / identity[:12]
 
 
@@ -101,6 +104,13 @@ def why_not_done(name: str, context: RunContext) -> str:
         return "what it depends on has changed"
     gone = [o.path for o in record.outputs.values() if not (context.folder / o.path).exists()]
     return f"its output {gone[0]} is gone" if gone else ""
+
+
+def _tuned_hash(name: str, context: RunContext) -> str | None:
+    """The outputs of the train stage whose backbone a stage starts with; None: the recipe's."""
+    origin = backbone_of(context.recipe, name)
+    record = context.manifest.find(origin) if origin else None
+    return record.outputs_hash() if record else None
 
 
 def _weights_hash(recipe: Recipe) -> str | None:

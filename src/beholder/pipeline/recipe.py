@@ -53,6 +53,9 @@ class ExtractStage(Strict):
     """Run the backbone over all pictures once and keep its features."""
 
     kind: Literal["extract"]
+    backbone_from: str | None = Field(
+        None, description="train stage whose tuned backbone to use; null: the recipe's own"
+    )
     batch_size: int = Field(32, ge=1, description="pictures per forward pass")
     workers: int = Field(2, ge=0, description="decoding processes; 0: none beside the main one")
     dtype: Literal["float16", "float32"] = "float16"
@@ -60,7 +63,7 @@ class ExtractStage(Strict):
     tokens: bool = Field(True, description="keep the tokens too, which only comments need")
 
     def needs(self) -> Needs:
-        return {}
+        return {self.backbone_from: ("train",)} if self.backbone_from else {}
 
 
 class TrainStage(Strict):
@@ -68,7 +71,11 @@ class TrainStage(Strict):
 
     kind: Literal["train"]
     features: str | None = Field(None, description="extract stage whose features to train on")
-    start_from: str | None = Field(None, description="train stage whose weights to start from")
+    start_from: str | None = Field(
+        None,
+        description="train stage whose weights to start from: its head's, and without `features` "
+        "also the backbone that they belong to",
+    )
     task: TaskConfig
     augment: AugmentConfig | None = Field(None, description="only end to end")
     training: TrainConfig

@@ -25,6 +25,7 @@ from beholder.pipeline.context import RunContext
 from beholder.pipeline.data import load_data
 from beholder.pipeline.lock import run_lock
 from beholder.pipeline.manifest import Manifest, Output, StageRecord, load_manifest
+from beholder.pipeline.origins import check_origins
 from beholder.pipeline.plan import inputs_hash, stage_folder, stage_order, why_not_done
 from beholder.pipeline.processes import Processes, current_processes
 from beholder.pipeline.recipe import Recipe
@@ -61,6 +62,7 @@ def fit_recipe(recipe: Recipe, folder: Path, *, dry_run: bool = False) -> list[s
             the folder.
     """
     order = stage_order(recipe)
+    check_origins(recipe)
     processes = current_processes()
     is_new = not folder.exists()
     # Under torchrun the first process holds the lock for all and does all that is not training.
@@ -184,7 +186,7 @@ def _duration(seconds: float) -> str:
 def _write_inputs(context: RunContext) -> None:
     """What this run works from, for people and for the report."""
     context.data.table.to_parquet(context.folder / "annotations.parquet")
-    raw = context.recipe.model_dump(mode="json", exclude_defaults=True)
+    raw = context.recipe.model_dump(mode="json", exclude_unset=True)
     text = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
     write_text(context.folder / "recipe.yaml", text)
 

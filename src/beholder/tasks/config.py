@@ -5,7 +5,7 @@ Only schemas, no torch, so that a recipe is read and checked at once.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,6 +16,9 @@ from beholder.models.expansionnet_config import ExpansionNetConfig
 class _TaskConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # which head of a judge it trains
+    opinion: ClassVar[str]
+
     train_backbone: bool = Field(
         False, description="train the backbone too; needs pictures, not frozen features"
     )
@@ -24,6 +27,7 @@ class _TaskConfig(BaseModel):
 class ScoreTaskConfig(_TaskConfig):
     """Scores from pooled features. All losses are of scores in deviations from their mean."""
 
+    opinion = "score"
     kind: Literal["score"] = "score"
     head: HeadConfig = HeadConfig(hidden=(64,), dropout=0.5, input_dropout=0.2)
     plcc: float = Field(1.0, ge=0.0, description="weight of (1 - linear correlation) / 2")
@@ -43,6 +47,7 @@ class ScoreTaskConfig(_TaskConfig):
 class AttributesTaskConfig(_TaskConfig):
     """Labels of the table's attributes from pooled features."""
 
+    opinion = "attributes"
     kind: Literal["attributes"] = "attributes"
     head: HeadConfig = HeadConfig(input_dropout=0.2)
     label_smoothing: float = Field(0.1, ge=0.0, lt=1.0, description="share given to all classes")
@@ -92,6 +97,7 @@ class CommentTaskConfig(_TaskConfig):
     """What all objectives of the comment head are told. Stages that start from each other's
     weights must share all of this but the beams."""
 
+    opinion = "comment"
     head: CommentHeadConfig = CommentHeadConfig()
     min_count: int = Field(1, ge=1, description="words seen less often become unknown")
     max_length: int | None = Field(

@@ -16,11 +16,11 @@ from beholder.features.extract import extract
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.recipe import ExtractStage
 from beholder.pipeline.stages.base import Stage, StageResult
-from beholder.pipeline.stages.shared import QUARANTINE, first_readable, recipe_backbone
+from beholder.pipeline.stages.shared import QUARANTINE, first_readable, stage_backbone
 
 
 class Extract(Stage):
-    """Runs the recipe's backbone over every row of the table."""
+    """Runs the recipe's backbone, or a tuned one, over every row of the table."""
 
     def __init__(self, name: str, config: ExtractStage, context: RunContext) -> None:
         super().__init__(name, context)
@@ -28,7 +28,7 @@ class Extract(Stage):
 
     def rehearse(self) -> float:
         """One forward pass of a batch of the first readable picture; the time for all of them."""
-        backbone = recipe_backbone(self.context).to(choose_device())
+        backbone = stage_backbone(self.context, self.name).to(choose_device())
         data = self.context.data
         few = first_readable(data.table, data.root, 1)
         pixels = backbone.transform.read(resolve_key(data.root, few.keys[0]))
@@ -45,7 +45,7 @@ class Extract(Stage):
         data = self.context.data
         store = folder / "store"
         summary = extract(
-            recipe_backbone(self.context).to(choose_device()),
+            stage_backbone(self.context, self.name).to(choose_device()),
             data.table,
             data.root,
             store,

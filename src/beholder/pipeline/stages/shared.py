@@ -9,10 +9,13 @@ from typing import TypeVar
 import polars as pl
 
 from beholder.data.annotations import AnnotationTable
+from beholder.data.files import sha256_file
 from beholder.data.images import read_image, resolve_key
-from beholder.errors import DataError, PictureError
+from beholder.errors import CheckpointError, DataError, PictureError
 from beholder.features.backbones import Backbone, create_backbone
 from beholder.pipeline.context import RunContext
+from beholder.pipeline.origins import backbone_of
+from beholder.pipeline.stages.trained import Trained, load_trained
 
 T = TypeVar("T")
 
@@ -33,6 +36,52 @@ def recipe_backbone(context: RunContext) -> Backbone:
     Shared between stages: whoever trains it takes a copy.
     """
     return once(context, "backbone", lambda: create_backbone(context.recipe.backbone).eval())
+
+
+def stage_backbone(context: RunContext, stage: str) -> Backbone:
+    """The backbone that a stage starts with, in evaluation mode: the recipe's, or the one that a
+    train stage has tuned. While that one has not run, in a rehearsal, the recipe's stands in.
+
+    Shared between stages: whoever trains it takes a copy.
+
+    Raises:
+        CheckpointError: the tuned weights are not those that the manifest records.
+    """
+    origin = backbone_of(context.recipe, stage)
+    record = context.manifest.find(origin) if origin else None
+    if origin is None or record is None:
+        return recipe_backbone(context)
+
+    def build() -> Backbone:
+        backbone = create_backbone(context.recipe.backbone, load_weights=False)
+        backbone.load_state_dict(trained_by(context, origin).part("backbone."), strict=True)
+        return backbone.eval()
+
+    return once(context, f"backbone {record.outputs_hash()}", build)
+
+
+def stage_fingerprint(context: RunContext, stage: str) -> str:
+    """The fingerprint of `stage_backbone`, computed once per backbone."""
+    backbone = stage_backbone(context, stage)
+    return once(context, f"fingerprint {id(backbone)}", backbone.fingerprint)
+
+
+def trained_by(context: RunContext, stage: str) -> Trained:
+    """What a train stage has left, after it has been found to be what the manifest records.
+
+    Raises:
+        CheckpointError: the file has changed, or is of another run.
+    """
+    record = context.manifest.find(stage)
+    assert record is not None, f"stage {stage} has not run"
+    weights = context.output(stage, "model")
+    if sha256_file(weights) != record.outputs["model"].sha256:
+        raise CheckpointError(
+            f"The weights are not those that stage {stage!r} has written.",
+            where=str(weights),
+            fix="Put the file back, or delete it: the stage will run again.",
+        )
+    return load_trained(weights.parent)
 
 
 def quarantined_keys(path: Path) -> list[str]:

@@ -14,7 +14,7 @@ from beholder.data.annotations import AnnotationTable
 from beholder.data.augment import Augmentation
 from beholder.data.files import sha256_file
 from beholder.data.vocabulary import Vocabulary
-from beholder.errors import RecipeError
+from beholder.errors import CheckpointError, RecipeError, VocabularyError
 from beholder.features.device import choose_device
 from beholder.features.store import FeatureStore
 from beholder.judge.model import JudgeConfig, JudgeModel
@@ -25,9 +25,11 @@ from beholder.pipeline.stages.shared import (
     QUARANTINE,
     first_readable,
     quarantined_keys,
-    recipe_backbone,
+    stage_backbone,
+    stage_fingerprint,
+    trained_by,
 )
-from beholder.pipeline.stages.trained import load_trained, save_trained
+from beholder.pipeline.stages.trained import Trained, save_trained
 from beholder.tasks import create_task
 from beholder.tasks.base import Task
 from beholder.tasks.build import judge_config
@@ -120,7 +122,7 @@ class Train(Stage):
         return self.context.data.table.subset(split)
 
     def _judge_config(self, table: AnnotationTable) -> JudgeConfig:
-        backbone = recipe_backbone(self.context)
+        backbone = stage_backbone(self.context, self.name)
         return judge_config(
             self.config.task,
             table,
@@ -134,24 +136,16 @@ class Train(Stage):
         torch.manual_seed(self.training.seed)
         backbone = None
         if not self.config.features:
-            shared = recipe_backbone(self.context)
+            shared = stage_backbone(self.context, self.name)
             backbone = copy.deepcopy(shared) if self.config.task.train_backbone else shared
         model = JudgeModel(config, backbone)
-        if self.config.start_from and self.context.manifest.find(self.config.start_from):
-            self._load_start(model, config)
-        return create_task(self.config.task, model.to(choose_device()))
-
-    def _load_start(self, model: JudgeModel, config: JudgeConfig) -> None:
-        assert self.config.start_from is not None
-        trained = load_trained(self.context.output(self.config.start_from, "model").parent)
-        same = trained.config.model_dump(exclude={"score_range"})
-        if same != config.model_dump(exclude={"score_range"}):
-            raise RecipeError(
-                f"Stage {self.config.start_from!r} trained another head than this stage has.",
-                where=f"stages.{self.name}.start_from",
-                fix="Give both stages the same task and head.",
-            )
-        model.load_state_dict(trained.state, strict=False)
+        start = self.config.start_from
+        if start and self.context.manifest.find(start):
+            trained = trained_by(self.context, start)
+            _check_same_head(trained, config, where=f"stages.{self.name}.start_from")
+            # the backbone, if the start has tuned one, is what `stage_backbone` has given
+            model.heads.load_state_dict(trained.part("heads."), strict=True)
+        return create_task(self.config.task, model.to(choose_device()), self._table("train"))
 
     def _source(self, split: str, config: JudgeConfig) -> FeatureSource | PictureSource | None:
         """Pictures of a split with what the task learns; None if the split has none."""
@@ -160,25 +154,30 @@ class Train(Stage):
             return None
         context, task = self.context, self.config.task
         common = _comment_options(config)
-        backbone = recipe_backbone(context)
         if self.config.features:
             place = context.output(self.config.features, "store")
             common["quarantined"] = quarantined_keys(place / QUARANTINE)
-            store = FeatureStore.open(place, expect_fingerprint=backbone.fingerprint())
-            return FeatureSource(store, table, tokens=task.kind == "caption", **common)
+            expected = stage_fingerprint(context, self.name)
+            store = FeatureStore.open(place, expect_fingerprint=expected)
+            return FeatureSource(store, table, tokens=task.opinion == "comment", **common)
         augmentation = None
         if split == "train" and self.config.augment:
             augmentation = Augmentation(self.config.augment)
         seed = self.training.seed
         return PictureSource(
-            context.data.root, table, backbone.transform, augmentation, seed=seed, **common
+            context.data.root,
+            table,
+            stage_backbone(context, self.name).transform,
+            augmentation,
+            seed=seed,
+            **common,
         )
 
     def _rehearsal_batch(self, config: JudgeConfig, table: AnnotationTable) -> Batch:
         """A batch as large as a real one, of a few pictures over and over."""
         context = self.context
         few = first_readable(table, context.data.root, REHEARSED)
-        backbone = recipe_backbone(context)
+        backbone = stage_backbone(context, self.name)
         source = PictureSource(
             context.data.root, few, backbone.transform, **_comment_options(config)
         )
@@ -192,6 +191,34 @@ class Train(Stage):
             batch["pooled"] = distinct.pooled_BP.cpu()[rows]
             del batch["pixels"]
         return batch
+
+
+def _check_same_head(trained: Trained, config: JudgeConfig, where: str) -> None:
+    """Make sure that a head's weights mean here what they meant where they were trained.
+
+    Raises:
+        VocabularyError: words have other ids here.
+        CheckpointError: another head; names the first value that differs.
+    """
+    then, now = (one.model_dump(exclude={"score_range"}) for one in (trained.config, config))
+    if then.pop("vocabulary") != now.pop("vocabulary"):
+        raise VocabularyError(
+            "The vocabulary is not the one that the weights were trained with.",
+            where=where,
+            fix="Give both stages the same training rows, task and min_count.",
+        )
+    for name in now:
+        if then[name] == now[name]:
+            continue
+        old, new, inner = then[name], now[name], name
+        if isinstance(old, dict) and isinstance(new, dict):
+            inner = next(key for key in new if old.get(key) != new[key])
+            old, new, inner = old.get(inner), new[inner], f"{name}.{inner}"
+        raise CheckpointError(
+            f"The weights are of another head: {inner} was {old}, here it is {new}.",
+            where=where,
+            fix="Give both stages the same task and head.",
+        )
 
 
 def _comment_options(config: JudgeConfig) -> dict[str, Any]:

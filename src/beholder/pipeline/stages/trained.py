@@ -25,6 +25,10 @@ class Trained:
     config: JudgeConfig
     state: dict[str, torch.Tensor]
 
+    def part(self, prefix: str) -> dict[str, torch.Tensor]:
+        """The tensors whose names start with `prefix`, without it."""
+        return {n.removeprefix(prefix): t for n, t in self.state.items() if n.startswith(prefix)}
+
 
 def save_trained(model: JudgeModel, folder: Path, *, with_backbone: bool) -> Path:
     """Write the trained modules; returns the path of the weights."""
