@@ -22,7 +22,7 @@ from beholder.data.annotations import AnnotationTable
 from beholder.data.files import atomic_path, sha256_file, write_json
 from beholder.data.images import read_image
 from beholder.data.progress import progress
-from beholder.data.sample import grammar
+from beholder.data.sample import grammar, phrases
 from beholder.data.sample.catalogue import (
     CROPS_PER_PHOTO,
     PHOTO_FOLDER,
@@ -37,7 +37,7 @@ from beholder.data.sample.pseudo_mos import TABLE, Signature, read_table
 from beholder.data.sample.traits import BRIGHTNESS, COLOURFULNESS, measure
 from beholder.errors import DataError, OutputError, Problem
 
-VERSION = 1  # of what is built; raised when the same photos and table give another sample
+VERSION = 1  # of what is built; raised when the same photos, table and phrases give another sample
 ANNOTATIONS, IMAGES, STAMP = "annotations.parquet", "images", "sample.json"
 CLASSES = {
     "distortion": (PRISTINE, *KINDS),
@@ -191,6 +191,7 @@ def _stamp(entries: Sequence[Entry]) -> dict[str, object]:
         "scores": "pseudo-MOS: SSIMULACRA2 mapped onto 1 (bad) to 5 (excellent)",
         "pictures": len(entries),
         "table": sha256_file(TABLE),
+        "phrases": sha256_file(phrases.__file__),
         "photos": {name: sha256_file(PHOTO_FOLDER / f"{name}.jpg") for name in photos},
     }
 

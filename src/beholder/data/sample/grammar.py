@@ -24,7 +24,7 @@ _SYMBOL = re.compile(r"\{(\w+)\}")
 
 
 def comments(entry: Entry, traits: Traits, score: float, *, seed: int = 0) -> list[str]:
-    """The comments on a picture, 4 to 20 words each; all but the last name its distortion.
+    """The comments on a picture, 4 to 20 words each; every one names its distortion.
 
     Args:
         entry: the picture; says what was done to it and what it shows.

@@ -76,7 +76,7 @@ SUBJECTS: dict[str, tuple[str, str, str, str]] = {
     ),
 }  # fmt: skip
 
-# One comment of each line per picture, in this order; only the last names no distortion.
+# One comment of each line per picture, in this order; every one names the distortion.
 SENTENCES: tuple[tuple[str, ...], ...] = (
     (
         "{adverb} {adjective}, {verdict}",
@@ -113,13 +113,13 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
         "{opinion}, the {thing} is {adverb} {adjective}",
     ),
     (
-        "{light} and {colour}",
-        "a {mood} {thing}, {light}",
-        "a {mood} {thing} with {tones}",
-        "{opinion}, {light}",
-        "{thing} of {subject}, {colour}",
-        "{colour}, it feels {mood}",
-        "{tones} in a {mood} {thing}, {verdict}",
+        "{light} and {colour}, {adverb} {adjective}",
+        "a {mood} {thing}, {light}, {clause}",
+        "a {mood} {thing} with {tones}, {adverb} {adjective}",
+        "{light}, with {amount} {noun}, {opinion}",
+        "{thing} of {subject}, {colour}, {amount} {noun}",
+        "{colour}, it feels {mood} and {adverb} {adjective}",
+        "{tones} in a {mood} {thing}, {amount} {noun}",
     ),
 )
 
