@@ -1,22 +1,24 @@
 """Decoding ExpansionNet v2 word by word, exactly: each position is computed once.
 
-Everything in the decoder is causal, so what earlier positions contributed never changes. Per row
-and layer the cache holds, for every earlier position: condition c and key k, both values, the
-scores of its key against the learned queries, and the forward weights A of its expansion vectors.
-A new position t then needs
+Everything in the decoder is causal, so what earlier positions contributed never changes. Of the
+dynamic expansion (see `models.expansion`) a new position t needs
 
 - its key against all queries (s, e), s <= t: the weights W [s, e] that collect for t;
-- its queries (t, e) against all keys u <= t: the row A [t] to add to the cache;
-- (W A) V, W summed over s times the learned biases, W summed over e times c,
+- its queries (t, e) against all keys u <= t: a new row of the forward weights A;
+- (W A) V, W summed over s times the learned biases, W summed over e times c.
 
-which is O(T E T) numbers read instead of the O(T E T d) of running the prefix again. Keys and
-values of the pictures are made once and shared by all rows of a picture.
+The scores of learned queries and the rows of A are kept per position. Conditions c, keys and
+values V are linear in the layer's input x, so only x is kept, and their weights act on what is
+summed over positions instead: c_s . k_t = x_s . (Wc' Wk x_t) and so on. A step reads O(T (T E + d))
+numbers per row, instead of the O(T E T d) products of running the prefix again. Keys and values of
+the pictures are made once and shared by all rows of a picture.
 
 Rows live in slots 0..R-1. A search that reorders its rows says which positions of which slots take
 over those of others: most are the same already (`decoding.slots`).
 
 Shapes: R rows in use, d width, h heads, E expansions, L positions so far, T positions of room,
-N feature tokens, B pictures still in use; `2` is (positive, negative part), or (c, k) of `keys`.
+N feature tokens, B pictures in use; `2` is (positive, negative part), `4` is (mixing, weights)
+of the positive part, then of the negative.
 """
 
 from __future__ import annotations
@@ -42,48 +44,70 @@ class ExpansionCache:
     """The dynamic expansion of one layer, position by position, and what it keeps of the past.
 
     Args:
-        block: the layer's expansion.
+        block: the layer's expansion; its weights are read now.
         slots: S.
         room: T.
     """
 
     def __init__(self, block: DynamicExpansion, slots: int, room: int) -> None:
-        self.block = block
+        self.width, self.expansions = block.width, block.expansions
+        self._fold(block)
         weight = block.query
-        self.keys_S2Td = weight.new_empty(slots, 2, room, block.width)
-        self.values_S2Td = weight.new_empty(slots, 2, room, block.width)
-        self.learned_STE = weight.new_empty(slots, room, block.expansions)
-        self.forward_S2TET = weight.new_empty(slots, 2, room, block.expansions, room)
+        self.input_STd = weight.new_empty(slots, room, self.width)
+        self.learned_STE = weight.new_empty(slots, room, self.expansions)
+        self.forward_S2TET = weight.new_empty(slots, 2, room, self.expansions, room)
         # The negative part keeps its sign in weights and in their sums, so in its epsilon too.
         self.epsilon_211 = weight.new_tensor([EPSILON, -EPSILON]).view(2, 1, 1)
 
+    def _fold(self, block: DynamicExpansion) -> None:
+        """Merge the layers that act on one input before the sums, and on one sum after them."""
+        c_dd, k_dd, a_dd, b_dd, gate_dd = block.project.weight.chunk(block.PARTS)
+        c_d, k_d, a_d, b_d, gate_d = block.project.bias.chunk(block.PARTS)
+        scores = (
+            # x_t as seen by all x_u, as a query and as a key, and the constants of both.
+            (k_dd.T @ c_dd, k_dd.T @ c_d),
+            (c_dd.T @ k_dd, c_dd.T @ k_d),
+            ((c_dd.T @ k_d).unsqueeze(0), (c_d @ k_d).unsqueeze(0)),
+            ((k_dd.T @ c_d).unsqueeze(0), (c_d @ k_d).unsqueeze(0)),
+            (block.query @ k_dd, block.query @ k_d),
+        )
+        scale = self.width**-0.5
+        self.before_dX = torch.cat([*(w * scale for w, _ in scores), gate_dd]).T.contiguous()
+        self.before_X = torch.cat([*(bias * scale for _, bias in scores), gate_d])
+        self.after_2Yd = torch.stack(
+            [
+                torch.cat([value_dd.T, c_dd.T, value_d.unsqueeze(0), c_d.unsqueeze(0), block.bias])
+                for value_dd, value_d in ((a_dd, a_d), (b_dd, b_d))
+            ]
+        )
+
     def copy(self, sources: Tensor, targets: Tensor, positions: Tensor) -> None:
         """`positions` of slots `targets` become those of `sources`; int64 [M] each."""
-        room = self.learned_STE.shape[1]
-        _copy_rows(self.learned_STE, sources * room + positions, targets * room + positions)
+        room = self.input_STd.shape[1]
+        for cache in (self.input_STd, self.learned_STE):
+            _copy_rows(cache, sources * room + positions, targets * room + positions)
         both = torch.arange(2, device=sources.device).unsqueeze(1)
-        sources = ((sources * 2 + both) * room + positions).flatten()
-        targets = ((targets * 2 + both) * room + positions).flatten()
-        for cache in (self.keys_S2Td, self.values_S2Td):
-            _copy_rows(cache.flatten(0, 1), sources, targets)
-        _copy_rows(self.forward_S2TET.flatten(0, 1).flatten(2, 3), sources, targets)
+        _copy_rows(
+            self.forward_S2TET.flatten(3, 4),
+            ((sources * 2 + both) * room + positions).flatten(),
+            ((targets * 2 + both) * room + positions).flatten(),
+        )
 
     def advance(self, x_Rd: Tensor, position: int) -> Tensor:
         """The expansion of the position that is fed, [R, d]; adds it to the cache."""
-        block, rows, length = self.block, len(x_Rd), position + 1
-        parts_R5d = block.project(x_Rd).unflatten(-1, (block.PARTS, block.width))
-        scaled_R2d = parts_R5d[:, :2] * block.width**-0.5
-        learned_RE = scaled_R2d[:, 1] @ block.query.T
-        self.keys_S2Td[:rows, :, position] = parts_R5d[:, :2]
-        self.values_S2Td[:rows, :, position] = parts_R5d[:, 2:4]
+        rows, length = len(x_Rd), position + 1
+        self.input_STd[:rows, position] = x_Rd
+        input_RLd = self.input_STd[:rows, :length]
+        sizes = [2 * self.width, 2, self.expansions, self.width]
+        probe_Rx, constant_R2, learned_RE, gate_Rd = torch.addmm(
+            self.before_X, x_Rd, self.before_dX
+        ).split(sizes, dim=1)
         self.learned_STE[:rows, position] = learned_RE
-
-        # All c_s against the new key, and all k_u against the new c.
-        keys_XLd = self.keys_S2Td[:rows, :, :length].flatten(0, 1)
-        new_Xd1 = scaled_R2d.flip(1).view(2 * rows, block.width, 1)
-        products_R2L = torch.bmm(keys_XLd, new_Xd1).view(rows, 2, length)
-        collect_RLE = products_R2L[:, 0].unsqueeze(2) + learned_RE.unsqueeze(1)
-        expand_RLE = products_R2L[:, 1].unsqueeze(2) + self.learned_STE[:rows, :length]
+        # The new c against all keys, and the new key against all c.
+        probe_R2d = probe_Rx.unflatten(1, (2, self.width))
+        product_R2L = torch.baddbmm(constant_R2.unsqueeze(2), probe_R2d, input_RLd.transpose(1, 2))
+        expand_RLE = product_R2L[:, 0].unsqueeze(2) + self.learned_STE[:rows, :length]
+        collect_RLE = product_R2L[:, 1].unsqueeze(2) + learned_RE.unsqueeze(1)
 
         expand_R2EL = _both_parts(expand_RLE).transpose(2, 3)
         new_R2ET = self.forward_S2TET[:rows, :, position]
@@ -92,16 +116,20 @@ class ExpansionCache:
         torch.div(expand_R2EL, total_R2E1, out=new_R2ET[..., :length])
 
         collect_R2LE = _both_parts(collect_RLE)
-        over_expansions_R2L = collect_R2LE.sum(dim=3)
+        weight_R22L = x_Rd.new_empty(rows, 2, 2, length)
+        torch.sum(collect_R2LE, dim=3, out=weight_R22L[:, :, 1])
         forward_XYT = self.forward_S2TET[:rows, :, :length].flatten(2, 3).flatten(0, 1)
-        weights_X1Y = collect_R2LE.view(2 * rows, 1, -1)
-        mixing_X1L = torch.bmm(weights_X1Y, forward_XYT[..., :length])
-        values_XLd = self.values_S2Td[:rows, :, :length].flatten(0, 1)
-        result_R2d = torch.bmm(mixing_X1L, values_XLd).view(rows, 2, -1)
-        result_R2d.baddbmm_(over_expansions_R2L, self.keys_S2Td[:rows, 0, :length])
-        result_R2d += collect_R2LE.sum(dim=2) @ block.bias
-        result_R2d /= over_expansions_R2L.sum(dim=2, keepdim=True) + self.epsilon_211[:, 0]
-        return torch.lerp(result_R2d[:, 1], result_R2d[:, 0], parts_R5d[:, 4].sigmoid())
+        flat_X1Y = collect_R2LE.view(2 * rows, 1, -1)
+        weight_R22L[:, :, 0] = torch.bmm(flat_X1Y, forward_XYT[..., :length]).view(rows, 2, length)
+
+        summed_R4d = torch.bmm(weight_R22L.flatten(1, 2), input_RLd)
+        total_R22 = weight_R22L.sum(dim=3)
+        gathered_R2Y = torch.cat(
+            [summed_R4d.view(rows, 2, -1), total_R22, collect_R2LE.sum(dim=2)], dim=2
+        )
+        gathered_R2Y /= total_R22[:, :, 1:] + self.epsilon_211[:, 0]
+        result_2Rd = torch.bmm(gathered_R2Y.transpose(0, 1), self.after_2Yd)
+        return torch.lerp(result_2Rd[1], result_2Rd[0], gate_Rd.sigmoid())
 
 
 class PictureCache:
