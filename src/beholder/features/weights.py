@@ -20,11 +20,14 @@ from beholder.errors import BackboneError
 from beholder.features import efficientnet_lite
 
 # where training codes put the tensors inside a checkpoint
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
+# before the backbone's tensors in an end-to-end checkpoint of the published ExpansionNet v2
+_PUBLISHED_SWIN = "swin_transf."
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or a torch checkpoint, by name.
+    """The tensors of a safetensors file or a torch checkpoint, by name; of a published captioner
+    only its backbone's.
 
     Raises:
         BackboneError: the file is missing, damaged, or holds more than tensors.
@@ -46,6 +49,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             content = content[wrapper]
             break
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if content else {}
+    if any(name.startswith(_PUBLISHED_SWIN) for name in tensors):
+        tensors = {
+            name.removeprefix(_PUBLISHED_SWIN): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(_PUBLISHED_SWIN)
+        }
     if not tensors:
         raise BackboneError("The file holds no tensors.", where=str(path))
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}

@@ -148,6 +148,9 @@ class TrainConfig(_Strict):
     )
     early_stop: EarlyStopConfig | None = Field(default=None, description="null: train to the end")
     evaluate_every: int = Field(default=1, ge=1, description="epochs between evaluations")
+    evaluate_every_steps: int | None = Field(
+        default=None, ge=1, description="steps between further evaluations; null: none"
+    )
     log_every: int = Field(default=10, ge=1, description="steps between lines in the logs")
     save_every_minutes: float | None = Field(
         default=10.0, gt=0.0, description="minutes between checkpoints; null: not by time"

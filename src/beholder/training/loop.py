@@ -250,9 +250,9 @@ class _Training:
         step = self._position.step
         if self._val is None or step == self._position.evaluated_step:
             return False
-        return step % (self._config.evaluate_every * self._steps_per_epoch) == 0 or (
-            step == self._total
-        )
+        config = self._config
+        periods = (config.evaluate_every * self._steps_per_epoch, config.evaluate_every_steps)
+        return step == self._total or any(period and step % period == 0 for period in periods)
 
     def _evaluate(self) -> None:
         """Evaluate in the first process; note, log, and save if it is the best so far.
