@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from beholder.decoding import beam_search, sample
+from beholder.decoding import beam_search, sample, sample_memory
 from beholder.decoding.torch_step import TorchStep
+from beholder.models import incremental
 from beholder.models.expansionnet import ExpansionNet, ExpansionNetConfig
 from plain_expansionnet import PlainNet, plain_beam_search
 
@@ -203,6 +204,34 @@ def test_training_mode_is_left_as_it_was_and_has_no_effect() -> None:
     model.train()
     assert beam_search(model, features, 3, 8) == calm
     assert all(module.training for module in model.modules())
+
+
+def test_sampling_from_a_memory_has_no_dropout_in_training_mode() -> None:
+    model = tiny(**{f"dropout_{name}": 0.5 for name in ("decoder", "decoder_input", "other")})
+    memory = model.encode(torch.randn(2, 3, 4))
+    calm, noisy = (
+        sample_memory(model.train(mode), memory, 3, 8, generator=torch.Generator().manual_seed(0))
+        for mode in (False, True)
+    )
+    assert calm == noisy
+
+
+@pytest.mark.parametrize("pays", [0, 10**9])
+def test_layers_stored_either_way_agree(pays: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, features = tiny(), torch.randn(2, 3, 4)
+    expected = beam_search(model, features, 3, 8)
+    monkeypatch.setattr(incremental, "TRANSPOSING_PAYS", pays)
+    found = beam_search(model, features, 3, 8)
+    assert [h[0].tokens for h in found] == [h[0].tokens for h in expected]
+
+
+def test_weights_are_read_anew_by_every_search() -> None:
+    model, features = tiny(), torch.randn(2, 3, 4)
+    before = beam_search(model, features, 3, 8)
+    with torch.no_grad():
+        model.decoder[0].expansion.project.weight.mul_(-2.0)
+        model.output.weight.mul_(-2.0)
+    assert beam_search(model, features, 3, 8) != before
 
 
 def test_more_positions_than_the_model_has_are_refused() -> None:

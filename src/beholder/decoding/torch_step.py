@@ -117,10 +117,7 @@ class TorchStep:
         fed_R = torch.from_numpy(in_slots_R).to(self.device)
         rows = len(fed_R)
         for decoder, logits in zip(self._decoders, self._logits, strict=True):
-            output = decoder.model.output
-            states_Rd = decoder.advance(fed_R)
-            words_RV = logits[:rows, : self.words]
-            torch.addmm(output.bias, states_Rd, output.weight.T, out=words_RV)
+            decoder.advance(fed_R, logits[:rows, : self.words])
         return [logits[:rows] for logits in self._logits]
 
     def _exponentials(self, logits_RV: Tensor) -> tuple[Tensor, Tensor]:

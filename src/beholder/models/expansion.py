@@ -230,16 +230,17 @@ class CrossAttention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-class FeedForward(nn.Sequential):
+class FeedForward(nn.Module):
     """Two linear layers with a ReLU between."""
 
     def __init__(self, width: int, inner: int, dropout: float) -> None:
-        super().__init__(
-            xavier_parts(nn.Linear(width, inner), 1),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            xavier_parts(nn.Linear(inner, width), 1),
-        )
+        super().__init__()
+        self.inner = xavier_parts(nn.Linear(width, inner), 1)
+        self.outer = xavier_parts(nn.Linear(inner, width), 1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(self.dropout(self.inner(x).relu()))
 
 
 class EncoderLayer(nn.Module):

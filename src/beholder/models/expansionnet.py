@@ -195,8 +195,8 @@ def reference_names(config: ExpansionNetConfig) -> Iterator[tuple[str, list[str]
         yield from _expansion_names(f"{ours}expansion", f"{theirs}stc_exp", parts)
         yield from _linear_names(f"{ours}expansion_norm", f"{theirs}norm_1")
         yield from _linear_names(f"{ours}feed_norm", f"{theirs}norm_2")
-        yield from _linear_names(f"{ours}feed.0", f"{theirs}ff.linear_1")
-        yield from _linear_names(f"{ours}feed.3", f"{theirs}ff.linear_2")
+        yield from _linear_names(f"{ours}feed.inner", f"{theirs}ff.linear_1")
+        yield from _linear_names(f"{ours}feed.outer", f"{theirs}ff.linear_2")
     for layer in range(config.dec_layers):
         ours, theirs = f"decoder.{layer}.", f"decoders.{layer}."
         parts = ["cond_embed", "key_linear", "class_a_embed", "class_b_embed", "selector_embed"]
@@ -207,8 +207,8 @@ def reference_names(config: ExpansionNetConfig) -> Iterator[tuple[str, list[str]
         yield from _linear_names(f"{ours}attention.query", f"{theirs}mha.Wq")
         yield from _linear_names(f"{ours}attention.key_value", f"{theirs}mha.Wk", f"{theirs}mha.Wv")
         yield from _linear_names(f"{ours}attention.output", f"{theirs}mha.out_linear")
-        yield from _linear_names(f"{ours}feed.0", f"{theirs}ff.linear_1")
-        yield from _linear_names(f"{ours}feed.3", f"{theirs}ff.linear_2")
+        yield from _linear_names(f"{ours}feed.inner", f"{theirs}ff.linear_1")
+        yield from _linear_names(f"{ours}feed.outer", f"{theirs}ff.linear_2")
     yield from _linear_names("input", "input_linear")
     yield "words.weight", ["out_embedder.embed.weight"]
     yield "positions.weight", ["pos_encoder.weight"]
