@@ -82,6 +82,27 @@ def test_ten_kills_at_random_instants_change_nothing(workers, tmp_path):
     assert log.count("going on from") >= 3
 
 
+def test_loading_processes_do_not_outlive_a_killed_training(tmp_path):
+    """Their inherited output stays open as long as one of them lives: reading it to its end is
+    the proof."""
+    code = """
+import os, signal, threading, time
+from tiny_training import TinySource, TinyTask, config
+from beholder.training import train
+threading.Thread(target=lambda: (time.sleep(1.0), os.kill(os.getpid(), signal.SIGKILL))).start()
+source = TinySource(50, seconds=0.01)
+train(TinyTask(), source, None, config(epochs=10**6, workers=2), "run", "cpu")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)},
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == -9
+
+
 def test_sigterm_saves_leaves_with_143_and_goes_on(tmp_path):
     report = run_server(tmp_path, 2, 3, "SIGTERM")
     log = (tmp_path / "killed" / "log.txt").read_text()

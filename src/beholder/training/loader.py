@@ -9,9 +9,13 @@ step of any epoch without going through those before.
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +28,8 @@ from beholder.training.config import TrainConfig
 from beholder.training.distributed import Processes, share
 
 Batch = dict[str, Any]
+
+PARENT_SECONDS = 0.5  # between a worker's looks whether its parent lives
 
 
 class BatchSource(Protocol):
@@ -146,7 +152,7 @@ class Loader:
             sampler=requests,
             collate_fn=_same,
             num_workers=workers,
-            worker_init_fn=_ignore_termination if workers else None,
+            worker_init_fn=partial(_begin_worker, os.getpid()) if workers else None,
             generator=generator,
             pin_memory=self._processes.device.type == "cuda",
             prefetch_factor=2 if workers else None,
@@ -197,6 +203,18 @@ def _same(batch: Any) -> Any:
     return batch
 
 
-def _ignore_termination(worker: int) -> None:
-    """A SIGTERM to the whole group is the main process's to answer: it still needs its batches."""
+def _begin_worker(parent: int, worker: int) -> None:
+    """In a new loading process, before its first batch.
+
+    A SIGTERM to the whole group is the main process's to answer: it still needs its batches. And
+    when the main process is killed the worker goes too; torch's own watch misses a kill during the
+    start, and waits for ever to hand over a batch that nobody will take.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_SECONDS)
+    os._exit(1)
