@@ -133,7 +133,7 @@ class FeatureSource:
     def load(self, indices: Sequence[int], epoch: int) -> Batch:
         """The rows' features and opinions. The same in every epoch."""
         batch = self.targets.load(indices)
-        tokens_BNC, pooled_BP = self.store.read(batch["keys"])
+        tokens_BNC, pooled_BP = self.store.read(batch["keys"], tokens=self.tokens)
         if self.tokens:
             batch["tokens"] = torch.from_numpy(tokens_BNC)
         batch["pooled"] = torch.from_numpy(pooled_BP)
