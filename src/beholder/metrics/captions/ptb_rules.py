@@ -193,7 +193,7 @@ def _table() -> tuple[tuple[Callable[[str], object], Rule], ...]:
         (
             "apostrophe word",
             rf"{letter}|{quote}",
-            rf"({apostrophe}[nN](?:{apostrophe}|(?=[^A-Za-z]|\Z))|[lLdDjJ]{apostrophe}"
+            rf"({apostrophe}[nN](?:{apostrophe}|(?=\s|\Z))|[lLdDjJ]{apostrophe}"
             rf"|(?i:Dunkin|somethin|ol){apostrophe}|[A-HJ-XZn]{any_quote}{plain}{{2,}}"
             rf"|{apostrophe}(?i:em|till?|cause|[2-9]0s)"
             rf"|{plain}+[aeiouyAEIOUY]{any_quote}[aeiouA-Z]{plain}*"
@@ -207,7 +207,7 @@ def _table() -> tuple[tuple[Callable[[str], object], Rule], ...]:
             "likely url",
             rf"[wW]|{host}",
             rf"((?:(?i:www)\.(?:[^ \t\n\f\r\"<>|.!?(){{}},]+\.)+[a-zA-Z]{{2,4}}"
-            rf"|(?:{host}+\.)+(?i:com|net|org|edu))(?:/{address}+{address_end})?)",
+            rf"|(?:{host}+\.)+(?i:com|net|org|edu))(?:/[^ \t\n\f\r\"<>|()]+{address_end})?)",
             _same,
         ),
         ("e-mail", r"[<a-zA-Z0-9]", rf"(<?[a-zA-Z0-9]{_LOCAL}*@(?:{mail}+\.)*{mail}+>?)", _same),

@@ -1,0 +1,233 @@
+"""METEOR's language data, read from the user's installed pycocoevalcap package.
+
+Function words, non-breaking prefixes, synonym sets and exceptions lie in `meteor-1.5.jar` (a zip
+file), the paraphrase table beside it. The first use writes them as sorted arrays to the user's
+cache folder; later uses map those files into memory. Nothing is run and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import zipfile
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beholder.data.files import atomic_path, write_json
+from beholder.errors import BeholderError
+from beholder.metrics.captions.meteor.words import base_candidates
+
+_FORMAT = 1
+_SHIFT = np.uint64(32)
+Hashes = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class MeteorData:
+    """The tables, as arrays that are searched by the hash of a word or phrase.
+
+    Args:
+        function_words: words that count less.
+        prefixes: words after which a full stop does not end a sentence.
+        words, word_sets, sets: hash of each word, where its synonym sets start, their numbers.
+        inflected, base_of, bases: hash of each irregular form, where its base forms start, and
+            their hashes.
+        phrases: sorted hashes of all phrases of the paraphrase table.
+        pairs: sorted (number of a phrase << 32 | number of its paraphrase).
+        longest: words of the longest phrase.
+    """
+
+    function_words: frozenset[str]
+    prefixes: frozenset[str]
+    words: Hashes
+    word_sets: NDArray[np.int64]
+    sets: NDArray[np.int64]
+    inflected: Hashes
+    base_of: NDArray[np.int64]
+    bases: Hashes
+    phrases: Hashes
+    pairs: Hashes
+    longest: int
+
+    def synonyms(self, word: str) -> frozenset[int]:
+        """Numbers of the synonym sets of a word and of its base forms."""
+        found = set(self._sets(_hash(word)))
+        forms = self._bases(word)
+        if forms is not None:
+            for form in forms:
+                found.update(self._sets(form))
+            return frozenset(found)
+        for candidates in base_candidates(word):
+            for candidate in candidates:
+                sets = self._sets(_hash(candidate))
+                if sets:
+                    found.update(sets)
+                    break
+        return frozenset(found)
+
+    def phrase_number(self, phrase: str) -> int | None:
+        """The number of a phrase (words joined by spaces) in the paraphrase table."""
+        return _find(self.phrases, _hash(phrase))
+
+    def paraphrases(self, first: Sequence[int], second: Sequence[int]) -> NDArray[np.bool_]:
+        """[F, S]: whether the table lists the second phrase for the first."""
+        rows = np.asarray(first, dtype=np.uint64)[:, None] << _SHIFT
+        wanted = rows | np.asarray(second, dtype=np.uint64)[None]
+        place = np.searchsorted(self.pairs, wanted)
+        place[place == len(self.pairs)] = 0
+        return np.asarray(self.pairs[place] == wanted)
+
+    def _sets(self, word: int) -> list[int]:
+        row = _find(self.words, word)
+        if row is None:
+            return []
+        return self.sets[self.word_sets[row] : self.word_sets[row + 1]].tolist()
+
+    def _bases(self, word: str) -> list[int] | None:
+        row = _find(self.inflected, _hash(word))
+        if row is None:
+            return None
+        return self.bases[self.base_of[row] : self.base_of[row + 1]].tolist()
+
+
+def _find(hashes: Hashes, wanted: int) -> int | None:
+    row = int(np.searchsorted(hashes, np.uint64(wanted)))
+    return row if row < len(hashes) and int(hashes[row]) == wanted else None
+
+
+def _hash(text: str) -> int:
+    # 64 bits: among a million phrases an accidental match is less likely than 1 in 10^7 look-ups
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+@lru_cache(maxsize=1)
+def meteor_data() -> MeteorData:
+    """The data of the installed package; the first call ever takes about half a minute.
+
+    Raises:
+        BeholderError: pycocoevalcap is not installed, or lacks METEOR's files.
+    """
+    jar, table = _sources()
+    folder = _cache_folder() / f"meteor-{_fingerprint(jar, table)}"
+    if not (folder / "done.json").exists():
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            _build(jar, table, temporary)
+    return _load(folder)
+
+
+def _sources() -> tuple[Path, Path]:
+    spec = find_spec("pycocoevalcap")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    for place in places:
+        jar = Path(place) / "meteor" / "meteor-1.5.jar"
+        table = Path(place) / "meteor" / "data" / "paraphrase-en.gz"
+        if jar.exists() and table.exists():
+            return jar, table
+    raise BeholderError(
+        "METEOR needs the synonyms and paraphrases that come with the pycocoevalcap package"
+        + (", whose files are incomplete here." if places else ", which is not installed."),
+        fix="pip install pycocoevalcap (no Java needed), or leave METEOR out of `metrics`; "
+        "every other metric works without it.",
+    )
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "beholder"
+
+
+def _fingerprint(*paths: Path) -> str:
+    """Names the cache: another version of the package or of this file makes another one."""
+    seed = [str(_FORMAT), *(f"{path.name}:{path.stat().st_size}" for path in paths)]
+    return hashlib.sha256("|".join(seed).encode()).hexdigest()[:16]
+
+
+def _build(jar: Path, table: Path, folder: Path) -> None:
+    with zipfile.ZipFile(jar) as archive:
+
+        def lines(name: str) -> list[str]:
+            return archive.read(name).decode("utf-8").splitlines()
+
+        prefixes = [line for line in lines("nonbreaking/english.prefixes") if line[:1] != "#"]
+        words = {
+            "function_words": lines("function/english.words"),
+            "prefixes": [line for line in prefixes if line.strip() and "#" not in line],
+        }
+        synsets, exceptions = lines("synonym/english.synsets"), lines("synonym/english.exceptions")
+    word_lists = {
+        _hash(word): [int(number) for number in numbers.split()]
+        for word, numbers in zip(synsets[::2], synsets[1::2], strict=True)
+    }
+    _save_lists(folder, ("words", "word_sets", "sets"), word_lists, np.int64)
+    base_lists: dict[int, list[int]] = {}
+    for base, forms in zip(exceptions[::2], exceptions[1::2], strict=True):
+        for form in forms.split():
+            base_lists.setdefault(_hash(form), []).append(_hash(base))
+    _save_lists(folder, ("inflected", "base_of", "bases"), base_lists, np.uint64)
+    longest = _save_paraphrases(folder, table)
+    write_json(folder / "done.json", {**words, "longest": longest})
+
+
+def _save_lists(
+    folder: Path, names: tuple[str, str, str], lists: dict[int, list[int]], kind: type
+) -> None:
+    keys = sorted(lists)
+    starts = np.cumsum([0, *(len(lists[key]) for key in keys)])
+    _save(folder, names[0], np.array(keys, dtype=np.uint64))
+    _save(folder, names[1], starts.astype(np.int64))
+    _save(folder, names[2], np.array([item for key in keys for item in lists[key]], dtype=kind))
+
+
+def _save_paraphrases(folder: Path, table: Path) -> int:
+    """The table holds three lines per pair: probability, phrase, paraphrase."""
+    numbers: dict[str, int] = {}
+    first, second = array("q"), array("q")
+    with gzip.open(table, "rt", encoding="utf-8") as stream:
+        for _ in stream:
+            first.append(numbers.setdefault(stream.readline().rstrip("\n"), len(numbers)))
+            second.append(numbers.setdefault(stream.readline().rstrip("\n"), len(numbers)))
+    hashes = np.fromiter(map(_hash, numbers), dtype=np.uint64, count=len(numbers))
+    order = np.argsort(hashes)
+    rank = np.empty(len(order), dtype=np.uint64)
+    rank[order] = np.arange(len(order), dtype=np.uint64)
+    _save(folder, "phrases", hashes[order])
+    _save(folder, "pairs", np.unique((rank[_ints(first)] << _SHIFT) | rank[_ints(second)]))
+    return max(phrase.count(" ") for phrase in numbers) + 1
+
+
+def _ints(values: Iterable[int]) -> NDArray[np.int64]:
+    return np.frombuffer(values, dtype=np.int64)  # type: ignore[call-overload]
+
+
+def _save(folder: Path, name: str, values: NDArray) -> None:
+    np.save(folder / f"{name}.npy", values, allow_pickle=False)
+
+
+def _load(folder: Path) -> MeteorData:
+    def mapped(name: str) -> NDArray:
+        return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+    words = json.loads((folder / "done.json").read_text(encoding="utf-8"))
+    return MeteorData(
+        function_words=frozenset(words["function_words"]),
+        prefixes=frozenset(words["prefixes"]),
+        words=mapped("words"),
+        word_sets=mapped("word_sets"),
+        sets=mapped("sets"),
+        inflected=mapped("inflected"),
+        base_of=mapped("base_of"),
+        bases=mapped("bases"),
+        phrases=mapped("phrases"),
+        pairs=mapped("pairs"),
+        longest=words["longest"],
+    )
