@@ -138,7 +138,7 @@ def test_bad_recipe_says_what_and_writes_nothing(
     name: str, override: str, said: str,
 ) -> None:  # fmt: skip
     recipe = write_recipe(tmp_path / "in", data)
-    assert run("fit", recipe, override, "--run", tmp_path / "run") == 2, name
+    assert run("fit", recipe, override, "--into", tmp_path / "run") == 2, name
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
@@ -159,7 +159,7 @@ def test_bad_table_says_what(
     (tmp_path / "scores.csv").write_text(content)
     recipe = write_recipe(tmp_path / "in", data)
     override = f"data.annotations={tmp_path / 'scores.csv'}"
-    assert run("fit", recipe, override, "--run", tmp_path / "run") == 2
+    assert run("fit", recipe, override, "--into", tmp_path / "run") == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -172,11 +172,11 @@ def test_feature_store_of_another_backbone_is_refused(
     path = tmp_path / "run" / "recipe.yaml"
     seed = "backbone.seed=5"
     other = tmp_path / "other"
-    assert run("fit", path, seed, "stages.score.training.epochs=1", "--run", other) == 0
+    assert run("fit", path, seed, "stages.score.training.epochs=1", "--into", other) == 0
     foreign = next((other / "stages" / "features").iterdir())
     shutil.rmtree(store / "store")
     shutil.copytree(foreign / "store", store / "store")
-    code = run("fit", path, "stages.score.training.lr=0.1", "--run", tmp_path / "run")
+    code = run("fit", path, "stages.score.training.lr=0.1", "--into", tmp_path / "run")
     assert code == 2
     assert "backbone" in capsys.readouterr().err
 
@@ -186,7 +186,7 @@ def test_output_folder_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     recipe = write_recipe(tmp_path / "in", data)
-    assert run("fit", recipe, "--run", tmp_path / "file" / "run") == 2
+    assert run("fit", recipe, "--into", tmp_path / "file" / "run") == 2
     assert "can't be written" in capsys.readouterr().err
 
 

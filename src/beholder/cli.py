@@ -43,7 +43,7 @@ Images = Annotated[
 
 @app.command()
 def demo(
-    run: Annotated[Path, typer.Option("--run", help="Folder of the run.")] = Path("runs/demo"),
+    run: Annotated[Path, typer.Option("--into", help="Folder of the run.")] = Path("runs/demo"),
 ) -> None:
     """Train and evaluate a judge on the embedded sample: real photographs, synthetic opinions."""
     _fit("demo", (), run, dry_run=False)
@@ -81,7 +81,7 @@ def fit(
         list[str] | None, typer.Argument(help="key=value, e.g. stages.score.training.epochs=3")
     ] = None,
     run: Annotated[
-        Path | None, typer.Option("--run", help="Folder of the run; default runs/<recipe name>.")
+        Path | None, typer.Option("--into", help="Folder of the run; default runs/<recipe name>.")
     ] = None,
     dry_run: Annotated[
         bool,

@@ -92,3 +92,14 @@ def test_unreadable_recipe_says_why(tmp_path: Path, content: bytes, said: str) -
 def test_missing_recipe_says_so(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no such recipe"):
         read_yaml(tmp_path / "none.yaml")
+
+
+def test_anchors_are_merged_and_then_stand_alone(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("a: &a {x: 1, y: {z: 2}}\nb: {<<: *a, x: 3}\nc: *a\n")
+    raw = apply_overrides(read_yaml(path), ["c.y.z=5"])
+    assert raw == {
+        "a": {"x": 1, "y": {"z": 2}},
+        "b": {"x": 3, "y": {"z": 2}},
+        "c": {"x": 1, "y": {"z": 5}},
+    }

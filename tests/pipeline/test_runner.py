@@ -241,7 +241,7 @@ def test_second_run_in_the_same_folder_is_refused(
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(SystemExit) as left:
-            main(["fit", str(run / "recipe.yaml"), "--run", str(run)])
+            main(["fit", str(run / "recipe.yaml"), "--into", str(run)])
         assert left.value.code == 2
         assert "Another process" in capsys.readouterr().err
     finally:
@@ -255,7 +255,7 @@ def test_run_under_torchrun_equals_a_single_process(finished: Path, tmp_path: Pa
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
         "-m", "beholder", "fit", str(recipe), "stages.score.task.head.input_dropout=0",
-        "--run", str(tmp_path / "two"),
+        "--into", str(tmp_path / "two"),
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, check=True, env=environment, capture_output=True)

@@ -31,7 +31,7 @@ def run_lock(folder: Path) -> Iterator[None]:
         raise OutputError(
             f"The run folder can't be written: {error.strerror or error}.",
             where=str(folder),
-            fix="Choose a folder that you may write to, with --run FOLDER.",
+            fix="Choose a folder that you may write to, with --into FOLDER.",
         ) from error
     try:
         try:
@@ -41,7 +41,7 @@ def run_lock(folder: Path) -> Iterator[None]:
             raise RunError(
                 f"Another process ({holder or 'unknown'}) is working in this run folder.",
                 where=str(folder),
-                fix="Wait for it, stop it, or choose another folder with --run FOLDER.",
+                fix="Wait for it, stop it, or choose another folder with --into FOLDER.",
             ) from error
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())

@@ -25,6 +25,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[object] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -58,7 +60,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
             where=str(path),
             fix="It starts with `name:`; see the recipes that come with Beholder.",
         )
-    return raw
+    unshared: dict[str, Any] = _unshared(raw)
+    return unshared
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which aliases of one anchor are values of their own, so that an override changes
+    one place only."""
+    if isinstance(value, dict):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
 def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -92,7 +92,6 @@ def _options(hypothesis: Sentence, reference: Sentence, data: MeteorData) -> lis
     """All matches, by the place in the reference at which they start."""
     own, theirs = hypothesis.words, reference.words
     options: list[list[Match]] = [[] for _ in theirs]
-    alike: list[tuple[int, int]] = []
     for module in (EXACT, STEM, SYNONYM):
         for own_start, mine in enumerate(own):
             for start, word in enumerate(theirs):
@@ -107,15 +106,15 @@ def _options(hypothesis: Sentence, reference: Sentence, data: MeteorData) -> lis
                 if fits:
                     options[start].append(Match(module, start, 1, own_start, 1))
     if hypothesis.phrases and reference.phrases:
-        listed = data.paraphrases(
-            [number for _, _, number in reference.phrases],
-            [number for _, _, number in hypothesis.phrases],
-        )
-        alike = [(int(row), int(column)) for row, column in np.argwhere(listed)]
-    for row, column in alike:
-        start, length, _ = reference.phrases[row]
-        own_start, own_length, _ = hypothesis.phrases[column]
-        options[start].append(Match(PARAPHRASE, start, length, own_start, own_length))
+        own_numbers = [number for _, _, number in hypothesis.phrases]
+        numbers = [number for _, _, number in reference.phrases]
+        # the table has a direction; both are looked up, and a pair listed both ways counts twice
+        alike = np.argwhere(data.paraphrases(own_numbers, numbers)).tolist()
+        back = np.argwhere(data.paraphrases(numbers, own_numbers)).tolist()
+        for row, column in [*alike, *((row, column) for column, row in back)]:
+            own_start, own_length, _ = hypothesis.phrases[row]
+            start, length, _ = reference.phrases[column]
+            options[start].append(Match(PARAPHRASE, start, length, own_start, own_length))
     return options
 
 
