@@ -236,7 +236,8 @@ class FeatureWriter:
             if values is None:
                 continue
             with np.errstate(over="ignore"):
-                row[name] = values.astype(DTYPES[self.card.dtype])
+                # safetensors writes memory as it lies, so it must lie in the order of the shape
+                row[name] = values.astype(DTYPES[self.card.dtype], order="C")
             if not np.isfinite(row[name]).all():
                 raise StoreError(
                     f"The {name} of {key} are not finite as {self.card.dtype}; their largest "
