@@ -51,7 +51,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-_ALL = (
+_OPINIONS = (
     MetricInfo(
         "plcc", "max", -1.0, 1.0,
         "cov(given, predicted) / (std(given) std(predicted))",
@@ -120,4 +120,75 @@ _ALL = (
     ),
 )  # fmt: skip
 
-METRICS: dict[str, MetricInfo] = {info.name: info for info in _ALL}
+_COCO = "as in the MS-COCO caption evaluation (Chen et al., arXiv:1504.00325)"
+
+_CAPTIONS = (
+    *(
+        MetricInfo(
+            name=f"BLEU-{order}",
+            direction="max",
+            low=0.0,
+            high=1.0,
+            formula=f"min(1, exp(1 - r/c)) (p1...p{order})^(1/{order}), clipped n-gram precisions",
+            source=f"Papineni et al., ACL 2002, {_COCO}",
+            version="closest reference length, +1e-15/+1e-9",
+        )
+        for order in range(1, 5)
+    ),
+    MetricInfo(
+        name="ROUGE_L",
+        direction="max",
+        low=0.0,
+        high=1.0,
+        formula="(1 + b^2) P R / (R + b^2 P), P and R largest over references of LCS / length",
+        source=f"Lin, ACL workshop 2004, {_COCO}",
+        version="beta 1.2",
+    ),
+    MetricInfo(
+        name="METEOR",
+        direction="max",
+        low=0.0,
+        high=1.0,
+        formula="(1 - g (chunks/matches)^b) P R / (a P + (1 - a) R), best reference",
+        source=f"Denkowski and Lavie, WMT 2014, {_COCO}",
+        version="1.5 en, rank, normalised, exact stem synonym paraphrase",
+    ),
+    MetricInfo(
+        name="CIDEr-D",
+        direction="max",
+        low=0.0,
+        high=10.0,
+        formula="10 mean over n, references of exp(-d^2/2s^2) min(h, r).r / |h||r|, tf-idf n-grams",
+        source=f"Vedantam et al., CVPR 2015, {_COCO}",
+        version="n 1-4, sigma 6, df of the references",
+    ),
+    MetricInfo(
+        name="SPICE",
+        direction="max",
+        low=0.0,
+        high=1.0,
+        formula="F1 of the tuples of the scene graphs of hypothesis and references",
+        source="Anderson et al., ECCV 2016, the Java program of pycocoevalcap",
+        version="1.0",
+    ),
+    MetricInfo(
+        name="CLIPScore",
+        direction="max",
+        low=0.0,
+        high=2.5,
+        formula="2.5 max(cos(picture, caption), 0)",
+        source="Hessel et al., EMNLP 2021",
+        version="w 2.5, prefix 'A photo depicts '",
+    ),
+    MetricInfo(
+        name="comment_challenge",
+        direction="max",
+        low=0.0,
+        high=math.inf,
+        formula="4 CIDEr-D + 3 METEOR + 2 mean(BLEU-3, BLEU-4) + ROUGE_L",
+        source="2023 Samsung AI Challenge: Image Quality Assessment",
+        version="2023",
+    ),
+)
+
+METRICS: dict[str, MetricInfo] = {info.name: info for info in (*_OPINIONS, *_CAPTIONS)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,8 +15,10 @@ from beholder.errors import DataError, Problem
 from beholder.metrics.captions.bleu import bleu
 from beholder.metrics.captions.catalogue import GROUPS, ImageScores, Scores, canonical
 from beholder.metrics.captions.cider import CiderD
+from beholder.metrics.captions.meteor import meteor
 from beholder.metrics.captions.ptb import PTB_VERSION, ptb_tokenize
 from beholder.metrics.captions.rouge import rouge_l
+from beholder.metrics.captions.spice import spice
 from beholder.metrics.captions.tokens import CaptionSet
 from beholder.metrics.info import METRICS
 
@@ -52,6 +55,25 @@ class CaptionScores:
         if per_image:
             result["per_image"] = {name: dict(scores) for name, scores in self.per_image.items()}
         return result
+
+    def to_json(self, per_image: bool = True) -> str:
+        """`to_dict` as indented JSON with a final line end."""
+        return json.dumps(self.to_dict(per_image), ensure_ascii=False, indent=2) + "\n"
+
+    def render(self) -> str:
+        """The corpus scores, signatures and problems as lines for people."""
+        counts = self.counts
+        lines = [f"{counts['pictures']} pictures, {counts['references']} references", ""]
+        width = max(map(len, self.corpus), default=0)
+        for name, value in self.corpus.items():
+            info = METRICS[name]
+            better = "higher" if info.higher_is_better else "lower"
+            lines.append(
+                f"{name:<{width}}  {value:.6f}  ({info.low:g} to {info.high:g}, {better} is better)"
+            )
+        lines += ["", *(f"signature: {text}" for text in self.signature.values())]
+        lines += ["", *map(str, self.problems)] if self.problems else []
+        return "\n".join(lines) + "\n"
 
 
 def evaluate_captions(
@@ -102,16 +124,12 @@ def evaluate_captions(
     if "ROUGE_L" in asked and encoded is not None:
         found["ROUGE_L"] = rouge_l(encoded)
     if "METEOR" in asked:
-        from beholder.metrics.captions.meteor import meteor
-
         found["METEOR"] = meteor(groups, captions)
     if "CIDEr-D" in asked:
         scores = CiderD(groups).score(captions, range(len(captions)))
         found["CIDEr-D"] = float(scores.mean()), scores
     if "SPICE" in asked:
-        from beholder.metrics.captions.spice import spice
-
-        found["SPICE"] = spice(raw_groups if tokenizer == "none" else groups, captions)
+        found["SPICE"] = spice(groups, captions)
     names = [name for group in asked for name in GROUPS[group]]
     return CaptionScores(
         corpus=Scores({name: found[name][0] for name in names}),

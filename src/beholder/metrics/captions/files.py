@@ -1,0 +1,177 @@
+"""Caption metrics from files: what `beholder evaluate --references FILE --hypotheses FILE` does.
+
+Read are JSON `{"key": "caption"}` or `{"key": ["caption", ...]}`, JSON lists of
+`{"image_id", "caption"}` (the COCO results format), COCO annotations (`{"annotations": [...]}`),
+and CSV with a column for the picture and one for the caption, one row per caption.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from beholder.errors import BeholderError, DataError, Problem
+from beholder.metrics.captions.evaluate import CaptionScores, check_captions, evaluate_captions
+from beholder.metrics.captions.meteor.data import meteor_data
+
+KEY_COLUMNS = ("image_id", "image", "image_name", "img_name", "img_path", "key", "id")
+TEXT_COLUMNS = ("caption", "comment", "comments", "hypothesis", "reference", "text")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One caption of a file: where it stands, whose it is, what it says."""
+
+    row: int
+    key: str
+    text: object
+
+
+def evaluate_files(
+    references: str | Path,
+    hypotheses: str | Path,
+    metrics: Sequence[str] | None = None,
+) -> CaptionScores:
+    """Metrics of a file of captions against a file of references.
+
+    Without `metrics`: BLEU, ROUGE_L, CIDEr-D, and METEOR if its data is installed; its absence is
+    among the problems of the result.
+
+    Raises:
+        DataError: with every problem of both files: not readable, no key or caption, a caption that
+            is not text, two hypotheses for a picture, a picture in one file only.
+        BeholderError: METEOR without its data, SPICE without Java.
+    """
+    problems: list[Problem] = []
+    reference_rows = _read(Path(references), problems)
+    hypothesis_rows = _read(Path(hypotheses), problems)
+    groups: dict[str, list[object]] = {}
+    for entry in reference_rows:
+        groups.setdefault(entry.key, []).append(entry.text)
+    chosen: dict[str, object] = {}
+    for entry in hypothesis_rows:
+        if entry.key in chosen:
+            problems.append(
+                Problem(
+                    "error",
+                    "duplicate",
+                    "a second hypothesis for this picture",
+                    file=str(hypotheses),
+                    row=entry.row,
+                    key=entry.key,
+                )
+            )
+        chosen.setdefault(entry.key, entry.text)
+    if not problems:
+        problems += check_captions(groups, chosen)  # type: ignore[arg-type]
+    if any(problem.severity == "error" for problem in problems):
+        raise DataError(
+            f"The captions can't be evaluated: {len(problems)} problem(s).",
+            where=f"{references}, {hypotheses}",
+            fix="Give every picture of the one file exactly one hypothesis in the other.",
+            problems=problems,
+        )
+    if metrics is not None:
+        return evaluate_captions(groups, chosen, metrics)  # type: ignore[arg-type]
+    asked, absent = ["BLEU", "ROUGE_L", "CIDEr-D"], []
+    try:
+        meteor_data()
+        asked.insert(2, "METEOR")
+    except BeholderError as error:
+        absent.append(Problem("warning", "no_meteor", f"{error.what} {error.fix}"))
+    scores = evaluate_captions(groups, chosen, asked)  # type: ignore[arg-type]
+    return replace(scores, problems=(*absent, *scores.problems))
+
+
+def _read(path: Path, problems: list[Problem]) -> list[_Row]:
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"can't be read as UTF-8 text: {error}"
+        problems.append(Problem("error", "unreadable", message, file=str(path)))
+        return []
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return _read_table(path, content, "\t" if path.suffix.lower() == ".tsv" else ",", problems)
+    duplicates: list[str] = []
+
+    def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
+        seen: set[str] = set()
+        for key, _ in items:
+            if key in seen:
+                duplicates.append(key)
+            seen.add(key)
+        return dict(items)
+
+    try:
+        found = json.loads(content, object_pairs_hook=pairs)
+    except json.JSONDecodeError as error:
+        message = f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        problems.append(Problem("error", "not_json", message, file=str(path)))
+        return []
+    problems += [
+        Problem("error", "duplicate", "comes twice in the file", file=str(path), key=key)
+        for key in duplicates
+    ]
+    if isinstance(found, dict) and isinstance(found.get("annotations"), list):
+        found = found["annotations"]
+    if isinstance(found, dict):
+        return list(_of_mapping(found))
+    if isinstance(found, list):
+        return list(_of_entries(path, found, problems))
+    message = f"holds a {type(found).__name__}, neither a mapping nor a list of captions"
+    problems.append(Problem("error", "format", message, file=str(path)))
+    return []
+
+
+def _of_mapping(found: dict[str, object]) -> Iterable[_Row]:
+    for row, (key, value) in enumerate(found.items()):
+        for text in value if isinstance(value, list) else [value]:
+            yield _Row(row, key, text)
+
+
+def _of_entries(path: Path, found: list[object], problems: list[Problem]) -> Iterable[_Row]:
+    for row, entry in enumerate(found):
+        names = entry.keys() if isinstance(entry, dict) else ()
+        key = next((name for name in KEY_COLUMNS if name in names), None)
+        text = next((name for name in TEXT_COLUMNS if name in names), None)
+        if not isinstance(entry, dict) or key is None or text is None:
+            problems.append(
+                Problem("error", "format", "needs image_id and caption", file=str(path), row=row)
+            )
+            continue
+        for value in entry[text] if isinstance(entry[text], list) else [entry[text]]:
+            yield _Row(row, str(entry[key]), value)
+
+
+def _read_table(path: Path, content: str, comma: str, problems: list[Problem]) -> list[_Row]:
+    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=comma)
+    names = reader.fieldnames or []
+    key = next((name for name in KEY_COLUMNS if name in names), None)
+    text = next((name for name in TEXT_COLUMNS if name in names), None)
+    if key is None or text is None:
+        message = (
+            f"needs a column for the picture ({', '.join(KEY_COLUMNS)}) and one for the caption "
+            f"({', '.join(TEXT_COLUMNS)}); it has {', '.join(names) or 'none'}"
+        )
+        problems.append(Problem("error", "columns", message, file=str(path), row=1))
+        return []
+    rows = []
+    for entry in reader:
+        line = reader.line_num
+        if not entry[key]:
+            problems.append(
+                Problem("error", "no_key", "names no picture", file=str(path), row=line, field=key)
+            )
+        elif entry[text] is None:
+            problems.append(
+                Problem(
+                    "error", "no_caption", "has no caption", file=str(path), row=line, field=text
+                )
+            )
+        else:
+            rows.append(_Row(line, entry[key], entry[text]))
+    return rows
