@@ -20,7 +20,7 @@ from beholder.models.expansionnet import ExpansionNet
 
 def beam_search(
     models: ExpansionNet | Sequence[ExpansionNet],
-    features: Tensor,
+    features: Tensor | Sequence[Tensor],
     beam_size: int = 5,
     max_length: int = 74,
     bos: int = 2,
@@ -32,7 +32,7 @@ def beam_search(
 
     Args:
         models: one model, or an ensemble, whose probabilities are averaged at every step.
-        features: the backbone's tokens, [B, N, C].
+        features: the backbone's tokens, [B, N, C]; or for each model those of its own backbone.
         beam_size: beams per picture, at most the number of words.
         max_length: most tokens of a comment, bos and eos included; at least 2. A model can't go
             beyond its own `max_length`.
@@ -44,17 +44,19 @@ def beam_search(
         B lists of `n_best` hypotheses, best first.
     """
     models = [models] if isinstance(models, ExpansionNet) else list(models)
+    given = [features] * len(models) if isinstance(features, Tensor) else list(features)
+    pictures = len(given[0])
     with _evaluating(models):
         step = TorchStep(
             models,
-            [model.encode(features, lengths) for model in models],
+            [model.encode(own, lengths) for model, own in zip(models, given, strict=True)],
             lengths,
-            slots=len(features) * beam_size,
+            slots=pictures * beam_size,
             room=max(max_length - 1, 1),
         )
         return search(
             step,
-            len(features),
+            pictures,
             beam_size=beam_size,
             max_length=max_length,
             bos=bos,

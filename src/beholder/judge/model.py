@@ -5,7 +5,7 @@ Shape suffixes: B pictures, N tokens, C token features, P pooled features, K cla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -36,6 +36,12 @@ class JudgeConfig(BaseModel):
     attributes: HeadConfig | None = None
     comment: ExpansionNetConfig | None = None
     classes: dict[str, tuple[str, ...]] = Field({}, description="attribute -> labels, in order")
+    ensemble: int = Field(
+        1, ge=1, description="comment heads that write together, probabilities averaged"
+    )
+    own_backbones: bool = Field(
+        False, description="every further comment head has a backbone of its own"
+    )
     vocabulary: dict[str, Any] | None = Field(None, description="`Vocabulary.to_dict()`")
     score_range: tuple[float, float] | None = Field(
         None, description="lowest and highest score of the training table"
@@ -83,12 +89,18 @@ class JudgeModel(nn.Module):
     """A backbone (None while heads are trained on frozen features) and its heads.
 
     `heads` holds `score` (ScoreHead), `attributes` (AttributeHeads) and `comment` (ExpansionNet),
-    those that the config has.
+    those that the config has. `others` holds what writes comments together with `heads.comment`:
+    for each a `comment` and, if it was trained end to end, a `backbone`.
     """
 
     backbone: Backbone | None
 
-    def __init__(self, config: JudgeConfig, backbone: Backbone | None = None) -> None:
+    def __init__(
+        self,
+        config: JudgeConfig,
+        backbone: Backbone | None = None,
+        other_backbones: Sequence[Backbone] = (),
+    ) -> None:
         super().__init__()
         self.config = config
         self.vocabulary = (
@@ -106,6 +118,13 @@ class JudgeModel(nn.Module):
         self.backbone = None
         if backbone is not None:
             self.attach(backbone)
+        self.others = nn.ModuleList()
+        for index in range(config.ensemble - 1):
+            assert config.comment is not None, "an ensemble of comment heads without one"
+            other = nn.ModuleDict({"comment": ExpansionNet(config.comment)})
+            if config.own_backbones:
+                other["backbone"] = other_backbones[index]
+            self.others.append(other)
 
     @classmethod
     def from_config(cls, config: JudgeConfig, *, with_backbone: bool = True) -> JudgeModel:
@@ -115,8 +134,11 @@ class JudgeModel(nn.Module):
             BackboneError: the backbone is unknown here.
             JudgeError: the backbone gives other features than the heads were made for.
         """
-        backbone = create_backbone(config.backbone, load_weights=False) if with_backbone else None
-        return cls(config, backbone)
+        if not with_backbone:
+            return cls(config)
+        count = config.ensemble if config.own_backbones else 1
+        first, *rest = (create_backbone(config.backbone, load_weights=False) for _ in range(count))
+        return cls(config, first, rest)
 
     def attach(self, backbone: Backbone) -> None:
         """Put the backbone in place.
@@ -152,6 +174,16 @@ class JudgeModel(nn.Module):
         if "comment" not in self.heads:
             raise JudgeError("The judge has no comment head.")
         return cast(ExpansionNet, self.heads["comment"])
+
+    def writers(self, pixels_B3HW: Tensor, features: Features) -> list[tuple[ExpansionNet, Tensor]]:
+        """All comment heads, each with the tokens it reads [B, N, C]; `features` are the judge's
+        own of these pixels."""
+        writers = [(self.comment, features.tokens_BNC)]
+        for other in self.others:
+            parts = cast(nn.ModuleDict, other)
+            seen = parts["backbone"](pixels_B3HW) if "backbone" in parts else features
+            writers.append((cast(ExpansionNet, parts["comment"]), seen.tokens_BNC))
+        return writers
 
     def features(self, batch: Mapping[str, Any]) -> Features:
         """Features of a batch: the frozen ones in it, or else those of its pixels.

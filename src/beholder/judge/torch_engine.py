@@ -29,9 +29,10 @@ class TorchEngine:
         said = self.model.opinions(features)
         comments = None
         if self.model.vocabulary is not None and "comment" in self.model.heads:
+            heads, tokens_BNC = zip(*self.model.writers(pixels, features), strict=True)
             found = beam_search(
-                self.model.comment,
-                features.tokens_BNC,
+                heads,
+                tokens_BNC,
                 beam_size=beam_size,
                 max_length=self.model.comment.config.max_length,
                 bos=self.model.vocabulary.bos,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from beholder.data.augment import AugmentConfig
 from beholder.errors import RecipeError
@@ -94,7 +94,25 @@ class ExportStage(Strict):
 
     kind: Literal["export"]
     heads: list[str] = Field(min_length=1, description="train stages, each gives its head")
+    soup: int = Field(
+        1,
+        ge=1,
+        description="newest checkpoints of every train stage whose weights are averaged; 1: none, "
+        "each stage's best weights are taken",
+    )
+    ensemble: int = Field(
+        1,
+        ge=1,
+        description="newest checkpoints of the comment stage that write together, their "
+        "probabilities averaged at every word; 1: none",
+    )
     beam_size: int = Field(3, ge=1, le=32, description="beams when the judge writes a comment")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> ExportStage:
+        if self.soup > 1 and self.ensemble > 1:
+            raise ValueError("soup and ensemble: choose one")
+        return self
 
     def needs(self) -> Needs:
         return dict.fromkeys(self.heads, ("train",))

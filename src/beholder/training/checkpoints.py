@@ -141,6 +141,11 @@ class CheckpointFolder:
             return []
         return sorted((p.name for p in self.path.iterdir() if _NAME.fullmatch(p.name)), key=_order)
 
+    def steps(self) -> list[Path]:
+        """The last checkpoint of every step that has one, oldest first."""
+        by_step = {_order(name)[0]: self.path / name for name in self.names()}
+        return list(by_step.values())
+
     def newest(self) -> Path | None:
         names = self.names()
         return self.path / names[-1] if names else None

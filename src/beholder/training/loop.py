@@ -209,9 +209,10 @@ class _Training:
                 rate = self._learning_rate()
                 self._runner.run(pieces, position.step + 1, rate)
                 position.step += 1
-                if position.step % every == 0 or position.step == self._total:
+                last = position.step == self._total
+                if position.step % every == 0 or last:
                     self._log_line(rate, bar)
-                if self._log and position.step % self._steps_per_epoch == 0:
+                if self._log and (position.step % self._steps_per_epoch == 0 or last):
                     self._sound_alarms()
                 stop, save = self._processes.any(self._noted.came, self._save_due())
                 if stop:

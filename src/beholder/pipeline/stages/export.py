@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from beholder.data.files import sha256_file
-from beholder.features.backbones import Backbone
+from beholder.errors import RecipeError
 from beholder.judge.folder import save_judge
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.pipeline.context import RunContext
-from beholder.pipeline.recipe import ExportStage
+from beholder.pipeline.recipe import ExportStage, TrainStage
 from beholder.pipeline.stages.base import Stage, StageResult
+from beholder.pipeline.stages.several import State, check_enough, mean_state, newest_states
 from beholder.pipeline.stages.shared import stage_backbone, trained_by
 from beholder.pipeline.stages.trained import Trained
 
@@ -28,12 +27,17 @@ class Export(Stage):
         self.config = config
 
     def rehearse(self) -> None:
-        """Nothing to try: that the heads belong together is known from the recipe."""
+        """Make sure that there will be the checkpoints to put together. That the heads belong
+        together is known from the recipe."""
+        config, where = self.config, f"stages.{self.name}"
+        for name in config.heads if config.soup > 1 else self._comment_stages():
+            stage = self._stage(name)
+            pictures = len(self.context.data.table.subset("train"))
+            check_enough(stage, name, pictures, max(config.soup, config.ensemble), where)
 
     def run(self, folder: Path) -> StageResult:
         context = self.context
-        parts = [trained_by(context, name) for name in self.config.heads]
-        model = _assemble(parts, stage_backbone(context, self.name))
+        model = self._model()
         provenance: dict[str, Any] = {
             "recipe": context.recipe.name,
             "seed": context.recipe.seed,
@@ -46,23 +50,71 @@ class Export(Stage):
         outputs = {"judge": (target, sha256_file(target / "judge.json"))}
         return StageResult(outputs, {"megabytes": round(size / 1e6, 2)})
 
+    def _model(self) -> JudgeModel:
+        """One judge with the heads of all stages on the backbone that they belong to."""
+        config, context = self.config, self.context
+        parts = [self._part(name) for name in config.heads]
+        merged = _merge(parts)
+        further: list[State] = []
+        for name in self._comment_stages():
+            first, *further = self._states(name, config.ensemble)
+            parts.append(Trained(parts[0].config, first))
+            merged |= {
+                "ensemble": config.ensemble,
+                "own_backbones": self._stage(name).task.train_backbone,
+            }
+        state: State = {}
+        for part in parts:
+            state |= part.state
+        for index, other in enumerate(further):
+            for name, tensor in other.items():
+                state[f"others.{index}.{name.removeprefix('heads.')}"] = tensor
+        backbone = stage_backbone(context, self.name).cpu()
+        model = JudgeModel.from_config(JudgeConfig.model_validate(merged))
+        frozen = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+        model.load_state_dict(frozen | state, strict=True)
+        return model.eval()
+
+    def _part(self, name: str) -> Trained:
+        trained = trained_by(self.context, name)
+        if self.config.soup == 1:
+            return trained
+        return Trained(trained.config, mean_state(self._states(name, self.config.soup)))
+
+    def _states(self, name: str, count: int) -> list[State]:
+        home = self.context.output(name, "model").parent
+        return newest_states(home, count, with_backbone=self._stage(name).task.train_backbone)
+
+    def _comment_stages(self) -> list[str]:
+        """The stage whose checkpoints write together; none without an ensemble."""
+        if self.config.ensemble == 1:
+            return []
+        found = [n for n in self.config.heads if self._stage(n).task.opinion == "comment"]
+        if not found:
+            raise RecipeError(
+                "An ensemble needs a comment head; none is exported.",
+                where=f"stages.{self.name}.ensemble",
+                fix="Leave `ensemble` out, or use `soup`.",
+            )
+        return found
+
+    def _stage(self, name: str) -> TrainStage:
+        stage = self.context.recipe.stages[name]
+        assert isinstance(stage, TrainStage)
+        return stage
+
     def _metrics(self, stage: str) -> dict[str, float]:
         record = self.context.manifest.find(stage)
         assert record is not None, f"{stage} has not run"
         return record.metrics
 
 
-def _assemble(parts: list[Trained], backbone: Backbone) -> JudgeModel:
-    """One judge with the heads of all parts on the backbone that they belong to."""
+def _merge(parts: list[Trained]) -> dict[str, Any]:
+    """The config of one judge with the heads of all parts."""
     merged: dict[str, Any] = parts[0].config.model_dump()
     for part in parts[1:]:
         fields = part.config.model_dump()
         for name in ("score", "attributes", "comment", "vocabulary", "score_range"):
             merged[name] = fields[name] if fields[name] is not None else merged[name]
         merged["classes"] = fields["classes"] or merged["classes"]
-    model = JudgeModel(JudgeConfig.model_validate(merged), backbone.cpu())
-    heads: dict[str, torch.Tensor] = {}
-    for part in parts:
-        heads |= part.part("heads.")
-    model.heads.load_state_dict(heads, strict=True)
-    return model.eval()
+    return merged

@@ -1,0 +1,82 @@
+"""Several checkpoints of one train stage: their mean ("soup"), or one by one for an ensemble.
+
+Source of the mean: Wortsman et al., "Model soups", ICML 2022; of checkpoints of one training:
+Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from beholder.errors import CheckpointError, RecipeError
+from beholder.pipeline.recipe import TrainStage
+from beholder.training.checkpoints import CheckpointFolder, load_checkpoint
+
+State = dict[str, Tensor]
+
+
+def newest_states(folder: Path, count: int, *, with_backbone: bool) -> list[State]:
+    """Tensors of the judge's model in the newest `count` checkpoints, newest first; averaged ones
+    (EMA) where there are.
+
+    Args:
+        folder: the train stage's.
+        with_backbone: the backbone's tensors too, for a stage that has trained it.
+
+    Raises:
+        CheckpointError: there are fewer, or one is damaged.
+    """
+    paths = CheckpointFolder(folder / "checkpoints", keep=count).steps()
+    if len(paths) < count:
+        raise CheckpointError(
+            f"There are {len(paths)} checkpoints; {count} are wanted.",
+            where=str(folder / "checkpoints"),
+            fix="Ask for fewer, or train again with a higher keep and a lower save_every_steps.",
+        )
+    wanted = ("model.heads.", "model.backbone.") if with_backbone else ("model.heads.",)
+    states = []
+    for path in reversed(paths[-count:]):
+        tensors = load_checkpoint(path).tensors
+        merged = {**tensors["weights"], **tensors.get("ema", {})}
+        states.append(
+            {
+                name.removeprefix("model."): tensor
+                for name, tensor in merged.items()
+                if name.startswith(wanted)
+            }
+        )
+    return states
+
+
+def mean_state(states: list[State]) -> State:
+    """The mean of every tensor; of whole numbers the first state's."""
+    return {
+        name: torch.stack([state[name].double() for state in states]).mean(0).to(first.dtype)
+        if first.is_floating_point()
+        else first
+        for name, first in states[0].items()
+    }
+
+
+def check_enough(stage: TrainStage, name: str, pictures: int, count: int, where: str) -> None:
+    """Make sure, before anything is trained, that there will be `count` checkpoints.
+
+    Raises:
+        RecipeError: there will not, or it depends on the clock.
+    """
+    training = stage.training
+    steps = training.epochs * -(-pictures // (training.batch_size * training.accumulate))
+    steps = min(steps, training.max_steps or steps)
+    every = training.save_every_steps
+    if training.keep >= count and every and -(-steps // every) >= count:
+        return
+    raise RecipeError(
+        f"{count} checkpoints of {name!r} are wanted; it keeps {training.keep} and "
+        + (f"saves every {every} of {steps} steps." if every else "saves by the clock only."),
+        where=where,
+        fix=f"Set its training.keep to {count} or more, and training.save_every_steps to "
+        f"{max(1, steps // count)} or less.",
+    )
