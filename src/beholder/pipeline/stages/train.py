@@ -29,10 +29,11 @@ from beholder.pipeline.stages.shared import (
     stage_fingerprint,
     trained_by,
 )
-from beholder.pipeline.stages.trained import Trained, save_trained
+from beholder.pipeline.stages.trained import save_trained
 from beholder.tasks import create_task
 from beholder.tasks.base import Task
 from beholder.tasks.build import judge_config
+from beholder.tasks.config import TaskConfig
 from beholder.training import TrainConfig, train
 from beholder.training.distributed import start
 from beholder.training.loader import to_device
@@ -63,6 +64,10 @@ class Train(Stage):
         self._check()
         table = self._table("train")
         config = self._judge_config(table)
+        if self.config.start_from:
+            start = self.context.recipe.stages[self.config.start_from]
+            assert isinstance(start, TrainStage)
+            _check_same_head(self._judge_config(table, start.task), config, self._where_start)
         task = self._task(config)
         batch = self._rehearsal_batch(config, table)
         device = next(task.parameters()).device
@@ -118,13 +123,18 @@ class Train(Stage):
                 fix="Leave `features` out to train on pictures, or `augment`.",
             )
 
+    @property
+    def _where_start(self) -> str:
+        return f"stages.{self.name}.start_from"
+
     def _table(self, split: str) -> AnnotationTable:
         return self.context.data.table.subset(split)
 
-    def _judge_config(self, table: AnnotationTable) -> JudgeConfig:
+    def _judge_config(self, table: AnnotationTable, task: TaskConfig | None = None) -> JudgeConfig:
+        """The judge that a task trains, by default the stage's own."""
         backbone = stage_backbone(self.context, self.name)
         return judge_config(
-            self.config.task,
+            task or self.config.task,
             table,
             backbone=self.context.recipe.backbone,
             pooled_dim=backbone.pooled_dim,
@@ -142,7 +152,7 @@ class Train(Stage):
         start = self.config.start_from
         if start and self.context.manifest.find(start):
             trained = trained_by(self.context, start)
-            _check_same_head(trained, config, where=f"stages.{self.name}.start_from")
+            _check_same_head(trained.config, config, self._where_start)
             # the backbone, if the start has tuned one, is what `stage_backbone` has given
             model.heads.load_state_dict(trained.part("heads."), strict=True)
         return create_task(self.config.task, model.to(choose_device()), self._table("train"))
@@ -193,14 +203,14 @@ class Train(Stage):
         return batch
 
 
-def _check_same_head(trained: Trained, config: JudgeConfig, where: str) -> None:
+def _check_same_head(trained: JudgeConfig, config: JudgeConfig, where: str) -> None:
     """Make sure that a head's weights mean here what they meant where they were trained.
 
     Raises:
         VocabularyError: words have other ids here.
         CheckpointError: another head; names the first value that differs.
     """
-    then, now = (one.model_dump(exclude={"score_range"}) for one in (trained.config, config))
+    then, now = (one.model_dump(exclude={"score_range"}) for one in (trained, config))
     if then.pop("vocabulary") != now.pop("vocabulary"):
         raise VocabularyError(
             "The vocabulary is not the one that the weights were trained with.",
