@@ -6,7 +6,7 @@ Shape suffixes: B pictures, N tokens, C token features, P pooled features, K cla
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from beholder.features.config import BackboneConfig
 from beholder.models.config import HeadConfig
 from beholder.models.expansionnet import ExpansionNet
 from beholder.models.expansionnet_config import ExpansionNetConfig
-from beholder.models.heads import AttributeHeads, ScoreHead
+from beholder.models.heads import AttributeHeads, ScoreHead, Standardise
 
 
 class JudgeConfig(BaseModel):
@@ -35,6 +35,12 @@ class JudgeConfig(BaseModel):
     score: HeadConfig | None = None
     attributes: HeadConfig | None = None
     comment: ExpansionNetConfig | None = None
+    comment_reads: Literal["tokens", "pooled"] = Field(
+        "tokens", description="what the comment head reads; pooled: as one standardised token"
+    )
+    attribute_inputs: dict[str, int] = Field(
+        {}, description="attributes that read only so many of the first pooled features"
+    )
     classes: dict[str, tuple[str, ...]] = Field({}, description="attribute -> labels, in order")
     ensemble: int = Field(
         1, ge=1, description="comment heads that write together, probabilities averaged"
@@ -68,10 +74,11 @@ class JudgeConfig(BaseModel):
                     f"the comment head knows {self.comment.vocab_size} words, "
                     f"the vocabulary has {words}"
                 )
-            if self.comment.feature_dim != self.token_dim:
+            given = self.token_dim if self.comment_reads == "tokens" else self.pooled_dim
+            if self.comment.feature_dim != given:
                 raise ValueError(
                     f"the comment head reads tokens of {self.comment.feature_dim} features, "
-                    f"the backbone gives {self.token_dim}"
+                    f"the backbone gives {given}"
                 )
         return self
 
@@ -111,10 +118,13 @@ class JudgeModel(nn.Module):
             self.heads["score"] = ScoreHead(config.pooled_dim, config.score)
         if config.attributes is not None:
             self.heads["attributes"] = AttributeHeads(
-                config.pooled_dim, config.classes, config.attributes
+                config.pooled_dim, config.classes, config.attributes, config.attribute_inputs
             )
         if config.comment is not None:
             self.heads["comment"] = ExpansionNet(config.comment)
+        self.comment_input = None
+        if config.comment is not None and config.comment_reads == "pooled":
+            self.comment_input = Standardise(config.pooled_dim, HeadConfig().clamp)
         self.backbone = None
         if backbone is not None:
             self.attach(backbone)
@@ -175,14 +185,20 @@ class JudgeModel(nn.Module):
             raise JudgeError("The judge has no comment head.")
         return cast(ExpansionNet, self.heads["comment"])
 
+    def comment_tokens(self, features: Features) -> Tensor:
+        """What the comment head reads [B, N, C]: the tokens, or the pooled features as one."""
+        if self.comment_input is None:
+            return features.tokens_BNC
+        return self.comment_input(features.pooled_BP)[:, None]
+
     def writers(self, pixels_B3HW: Tensor, features: Features) -> list[tuple[ExpansionNet, Tensor]]:
         """All comment heads, each with the tokens it reads [B, N, C]; `features` are the judge's
         own of these pixels."""
-        writers = [(self.comment, features.tokens_BNC)]
+        writers = [(self.comment, self.comment_tokens(features))]
         for other in self.others:
             parts = cast(nn.ModuleDict, other)
             seen = parts["backbone"](pixels_B3HW) if "backbone" in parts else features
-            writers.append((cast(ExpansionNet, parts["comment"]), seen.tokens_BNC))
+            writers.append((cast(ExpansionNet, parts["comment"]), self.comment_tokens(seen)))
         return writers
 
     def features(self, batch: Mapping[str, Any]) -> Features:

@@ -148,13 +148,21 @@ class ScoreHead(nn.Module):
 
 
 class AttributeHeads(nn.Module):
-    """Pooled features [B, P] -> {attribute: logits [B, K]}, one small network per attribute."""
+    """Pooled features [B, P] -> {attribute: logits [B, K]}, one small network per attribute.
+
+    Args:
+        in_dim: P.
+        classes: attribute -> labels, in index order.
+        inputs: attributes that read only so many of the first features; the others read what
+            the config says.
+    """
 
     def __init__(
         self,
         in_dim: int,
         classes: Mapping[str, Sequence[str]],
         config: HeadConfig | None = None,
+        inputs: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.config = config or HeadConfig()
@@ -163,8 +171,10 @@ class AttributeHeads(nn.Module):
         self.standardise = Standardise(width, self.config.clamp)
         self.input_dropout = nn.Dropout(self.config.input_dropout)
         # A list in the order of `classes`, for a ModuleDict refuses names such as "a.b" or "type".
+        self.inputs = [min((inputs or {}).get(name, width), width) for name in self.classes]
         self.layers = nn.ModuleList(
-            _layers(width, len(labels), self.config) for labels in self.classes.values()
+            _layers(own, len(labels), self.config)
+            for own, labels in zip(self.inputs, self.classes.values(), strict=True)
         )
 
     def fit_input(self, pooled: Tensor | Moments) -> None:
@@ -174,4 +184,7 @@ class AttributeHeads(nn.Module):
 
     def forward(self, pooled_BP: Tensor) -> dict[str, Tensor]:
         x_BP = self.input_dropout(self.standardise(pooled_BP))
-        return {name: layers(x_BP) for name, layers in zip(self.classes, self.layers, strict=True)}
+        return {
+            name: layers(x_BP[:, :own])
+            for name, own, layers in zip(self.classes, self.inputs, self.layers, strict=True)
+        }

@@ -54,24 +54,48 @@ def judge_config(
     if isinstance(task, AttributesTaskConfig):
         if not table.classes:
             raise _nothing_to_learn("attribute", "attribute columns", task)
-        return JudgeConfig(**common, attributes=task.head, classes=dict(table.classes))
+        _check_attribute_inputs(task, table, pooled_dim)
+        return JudgeConfig(
+            **common,
+            attributes=task.head,
+            attribute_inputs=task.inputs,
+            classes=dict(table.classes),
+        )
     comments = [text for own in table.frame["comments"].to_list() for text in own]
     if not comments:
         raise _nothing_to_learn("comment", "comments", task)
     vocabulary = Vocabulary.build(comments, task.min_count)
-    head = comment_config(task, vocabulary, comments, token_dim)
-    return JudgeConfig(**common, comment=head, vocabulary=vocabulary.to_dict())
+    width = token_dim if task.reads == "tokens" else pooled_dim
+    head = comment_config(task, vocabulary, comments, width)
+    return JudgeConfig(
+        **common, comment=head, comment_reads=task.reads, vocabulary=vocabulary.to_dict()
+    )
+
+
+def _check_attribute_inputs(
+    task: AttributesTaskConfig, table: AnnotationTable, pooled_dim: int
+) -> None:
+    unknown = sorted(set(task.inputs) - set(table.classes))
+    wide = {name: width for name, width in task.inputs.items() if width > pooled_dim}
+    if unknown or wide:
+        raise RecipeError(
+            f"The table has no attribute {', '.join(unknown)}."
+            if unknown
+            else f"The backbone pools {pooled_dim} features; more are asked for: {wide}.",
+            where="task.inputs",
+            fix=f"Attributes: {', '.join(table.classes)}; at most {pooled_dim} features.",
+        )
 
 
 def comment_config(
-    task: CommentTaskConfig, vocabulary: Vocabulary, comments: list[str], token_dim: int
+    task: CommentTaskConfig, vocabulary: Vocabulary, comments: list[str], width: int
 ) -> ExpansionNetConfig:
     """The comment head for these comments: as long as the longest, unless the task says."""
     longest = 2 + max(len(normalise_caption(text)) for text in comments)
     return task.head.build(
         vocab_size=len(vocabulary),
         max_length=task.max_length or longest,
-        feature_dim=token_dim,
+        feature_dim=width,
     )
 
 

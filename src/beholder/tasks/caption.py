@@ -26,5 +26,5 @@ class CaptionTask(CommentTask):
         return float(count_words(batch))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        total = self.summed_cross_entropy(batch, self.features(batch).tokens_BNC)
+        total = self.summed_cross_entropy(batch, self.tokens(batch))
         return {"loss": total / max(count_words(batch), 1)}

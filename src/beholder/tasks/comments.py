@@ -18,6 +18,7 @@ from beholder.decoding import beam_search
 from beholder.errors import TrainingError
 from beholder.judge.model import JudgeModel
 from beholder.metrics.captions import evaluate_captions
+from beholder.models.heads import Moments
 from beholder.tasks.base import Batch, Direction, Task
 from beholder.tasks.config import CommentTaskConfig
 from beholder.tasks.losses import caption_loss
@@ -82,16 +83,28 @@ class CommentTask(Task):
         return vocabulary
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Nothing to fit; makes sure that there is something to learn.
+        """Fit the standardisation of pooled features, if the head reads them.
 
         Raises:
             TrainingError: no picture has a comment.
         """
-        if not any(own for batch in batches for own in batch["comments"]):
+        moments, any_comment = Moments(), False
+        standardise = self.model.comment_input
+        for batch in batches:
+            any_comment = any_comment or any(batch["comments"])
+            if standardise is not None:
+                moments.update(self.features(batch).pooled_BP)
+        if standardise is not None and moments.count:
+            standardise.fit(moments)
+        if not any_comment:
             raise TrainingError(
                 "No training picture has a comment.",
                 fix="Give the table comments, or leave the comment stages out.",
             )
+
+    def tokens(self, batch: Batch) -> Tensor:
+        """What the comment head reads of a batch, [B, N, C]."""
+        return self.model.comment_tokens(self.features(batch))
 
     def summed_cross_entropy(self, batch: Batch, tokens_BNC: Tensor) -> Tensor:
         """Over all words of the given comments, in nats; each picture is encoded once."""
@@ -123,7 +136,7 @@ class CommentTask(Task):
         references: dict[str, list[str]] = {}
         written: dict[int, dict[str, list[int]]] = {beams: {} for beams in self._beam_sizes}
         for batch in batches:
-            tokens_BNC = self.features(batch).tokens_BNC
+            tokens_BNC = self.tokens(batch)
             total += float(self.summed_cross_entropy(batch, tokens_BNC))
             words += count_words(batch)
             given = dict(zip(batch["keys"], batch["comments"], strict=True))

@@ -51,6 +51,9 @@ class AttributesTaskConfig(_TaskConfig):
     kind: Literal["attributes"] = "attributes"
     head: HeadConfig = HeadConfig(input_dropout=0.2)
     label_smoothing: float = Field(0.1, ge=0.0, lt=1.0, description="share given to all classes")
+    inputs: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="attributes that read only so many of the first pooled features"
+    )
     class_weight_power: float = Field(
         1.0, ge=0.0, le=1.0, description="class weights are count^-power: 0 none, 1 inverse"
     )
@@ -99,6 +102,10 @@ class CommentTaskConfig(_TaskConfig):
 
     opinion = "comment"
     head: CommentHeadConfig = CommentHeadConfig()
+    reads: Literal["tokens", "pooled"] = Field(
+        "tokens",
+        description="tokens: the backbone's; pooled: its pooled features, standardised, as one",
+    )
     min_count: int = Field(1, ge=1, description="words seen less often become unknown")
     max_length: int | None = Field(
         None, ge=3, description="tokens of a comment with both ends; null: the longest in training"

@@ -107,7 +107,7 @@ class SelfCriticalTask(CommentTask):
         """loss; reward: mean CIDEr-D of the samples, 0 to 10; log_prob: mean per drawn word;
         bad_endings, no_end: shares of the samples that end on a word like "the", or not at all."""
         rows = [row for row, key in enumerate(batch["keys"]) if key in self._picture]
-        tokens_BNC = self.features(batch).tokens_BNC[rows]
+        tokens_BNC = self.tokens(batch)[rows]
         memory_BND = self.model.comment.encode(tokens_BNC)
         if not rows:
             return {"loss": memory_BND.sum() * 0.0}
