@@ -43,6 +43,10 @@ TRANSPOSING_PAYS = 600
 """Rows times steps from which a layer is worth copying for a few rows' faster products (CPU)."""
 
 
+CACHED_NUMBERS = 2**18
+"""How many numbers fit well into a processor core's own cache."""
+
+
 class RowLinear:
     """A linear layer for few rows at a time.
 
@@ -77,9 +81,12 @@ class ExpansionCache:
         weight = block.query
         self.input_STd = weight.new_empty(slots, room, self.width)
         self.learned_STE = weight.new_empty(slots, room, self.expansions)
-        self.forward_S2TET = weight.new_empty(slots, 2, room, self.expansions, room)
+        self.condition_ST2T = weight.new_empty(slots, room, 2, room)
+        self.total_ST2E = weight.new_empty(slots, room, 2, self.expansions)
         # The negative part keeps its sign in weights and in their sums, so in its epsilon too.
-        self.epsilon_211 = weight.new_tensor([EPSILON, -EPSILON]).view(2, 1, 1)
+        self.epsilon_21 = weight.new_tensor([EPSILON, -EPSILON]).view(2, 1)
+        # What neither part sees: no position expands over later ones.
+        self.hidden_21 = weight.new_tensor([-torch.inf, torch.inf]).view(2, 1)
 
     def _fold(self, block: DynamicExpansion) -> None:
         """Merge the layers that act on one input before the sums, and on one sum after them."""
@@ -106,14 +113,10 @@ class ExpansionCache:
     def copy(self, sources: Tensor, targets: Tensor, positions: Tensor) -> None:
         """`positions` of slots `targets` become those of `sources`; int64 [M] each."""
         room = self.input_STd.shape[1]
-        for cache in (self.input_STd, self.learned_STE):
-            _copy_rows(cache, sources * room + positions, targets * room + positions)
-        both = torch.arange(2, device=sources.device).unsqueeze(1)
-        _copy_rows(
-            self.forward_S2TET.flatten(3, 4),
-            ((sources * 2 + both) * room + positions).flatten(),
-            ((targets * 2 + both) * room + positions).flatten(),
-        )
+        sources, targets = sources * room + positions, targets * room + positions
+        for cache in (self.input_STd, self.learned_STE, self.condition_ST2T, self.total_ST2E):
+            rows = cache.flatten(0, 1)
+            rows.index_copy_(0, targets, rows.index_select(0, sources))
 
     def advance(self, x_Rd: Tensor, position: int) -> Tensor:
         """The expansion of the position that is fed, [R, d]; adds it to the cache."""
@@ -128,30 +131,43 @@ class ExpansionCache:
         # The new c against all keys, and the new key against all c.
         probe_R2d = probe_Rx.unflatten(1, (2, self.width))
         product_R2L = torch.baddbmm(constant_R2.unsqueeze(2), probe_R2d, input_RLd.transpose(1, 2))
+
+        self.condition_ST2T[:rows, position, :, :length] = product_R2L[:, :1]
+        self.condition_ST2T[:rows, position, :, length:] = self.hidden_21
         expand_RLE = product_R2L[:, 0].unsqueeze(2) + self.learned_STE[:rows, :length]
-        collect_RLE = product_R2L[:, 1].unsqueeze(2) + learned_RE.unsqueeze(1)
+        self.total_ST2E[:rows, position] = _both_parts(expand_RLE).sum(dim=2) + self.epsilon_21
 
-        expand_R2EL = _both_parts(expand_RLE).transpose(2, 3)
-        new_R2ET = self.forward_S2TET[:rows, :, position]
-        new_R2ET[..., length:] = 0.0
-        total_R2E1 = expand_R2EL.sum(dim=3, keepdim=True) + self.epsilon_211
-        torch.div(expand_R2EL, total_R2E1, out=new_R2ET[..., :length])
-
-        collect_R2LE = _both_parts(collect_RLE)
+        collect_R2LE = _both_parts(product_R2L[:, 1].unsqueeze(2) + learned_RE.unsqueeze(1))
         weight_R22L = x_Rd.new_empty(rows, 2, 2, length)
+        self._mix(collect_R2LE, out=weight_R22L[:, :, 0])
         torch.sum(collect_R2LE, dim=3, out=weight_R22L[:, :, 1])
-        forward_XYT = self.forward_S2TET[:rows, :, :length].flatten(2, 3).flatten(0, 1)
-        flat_X1Y = collect_R2LE.view(2 * rows, 1, -1)
-        weight_R22L[:, :, 0] = torch.bmm(flat_X1Y, forward_XYT[..., :length]).view(rows, 2, length)
-
         summed_R4d = torch.bmm(weight_R22L.flatten(1, 2), input_RLd)
         total_R22 = weight_R22L.sum(dim=3)
         gathered_R2Y = torch.cat(
             [summed_R4d.view(rows, 2, -1), total_R22, collect_R2LE.sum(dim=2)], dim=2
         )
-        gathered_R2Y /= total_R22[:, :, 1:] + self.epsilon_211[:, 0]
+        gathered_R2Y /= total_R22[:, :, 1:] + self.epsilon_21
         result_2Rd = torch.bmm(gathered_R2Y.transpose(0, 1), self.after_2Yd)
         return torch.lerp(result_2Rd[1], result_2Rd[0], gate_Rd.sigmoid())
+
+    def _mix(self, collect_R2LE: Tensor, out: Tensor) -> None:
+        """W A, [R, 2, L], from what A is made of: A itself would grow with length squared.
+
+        A few rows at a time, so that they stay in the processor's cache.
+        """
+        rows, _, length, expansions = collect_R2LE.shape
+        weight_R2LE = collect_R2LE / self.total_ST2E[:rows, :length].transpose(1, 2)
+        flat_R21X = weight_R2LE.flatten(2).unsqueeze(2)
+        learned_R1EL = self.learned_STE[:rows, :length].transpose(1, 2).contiguous().unsqueeze(1)
+        condition_R2L1L = self.condition_ST2T[:rows, :length, :, :length].transpose(1, 2)
+        condition_R2L1L = condition_R2L1L.unsqueeze(3)
+        several = max(CACHED_NUMBERS // (length * length * expansions), 1)
+        for first in range(0, rows, several):
+            some = slice(first, first + several)
+            for part, clamp in enumerate((torch.clamp_min_, torch.clamp_max_)):
+                forward_rLEL = condition_R2L1L[some, part] + learned_R1EL[some]
+                forward_rXL = clamp(forward_rLEL, 0.0).flatten(1, 2)
+                out[some, part] = torch.bmm(flat_R21X[some, part], forward_rXL).squeeze(1)
 
 
 class PictureCache:
@@ -302,9 +318,3 @@ def _both_parts(score_RLE: Tensor) -> Tensor:
     torch.clamp_min(score_RLE, 0.0, out=parts_R2LE[:, 0])
     torch.clamp_max(score_RLE, 0.0, out=parts_R2LE[:, 1])
     return parts_R2LE
-
-
-def _copy_rows(cache: Tensor, sources: Tensor, targets: Tensor) -> None:
-    """Rows of a cache [slot, position, width], both counted in one, take over others' content."""
-    rows = cache.view(-1, cache.shape[-1])
-    rows.index_copy_(0, targets, rows.index_select(0, sources))
