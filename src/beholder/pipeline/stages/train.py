@@ -170,6 +170,8 @@ class Train(Stage):
             expected = stage_fingerprint(context, self.name)
             store = FeatureStore.open(place, expect_fingerprint=expected)
             return FeatureSource(store, table, tokens=task.opinion == "comment", **common)
+        # what an extract stage has found unusable, also for the stages on pictures after it
+        common["quarantined"] = quarantined_keys(context.folder / QUARANTINE)
         augmentation = None
         if split == "train" and self.config.augment:
             augmentation = Augmentation(self.config.augment)
