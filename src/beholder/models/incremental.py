@@ -7,11 +7,13 @@ dynamic expansion (see `models.expansion`) a new position t needs
 - its queries (t, e) against all keys u <= t: a new row of the forward weights A;
 - (W A) V, W summed over s times the learned biases, W summed over e times c.
 
-The scores of learned queries and the rows of A are kept per position. Conditions c, keys and
-values V are linear in the layer's input x, so only x is kept, and their weights act on what is
-summed over positions instead: c_s . k_t = x_s . (Wc' Wk x_t) and so on. A step reads O(T (T E + d))
-numbers per row, instead of the O(T E T d) products of running the prefix again. Keys and values of
-the pictures are made once and shared by all rows of a picture.
+Conditions c, keys and values V are linear in the layer's input x, so only x is kept, and their
+weights act on what is summed over positions instead: c_s . k_t = x_s . (Wc' Wk x_t) and so on. A
+would be one number per expansion and pair of positions; kept are the two parts that its scores are
+the sum of, and the sums that it is divided by, and A is made again from them at every step, which
+takes no longer than reading it. So memory grows with length, but for two numbers per pair of
+positions; the published path takes O(T E T d) products per step, this one O(T E T + T d). Keys and
+values of the pictures are made once and shared by all rows of a picture.
 
 Rows live in slots 0..R-1. A search that reorders its rows says which positions of which slots take
 over those of others: most are the same already (`decoding.slots`).
@@ -41,7 +43,6 @@ from beholder.models.expansionnet import ExpansionNet
 
 TRANSPOSING_PAYS = 600
 """Rows times steps from which a layer is worth copying for a few rows' faster products (CPU)."""
-
 
 CACHED_NUMBERS = 2**18
 """How many numbers fit well into a processor core's own cache."""
@@ -164,9 +165,9 @@ class ExpansionCache:
         several = max(CACHED_NUMBERS // (length * length * expansions), 1)
         for first in range(0, rows, several):
             some = slice(first, first + several)
-            for part, clamp in enumerate((torch.clamp_min_, torch.clamp_max_)):
-                forward_rLEL = condition_R2L1L[some, part] + learned_R1EL[some]
-                forward_rXL = clamp(forward_rLEL, 0.0).flatten(1, 2)
+            for part, limit in enumerate(({"min": 0.0}, {"max": 0.0})):
+                score_rLEL = condition_R2L1L[some, part] + learned_R1EL[some]
+                forward_rXL = score_rLEL.clamp_(**limit).flatten(1, 2)
                 out[some, part] = torch.bmm(flat_R21X[some, part], forward_rXL).squeeze(1)
 
 
