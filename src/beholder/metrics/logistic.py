@@ -66,7 +66,7 @@ def fit_logistic(
     y_center, y_scale = float(y.mean()), float(y.std()) or 1.0
     target = (y - y_center) / y_scale
     fits = [
-        least_squares(lambda beta: _curve(beta, z) - target, start, method="lm", max_nfev=2000)
+        least_squares(lambda beta: _curve(beta, z) - target, start, method="lm", max_nfev=500)
         for start in _starts(z, target, parameters)
     ]
     beta = min(fits, key=lambda fit: fit.cost).x.copy()

@@ -26,6 +26,7 @@ from beholder.metrics.captions.tokens import Caption, Ints, TokenIds, Tokens, as
 ORDERS = 4
 SIGMA = 6.0
 _BITS = 31  # room for each half of an n-gram's key
+_PACKED_BITS = 63  # room for a key and its position together
 Group = Sequence[Caption]
 Floats = NDArray[np.float64]
 
@@ -290,7 +291,7 @@ def _distinct(first: Ints, second: Ints, bounds: tuple[int, int]) -> tuple[Ints,
     """Sorted distinct keys of pairs of numbers, and the rank of each pair among them."""
     position_bits = len(first).bit_length()
     bits = [max(bound, 1).bit_length() for bound in bounds]
-    if sum(bits) + position_bits > 63:
+    if sum(bits) + position_bits > _PACKED_BITS:
         return np.unique((first << _BITS) | second, return_inverse=True)
     # the position rides in the low bits: a plain sort is many times faster than an argsort
     packed = ((first << bits[1]) | second) << position_bits

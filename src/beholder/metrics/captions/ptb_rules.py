@@ -144,8 +144,45 @@ def rules(first: str) -> tuple[Rule, ...]:
     return tuple(rule for starts, rule in _table() if starts(first))
 
 
+class _Parts(NamedTuple):
+    """What the patterns are made of."""
+
+    letter: str
+    plain: str
+    digit: str
+    sign: str
+    apostrophe: str
+    any_quote: str
+    quote: str
+    word: str
+    thing: str
+    slash: str
+    number: str
+    auxiliary: str
+    no_letter: str
+    address: str
+    address_end: str
+    host: str
+    mail: str
+    acronym: str
+    starters: str
+    abbreviation: str
+
+
+_Row = tuple[str, str, str, Callable[[str], str] | None]
+
+
 @cache
 def _table() -> tuple[tuple[Callable[[str], object], Rule], ...]:
+    parts = _parts()
+    rows = [*_contractions(parts), *_words(parts), *_signs(parts)]
+    return tuple(
+        (re.compile(first).match, Rule(name, re.compile(pattern).match, finish))
+        for name, first, pattern, finish in rows
+    )
+
+
+def _parts() -> _Parts:
     letter, plain = f"[{letters()}]", f"[{_plain_letters()}]"
     # digits of the Basic Multilingual Plane: the others are dropped like all beyond it
     digit = r"(?:(?![\U00010000-\U0010ffff])\d)"
@@ -171,7 +208,33 @@ def _table() -> tuple[tuple[Callable[[str], object], Rule], ...]:
     )
     capitals, starters = _capital_choice(_CAPITAL), _capital_choice(_STARTERS)
     abbreviation = rf"{acronym}|(?i:{_choice(_ABBREVIATIONS)})|{capitals}|[A-Za-z]"
-    rows: list[tuple[str, str, str, Callable[[str], str] | None]] = [
+    return _Parts(
+        letter=letter,
+        plain=plain,
+        digit=digit,
+        sign=sign,
+        apostrophe=apostrophe,
+        any_quote=any_quote,
+        quote=quote,
+        word=word,
+        thing=thing,
+        slash=slash,
+        number=number,
+        auxiliary=auxiliary,
+        no_letter=no_letter,
+        address=address,
+        address_end=address_end,
+        host=host,
+        mail=mail,
+        acronym=acronym,
+        starters=starters,
+        abbreviation=abbreviation,
+    )
+
+
+def _contractions(p: _Parts) -> list[_Row]:
+    """Words that part, contractions, tags."""
+    return [
         ("cannot", r"[cC]", r"((?i:can))(?i:not)", _same),
         ("gonna", r"[gGwW]", r"((?i:gon|wan))(?i:na)", _same),
         ("gotta", r"[gG]", r"((?i:got))(?i:ta)", _same),
@@ -185,54 +248,70 @@ def _table() -> tuple[tuple[Callable[[str], object], Rule], ...]:
             r"|/[A-Za-z][A-Za-z0-9:._-]*) *>)",
             _one_piece,
         ),
-        ("word 's", letter, rf"({word}){auxiliary}{no_letter}", _no_soft_hyphens),
-        ("word n't", letter, rf"({letter}*?)[nN]{apostrophe}[tT]", _no_soft_hyphens),
-        ("'s", quote, rf"({auxiliary}){no_letter}", _straight),
-        ("n't", r"[nN]", rf"([nN]{apostrophe}[tT])", _straight),
-        ("word", letter, rf"({word})", _no_soft_hyphens),
+        ("word 's", p.letter, rf"({p.word}){p.auxiliary}{p.no_letter}", _no_soft_hyphens),
+        ("word n't", p.letter, rf"({p.letter}*?)[nN]{p.apostrophe}[tT]", _no_soft_hyphens),
+        ("'s", p.quote, rf"({p.auxiliary}){p.no_letter}", _straight),
+        ("n't", r"[nN]", rf"([nN]{p.apostrophe}[tT])", _straight),
+        ("word", p.letter, rf"({p.word})", _no_soft_hyphens),
         (
             "apostrophe word",
-            rf"{letter}|{quote}",
-            rf"({apostrophe}[nN](?:{apostrophe}|(?=\s|\Z))|[lLdDjJ]{apostrophe}"
-            rf"|(?i:Dunkin|somethin|ol){apostrophe}|[A-HJ-XZn]{any_quote}{plain}{{2,}}"
-            rf"|{apostrophe}(?i:em|till?|cause|[2-9]0s)"
-            rf"|{plain}+[aeiouyAEIOUY]{any_quote}[aeiouA-Z]{plain}*"
+            rf"{p.letter}|{p.quote}",
+            rf"({p.apostrophe}[nN](?:{p.apostrophe}|(?=\s|\Z))|[lLdDjJ]{p.apostrophe}"
+            rf"|(?i:Dunkin|somethin|ol){p.apostrophe}|[A-HJ-XZn]{p.any_quote}{p.plain}{{2,}}"
+            rf"|{p.apostrophe}(?i:em|till?|cause|[2-9]0s)"
+            rf"|{p.plain}+[aeiouyAEIOUY]{p.any_quote}[aeiouA-Z]{p.plain}*"
             r"|(?i:cont'd\.?|nor'easter|c'mon|e'er|c'est|s'mores|ev'ry|li'l|nat'l))",
             _same,
         ),
-        ("y'all", r"[yY]", rf"([yY]{apostrophe}){plain}", _same),
-        ("year", quote, rf"({apostrophe}[0-9][0-9])(?:\s|\Z)", _straight),
-        ("url", r"[hH]", rf"((?i:https?)://{address}+{address_end})", _same),
+        ("y'all", r"[yY]", rf"([yY]{p.apostrophe}){p.plain}", _same),
+        ("year", p.quote, rf"({p.apostrophe}[0-9][0-9])(?:\s|\Z)", _straight),
+    ]
+
+
+def _words(p: _Parts) -> list[_Row]:
+    """Addresses, abbreviations, numbers, words with signs in them."""
+    return [
+        ("url", r"[hH]", rf"((?i:https?)://{p.address}+{p.address_end})", _same),
         (
             "likely url",
-            rf"[wW]|{host}",
+            rf"[wW]|{p.host}",
             rf"((?:(?i:www)\.(?:[^ \t\n\f\r\"<>|.!?(){{}},]+\.)+[a-zA-Z]{{2,4}}"
-            rf"|(?:{host}+\.)+(?i:com|net|org|edu))(?:/[^ \t\n\f\r\"<>|()]+{address_end})?)",
+            rf"|(?:{p.host}+\.)+(?i:com|net|org|edu))(?:/[^ \t\n\f\r\"<>|()]+{p.address_end})?)",
             _same,
         ),
-        ("e-mail", r"[<a-zA-Z0-9]", rf"(<?[a-zA-Z0-9]{_LOCAL}*@(?:{mail}+\.)*{mail}+>?)", _same),
+        (
+            "e-mail",
+            r"[<a-zA-Z0-9]",
+            rf"(<?[a-zA-Z0-9]{_LOCAL}*@(?:{p.mail}+\.)*{p.mail}+>?)",
+            _same,
+        ),
         ("name", r"[@\uff20]", r"([@\uff20][a-zA-Z_][a-zA-Z_0-9]*)", _same),
-        ("hash tag", r"[#\uff03]", rf"([#\uff03]{letter}+)", _same),
+        ("hash tag", r"[#\uff03]", rf"([#\uff03]{p.letter}+)", _same),
         (
             "abbreviation before number",
             r"[A-Za-z]",
-            rf"((?i:{_choice(_BEFORE_NUMBERS)})\.)\s?{digit}",
+            rf"((?i:{_choice(_BEFORE_NUMBERS)})\.)\s?{p.digit}",
             _same,
         ),
         (
             "initial that ends a sentence",
             r"[A-Za-z]",
-            rf"([A-Za-z])\.\s+(?:(?:{starters})\s|<[A-Za-z/][^>]*>)",
+            rf"([A-Za-z])\.\s+(?:(?:{p.starters})\s|<[A-Za-z/][^>]*>)",
             _same,
         ),
-        ("abbreviation", r"[A-Za-z]", rf"((?:{abbreviation})\.)", _same),
-        ("word.,", letter, rf"({word}\.)[,;:\u3001]", _no_soft_hyphens),
-        ("thing.,", sign, rf"({thing}\.)[,;:\u3001]", _no_soft_hyphens),
-        ("number", rf"[-+.:,\u00ad\u066b\u066c]|{digit}", rf"([-+]?{number})", _no_soft_hyphens),
+        ("abbreviation", r"[A-Za-z]", rf"((?:{p.abbreviation})\.)", _same),
+        ("word.,", p.letter, rf"({p.word}\.)[,;:\u3001]", _no_soft_hyphens),
+        ("thing.,", p.sign, rf"({p.thing}\.)[,;:\u3001]", _no_soft_hyphens),
+        (
+            "number",
+            rf"[-+.:,\u00ad\u066b\u066c]|{p.digit}",
+            rf"([-+]?{p.number})",
+            _no_soft_hyphens,
+        ),
         (
             "fraction",
-            digit,
-            rf"((?:{digit}{{1,4}}[- \u00a0])?{digit}{{1,4}}(?:\\?/|\u2044){digit}{{1,4}})",
+            p.digit,
+            rf"((?:{p.digit}{{1,4}}[- \u00a0])?{p.digit}{{1,4}}(?:\\?/|\u2044){p.digit}{{1,4}})",
             _one_piece,
         ),
         (
@@ -243,27 +322,33 @@ def _table() -> tuple[tuple[Callable[[str], object], Rule], ...]:
             r"|(?:(?:\+\+?)?[0-9]{2,4}\.)?[0-9]{2,4}\.[0-9]{3,4}\.[0-9]{3,5})",
             _one_piece,
         ),
-        ("thing", sign, rf"({thing})", _no_soft_hyphens),
+        ("thing", p.sign, rf"({p.thing})", _no_soft_hyphens),
         ("prefix", r"[aApP]", r"((?i:anti|pro)-)", _same),
         ("AT&T", r"[A-Z]", r"([A-Z]+(?:(?:[+&]|&amp;)[A-Z]+)+)", _ampersand),
         (
             "and/or",
             r"[A-Za-z0-9]",
-            rf"([A-Za-z0-9]+{slash}(?:\\?/[A-Za-z0-9]+{slash}){{1,2}})",
+            rf"([A-Za-z0-9]+{p.slash}(?:\\?/[A-Za-z0-9]+{p.slash}){{1,2}})",
             _same,
         ),
         (
             "hyphened",
             r"[A-Za-z0-9]",
-            rf"([A-Za-z0-9][A-Za-z0-9.,\u00ad]*(?:-(?:{acronym}\.|[A-Za-z0-9\u00ad]+))+)",
+            rf"([A-Za-z0-9][A-Za-z0-9.,\u00ad]*(?:-(?:{p.acronym}\.|[A-Za-z0-9\u00ad]+))+)",
             _no_soft_hyphens,
         ),
         (
             "file",
-            sign,
-            rf"({sign}+(?:\.{sign}+)*\.(?i:{_choice(_FILE_ENDINGS)}))(?:[\s.?!,]|\Z)",
+            p.sign,
+            rf"({p.sign}+(?:\.{p.sign}+)*\.(?i:{_choice(_FILE_ENDINGS)}))(?:[\s.?!,]|\Z)",
             _same,
         ),
+    ]
+
+
+def _signs(p: _Parts) -> list[_Row]:
+    """Smileys, entities, signs."""
+    return [
         ("c++", r"[cCfF]", r"([cC]\+\+|[cCfF]#)", _same),
         ("dollars", r"[A-Z$]", r"([A-Z]*\$)", _same),
         (
@@ -279,7 +364,7 @@ def _table() -> tuple[tuple[Callable[[str], object], Rule], ...]:
             _brackets,
         ),
         ("entity", r"&", r"((?i:&(?:amp|lt|gt);))", _named),
-        ("letter entity", rf"&|{letter}", rf"((?:{letter}|{_LETTER_ENTITY})+)", _same),
+        ("letter entity", rf"&|{p.letter}", rf"((?:{p.letter}|{_LETTER_ENTITY})+)", _same),
         ("dropped entity", r"&", r"((?i:&(?:nbsp|quot|apos|MD|mdash|ndash);))", None),
         ("other entity", r"&", r"((?i:&(?:HT|TL|UR|LR|QC|QL|QR|odq|cdq|#[0-9]+);))", _same),
         ("marks", r"[?!_#@*\\<>-]", r"([?!]{2,}|-{5,}|_+|#+|@+|\*+|(?:\\\*){1,3}|<<|>>)", _same),
@@ -289,10 +374,6 @@ def _table() -> tuple[tuple[Callable[[str], object], Rule], ...]:
         ("dropped", rf"{_DROPPED}", rf"(-{{1,4}}|\.{{3,5}}|''|``|{_DROPPED})", None),
         ("sign", f"[{_SIGNS}]", f"([{_SIGNS}])", _same),
     ]
-    return tuple(
-        (re.compile(first).match, Rule(name, re.compile(pattern).match, finish))
-        for name, first, pattern, finish in rows
-    )
 
 
 def _capital_choice(words: str) -> str:

@@ -12,11 +12,12 @@ import hashlib
 import json
 import os
 import zipfile
-from array import array
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from beholder.metrics.captions.meteor.words import base_candidates
 
 _FORMAT = 1
 _SHIFT = np.uint64(32)
+_LINES_AT_ONCE = 300_000
 Hashes = NDArray[np.uint64]
 
 
@@ -106,12 +108,16 @@ def _find(hashes: Hashes, wanted: int) -> int | None:
 
 def _hash(text: str) -> int:
     # 64 bits: among a million phrases an accidental match is less likely than 1 in 10^7 look-ups
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    return _hash_bytes(text.encode())
+
+
+def _hash_bytes(text: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 @lru_cache(maxsize=1)
 def meteor_data() -> MeteorData:
-    """The data of the installed package; the first call ever takes about half a minute.
+    """The data of the installed package; the first call ever prepares them.
 
     Raises:
         BeholderError: pycocoevalcap is not installed, or lacks METEOR's files.
@@ -190,23 +196,24 @@ def _save_lists(
 
 def _save_paraphrases(folder: Path, table: Path) -> int:
     """The table holds three lines per pair: probability, phrase, paraphrase."""
-    numbers: dict[str, int] = {}
-    first, second = array("q"), array("q")
-    with gzip.open(table, "rt", encoding="utf-8") as stream:
-        for _ in stream:
-            first.append(numbers.setdefault(stream.readline().rstrip("\n"), len(numbers)))
-            second.append(numbers.setdefault(stream.readline().rstrip("\n"), len(numbers)))
-    hashes = np.fromiter(map(_hash, numbers), dtype=np.uint64, count=len(numbers))
+    numbers: defaultdict[bytes, int] = defaultdict()
+    numbers.default_factory = numbers.__len__
+    pairs = []
+    with gzip.open(table, "rb") as stream:
+        while lines := list(islice(stream, _LINES_AT_ONCE)):
+            chosen = [
+                np.fromiter(map(numbers.__getitem__, lines[row::3]), np.int64) for row in (1, 2)
+            ]
+            pairs.append(np.stack(chosen))
+    first, second = np.concatenate(pairs, axis=1)
+    phrases = [line.rstrip(b"\n") for line in numbers]
+    hashes = np.fromiter(map(_hash_bytes, phrases), dtype=np.uint64, count=len(phrases))
     order = np.argsort(hashes)
     rank = np.empty(len(order), dtype=np.uint64)
     rank[order] = np.arange(len(order), dtype=np.uint64)
     _save(folder, "phrases", hashes[order])
-    _save(folder, "pairs", np.unique((rank[_ints(first)] << _SHIFT) | rank[_ints(second)]))
-    return max(phrase.count(" ") for phrase in numbers) + 1
-
-
-def _ints(values: Iterable[int]) -> NDArray[np.int64]:
-    return np.frombuffer(values, dtype=np.int64)  # type: ignore[call-overload]
+    _save(folder, "pairs", np.unique((rank[first] << _SHIFT) | rank[second]))
+    return max(phrase.count(b" ") for phrase in phrases) + 1
 
 
 def _save(folder: Path, name: str, values: NDArray) -> None:
