@@ -172,6 +172,15 @@ def test_a_changed_backbone_reaches_all_that_hangs_on_it(finished: Path, run: Pa
     assert ran == list(STAGES[2:])
 
 
+def test_another_head_in_all_stages_is_another_recipe(finished: Path, run: Path) -> None:
+    """What the run has from before is of the old head, and no reason to refuse the new one."""
+    raw = raw_recipe(finished)
+    for name in ("xe", "xe-e2e", "rf", "rf-e2e"):
+        raw["stages"][name]["task"]["head"] = HEAD | {"ff": 24}
+    raw["backbone"]["name"] = "timm/test_convnext"
+    assert fit_recipe(parse_recipe(raw), run, dry_run=True) == list(STAGES)
+
+
 def test_weights_of_another_origin_are_refused(finished: Path, run: Path) -> None:
     path = output(run, "xe-e2e", "model")
     save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)

@@ -16,13 +16,15 @@ class RunContext:
     """The recipe, its data, and what the stages before have made.
 
     `live` keeps things that are costly to build and shared by stages in one process, such as the
-    backbone with its weights.
+    backbone with its weights. While `rehearsing`, what earlier runs have left is no measure:
+    the stages that made it may be about to run again.
     """
 
     folder: Path
     recipe: Recipe
     data: RunData
     manifest: Manifest
+    rehearsing: bool = False
     live: dict[str, Any] = field(default_factory=dict)
 
     def output(self, stage: str, name: str) -> Path:

@@ -93,8 +93,10 @@ def _prepare(
     manifest = load_manifest(folder) or Manifest(
         name=recipe.name, seed=recipe.seed, code_version=__version__
     )
-    context = RunContext(folder, recipe, data, manifest)
-    return context, _rehearse(order, context)
+    context = RunContext(folder, recipe, data, manifest, rehearsing=True)
+    plan = _rehearse(order, context)
+    context.rehearsing = False
+    return context, plan
 
 
 def _forget(folder: Path, made_by_us: bool) -> None:

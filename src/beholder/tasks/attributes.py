@@ -69,7 +69,8 @@ class AttributesTask(Task):
                 "No training picture has a label.",
                 fix="Give the table attribute columns, or leave the attributes task out.",
             )
-        self.attribute_heads.fit_input(features)
+        if not self.started:
+            self.attribute_heads.fit_input(features)
         for name, weights_K in self.class_weights.items():
             weights_K.copy_(class_weights(counts[name], self.config.class_weight_power))
 

@@ -43,6 +43,8 @@ class Task(nn.Module):
         gather: joins rows of all processes, [B, ...] -> [B', ...], with gradient. The loop sets
             it; a gradient of the joined rows must reach each process's own rows summed over the
             processes, as an all-gather's does.
+        started: the head's weights are those of an earlier training, and so is what they expect of
+            their input: `prepare` leaves that as it is.
     """
 
     head: ClassVar[str]
@@ -56,6 +58,7 @@ class Task(nn.Module):
         self.model = model
         self.train_backbone = train_backbone
         self.gather = identity
+        self.started = False
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`loss`: the mean over `weight(batch)` units, scalar; other scalars are only logged."""

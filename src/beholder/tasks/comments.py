@@ -89,7 +89,7 @@ class CommentTask(Task):
             TrainingError: no picture has a comment.
         """
         moments, any_comment = Moments(), False
-        standardise = self.model.comment_input
+        standardise = None if self.started else self.model.comment_input
         for batch in batches:
             any_comment = any_comment or any(batch["comments"])
             if standardise is not None:

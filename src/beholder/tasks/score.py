@@ -59,8 +59,9 @@ class ScoreTask(Task):
                 "No training picture has a score.",
                 fix="Give the table a column of scores, or leave the score task out.",
             )
-        self.score_head.fit_input(features)
-        self.score_head.fit_output(known)
+        if not self.started:
+            self.score_head.fit_input(features)
+            self.score_head.fit_output(known)
 
     def weight(self, batch: Batch) -> float:
         return float(batch["score"].isfinite().sum())

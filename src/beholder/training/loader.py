@@ -40,7 +40,8 @@ class BatchSource(Protocol):
     used in other processes, which are forked or are sent it pickled.
     """
 
-    keys: Sequence[str]
+    @property
+    def keys(self) -> Sequence[str]: ...
 
     def __len__(self) -> int: ...
 

@@ -18,6 +18,13 @@ from beholder.pipeline.stages.trained import Trained
 
 FOLDER = "judge"
 
+# what of a judge's config comes with each head
+_FIELDS = {
+    "score": ("score", "score_range"),
+    "attributes": ("attributes", "attribute_inputs", "classes"),
+    "comment": ("comment", "comment_reads", "vocabulary"),
+}
+
 
 class Export(Stage):
     """Puts the heads of several train stages on one backbone and writes `judge/`."""
@@ -68,7 +75,8 @@ class Export(Stage):
             state |= part.state
         for index, other in enumerate(further):
             for name, tensor in other.items():
-                state[f"others.{index}.{name.removeprefix('heads.')}"] = tensor
+                if name.startswith(("heads.", "backbone.")):
+                    state[f"others.{index}.{name.removeprefix('heads.')}"] = tensor
         backbone = stage_backbone(context, self.name).cpu()
         model = JudgeModel.from_config(JudgeConfig.model_validate(merged))
         frozen = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
@@ -114,7 +122,6 @@ def _merge(parts: list[Trained]) -> dict[str, Any]:
     merged: dict[str, Any] = parts[0].config.model_dump()
     for part in parts[1:]:
         fields = part.config.model_dump()
-        for name in ("score", "attributes", "comment", "vocabulary", "score_range"):
-            merged[name] = fields[name] if fields[name] is not None else merged[name]
-        merged["classes"] = fields["classes"] or merged["classes"]
+        owned = [names for head, names in _FIELDS.items() if fields[head] is not None]
+        merged |= {name: fields[name] for names in owned for name in names}
     return merged

@@ -36,7 +36,6 @@ def newest_states(folder: Path, count: int, *, with_backbone: bool) -> list[Stat
             where=str(folder / "checkpoints"),
             fix="Ask for fewer, or train again with a higher keep and a lower save_every_steps.",
         )
-    wanted = ("model.heads.", "model.backbone.") if with_backbone else ("model.heads.",)
     states = []
     for path in reversed(paths[-count:]):
         tensors = load_checkpoint(path).tensors
@@ -45,7 +44,8 @@ def newest_states(folder: Path, count: int, *, with_backbone: bool) -> list[Stat
             {
                 name.removeprefix("model."): tensor
                 for name, tensor in merged.items()
-                if name.startswith(wanted)
+                if name.startswith("model.")
+                and (with_backbone or not name.startswith("model.backbone."))
             }
         )
     return states

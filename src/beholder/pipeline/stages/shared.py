@@ -40,7 +40,7 @@ def recipe_backbone(context: RunContext) -> Backbone:
 
 def stage_backbone(context: RunContext, stage: str) -> Backbone:
     """The backbone that a stage starts with, in evaluation mode: the recipe's, or the one that a
-    train stage has tuned. While that one has not run, in a rehearsal, the recipe's stands in.
+    train stage has tuned. In a rehearsal the recipe's stands in.
 
     Shared between stages: whoever trains it takes a copy.
 
@@ -48,9 +48,10 @@ def stage_backbone(context: RunContext, stage: str) -> Backbone:
         CheckpointError: the tuned weights are not those that the manifest records.
     """
     origin = backbone_of(context.recipe, stage)
-    record = context.manifest.find(origin) if origin else None
-    if origin is None or record is None:
+    if origin is None or context.rehearsing:
         return recipe_backbone(context)
+    record = context.manifest.find(origin)
+    assert record is not None, f"stage {origin} has not run"
 
     def build() -> Backbone:
         backbone = create_backbone(context.recipe.backbone, load_weights=False)

@@ -35,6 +35,7 @@ from beholder.tasks.base import Task
 from beholder.tasks.build import judge_config
 from beholder.tasks.config import TaskConfig
 from beholder.training import TrainConfig, train
+from beholder.training.checkpoints import put_weights
 from beholder.training.distributed import start
 from beholder.training.loader import to_device
 from beholder.training.sources import Batch, FeatureSource, PictureSource
@@ -142,7 +143,7 @@ class Train(Stage):
         )
 
     def _task(self, config: JudgeConfig) -> Task:
-        """The task over a judge with fresh weights, or those of `start_from`."""
+        """The task over a judge with fresh weights, or those of `start_from` (not rehearsing)."""
         torch.manual_seed(self.training.seed)
         backbone = None
         if not self.config.features:
@@ -150,12 +151,16 @@ class Train(Stage):
             backbone = copy.deepcopy(shared) if self.config.task.train_backbone else shared
         model = JudgeModel(config, backbone)
         start = self.config.start_from
-        if start and self.context.manifest.find(start):
+        started = start is not None and not self.context.rehearsing
+        if start and started:
             trained = trained_by(self.context, start)
             _check_same_head(trained.config, config, self._where_start)
             # the backbone, if the start has tuned one, is what `stage_backbone` has given
-            model.heads.load_state_dict(trained.part("heads."), strict=True)
-        return create_task(self.config.task, model.to(choose_device()), self._table("train"))
+            own = {n: t for n, t in trained.state.items() if not n.startswith("backbone.")}
+            put_weights(model, own, where=self._where_start)
+        task = create_task(self.config.task, model.to(choose_device()), self._table("train"))
+        task.started = started
+        return task
 
     def _source(self, split: str, config: JudgeConfig) -> FeatureSource | PictureSource | None:
         """Pictures of a split with what the task learns; None if the split has none."""
