@@ -20,7 +20,8 @@ PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--
 case text: brackets stay, as -lrb-, -rrb-, -lcb- and -rcb-."""
 
 _MEMORY = 200_000  # distinct pieces remembered
-_PLAIN = re.compile(r"([A-Za-z]{2,})([,;:!?.]?)")
+# A word of letters, perhaps with hyphens, a possessive, quotes and brackets around it.
+_PLAIN = re.compile(r"(\(?)[\"`]*([A-Za-z]{2,}(?:-[A-Za-z]+)*)('s)?[\"`]*(\)?)([.,;:!?]?)")
 # A piece whose tokens can depend on what follows: a tag with spaces, a number (telephone,
 # fraction), an abbreviation that waits for a number, an initial that may end a sentence.
 _REACHING = re.compile(
@@ -61,8 +62,8 @@ def ptb_tokenize(
     return result
 
 
-_memory: dict[str, tuple[str, ...]] = {}
-_reaching: dict[str, None] = {}
+_memory: dict[str, tuple[str, ...]] = {}  # pieces that always have the same tokens
+_alone: dict[str, tuple[str, ...]] = {}  # tokens of the others when nothing reaches over
 
 
 def _tokens(pieces: list[str], following: str) -> list[str]:
@@ -75,30 +76,52 @@ def _tokens(pieces: list[str], following: str) -> list[str]:
             continue
         tokens = known(piece)
         if tokens is None:
-            if piece in _reaching or _REACHING.search(piece):
-                _remember(_reaching, piece, None)
+            tokens = _alone.get(piece)
+            if tokens is None:
+                reaching = _REACHING.search(piece) is not None
+                tokens = _piece(piece)
+                memory = _alone if reaching else _memory
+                if len(memory) >= _MEMORY:
+                    memory.clear()
+                memory[piece] = tokens
+            else:
+                reaching = True
+            if reaching and _reaches(pieces, index, following):
                 found, skipped = _across(pieces, index, following)
                 result += found
                 continue
-            tokens = _piece(piece)
-            _remember(_memory, piece, tokens)
         result += tokens
     return result
 
 
-def _remember(memory: dict, piece: str, value: object) -> None:
-    if len(memory) >= _MEMORY:
-        memory.clear()
-    memory[piece] = value
+def _reaches(pieces: list[str], index: int, following: str) -> bool:
+    """Whether what follows a piece of `_REACHING` can be of the kind that matters."""
+    piece = pieces[index]
+    if "<" in piece:
+        return True
+    if index + 1 < len(pieces):
+        first = pieces[index + 1][0]
+    elif piece[-1] == ".":
+        first = following[:1]
+    else:
+        return False  # no number goes on in the next caption
+    return first.isdigit() or (piece[-1] == "." and (first.isupper() or first == "<"))
 
 
 def _piece(piece: str) -> tuple[str, ...]:
     """Tokens of a piece on its own."""
     plain = _PLAIN.fullmatch(piece)
     if plain is not None:
-        word = plain[1].lower()
-        if word not in SPLIT_WORDS and not (plain[2] == "." and word in ABBREVIATED):
-            return (word,)
+        opening, word, possessive, closing, end = plain.groups()
+        word = word.lower()
+        bare = not possessive and end == "." and piece[-2].isalpha()
+        if word not in SPLIT_WORDS and not (bare and word in ABBREVIATED):
+            return (
+                *(("-lrb-",) if opening else ()),
+                word,
+                *(("'s",) if possessive else ()),
+                *(("-rrb-",) if closing else ()),
+            )
     return tuple(_lex(piece, len(piece))[0])
 
 
@@ -121,10 +144,11 @@ def _lex(text: str, until: int) -> tuple[list[str], int]:
     """Tokens of `text` from its start until one ends at `until` or later, and where that is."""
     tokens: list[str] = []
     position = 0
+    plain = text.isascii()
     while position < until:
         longest = position
         best: tuple[Rule, re.Match[str]] | None = None
-        for rule in rules(text[position]):
+        for rule in rules(text[position], plain):
             match = rule.match(text, position)
             if match is not None and match.end() > longest and match.end(1) > position:
                 longest = match.end()

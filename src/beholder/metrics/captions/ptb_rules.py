@@ -139,9 +139,12 @@ def letters() -> str:
 
 
 @cache
-def rules(first: str) -> tuple[Rule, ...]:
-    """The kinds of tokens that can start with the character `first`, in order of precedence."""
-    return tuple(rule for starts, rule in _table() if starts(first))
+def rules(first: str, ascii_only: bool = False) -> tuple[Rule, ...]:
+    """The kinds of tokens that can start with the character `first`, in order of precedence.
+
+    `ascii_only`: the table for text of ASCII characters, quicker to make and to match.
+    """
+    return tuple(rule for starts, rule in _table(ascii_only) if starts(first))
 
 
 class _Parts(NamedTuple):
@@ -173,8 +176,8 @@ _Row = tuple[str, str, str, Callable[[str], str] | None]
 
 
 @cache
-def _table() -> tuple[tuple[Callable[[str], object], Rule], ...]:
-    parts = _parts()
+def _table(ascii_only: bool) -> tuple[tuple[Callable[[str], object], Rule], ...]:
+    parts = _parts(ascii_only)
     rows = [*_contractions(parts), *_words(parts), *_signs(parts)]
     return tuple(
         (re.compile(first).match, Rule(name, re.compile(pattern).match, finish))
@@ -182,10 +185,13 @@ def _table() -> tuple[tuple[Callable[[str], object], Rule], ...]:
     )
 
 
-def _parts() -> _Parts:
-    letter, plain = f"[{letters()}]", f"[{_plain_letters()}]"
-    # digits of the Basic Multilingual Plane: the others are dropped like all beyond it
-    digit = r"(?:(?![\U00010000-\U0010ffff])\d)"
+def _parts(ascii_only: bool) -> _Parts:
+    letter = plain = "[A-Za-z]"
+    digit = "[0-9]"
+    if not ascii_only:
+        letter, plain = f"[{letters()}]", f"[{_plain_letters()}]"
+        # digits of the Basic Multilingual Plane: the others are dropped like all beyond it
+        digit = r"(?:(?![\U00010000-\U0010ffff])\d)"
     sign = rf"(?:{letter}|{digit})"
     apostrophe = r"(?:['\u0092\u2019]|&apos;)"
     any_quote = r"(?:['\u0092\u2019`\u0091\u2018\u201b]|&apos;)"
