@@ -31,7 +31,7 @@ class FakeStore:
     def __init__(self, keys: Sequence[str]) -> None:
         self.keys = list(keys)
 
-    def read(self, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, keys: Sequence[str], *, tokens: bool = True) -> tuple[np.ndarray, np.ndarray]:
         numbers = np.array([KEYS.index(key) for key in keys], dtype=np.float32)
         return np.tile(numbers[:, None, None], (1, 3, 5)), np.tile(numbers[:, None], (1, 6))
 
@@ -164,3 +164,14 @@ def test_a_picture_that_cannot_be_read_is_named(
     assert caught.value.where == "sub/b.png"
     assert caught.value.code == ("missing" if damage == "missing" else "not_a_picture")
     assert source.load([0, 2], epoch=0)["keys"] == ["a.png", "c.png"]
+
+
+def test_comments_without_a_known_word_are_told_and_left_out(
+    table: AnnotationTable, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = Vocabulary.build(["zebra"])
+    with caplog.at_level(logging.WARNING, "beholder"):
+        source = FeatureSource(FakeStore(KEYS), table, vocabulary=words)  # type: ignore[arg-type]
+    given = sum(map(len, table.frame["comments"].to_list()))
+    assert f"{given - 1} comments have no known word and were left out" in caplog.text
+    assert not any(source.load(range(len(source)), 0)["comments"])

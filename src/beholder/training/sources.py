@@ -222,8 +222,9 @@ def _class_indices(column: pl.Series, labels: Sequence[str]) -> np.ndarray:
 def _encode(
     comments: Sequence[Sequence[str]], vocabulary: Vocabulary, max_length: int | None
 ) -> list[list[list[int]]]:
-    """Token ids of every comment that has a word; what is cut or left out is counted and logged."""
-    cut = wordless = 0
+    """Token ids of every comment that has a known word; what is cut or left out is counted and
+    logged."""
+    cut = wordless = unknown = 0
     encoded = []
     for own in comments:
         rows = []
@@ -232,11 +233,17 @@ def _encode(
             if not words:
                 wordless += 1
                 continue
+            ids = vocabulary.encode(words, max_length)
+            if all(index == vocabulary.unk for index in ids[1:-1]):
+                unknown += 1
+                continue
             cut += max_length is not None and len(words) + 2 > max_length
-            rows.append(vocabulary.encode(words, max_length))
+            rows.append(ids)
         encoded.append(rows)
     if cut:
         log.warning("%d comments are longer than %s tokens and were cut.", cut, max_length)
     if wordless:
         log.warning("%d comments have no word and were left out.", wordless)
+    if unknown:
+        log.warning("%d comments have no known word and were left out.", unknown)
     return encoded
