@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from beholder import Judge
+from beholder.data.subwords import SubwordVocabulary
 from beholder.decoding import beam_search
 from beholder.errors import (
     BeholderError,
@@ -278,6 +279,24 @@ def test_an_ensemble_averages_probabilities(stage: str, finished: Path, run: Pat
     expected = [judge.vocabulary.decode(own[0].tokens) for own in found]
     said = [verdict.comment or "" for verdict in judge(pictures)]
     assert [text.lower().rstrip(".") for text in said] == expected
+
+
+def test_subwords_go_all_the_way_to_the_judge(finished: Path, tmp_path: Path) -> None:
+    raw = raw_recipe(finished)
+    stages = raw["stages"]
+    for name in ("xe-e2e", "tuned", "rf-e2e"):
+        del stages[name]
+    stages["xe"]["task"] = {**stages["xe"]["task"], "subwords": 48}
+    stages["rf"] |= {"features": "features", "start_from": "xe"}
+    stages["rf"]["task"] = {**stages["rf"]["task"], "subwords": 48}
+    stages["judge"]["heads"] = ["rf"]
+    fit_recipe(parse_recipe(raw), tmp_path / "run")
+    judge = Judge.load(tmp_path / "run" / "judge")
+    assert isinstance(judge.vocabulary, SubwordVocabulary)
+    assert len(judge.vocabulary) <= 48
+    stored = json.loads((tmp_path / "run" / "judge" / "vocabulary.json").read_text("utf-8"))
+    assert stored["kind"] == "subwords"
+    assert judge(finished / "pictures" / "20.png").comment is not None
 
 
 def test_evaluations_between_epochs(finished: Path, run: Path) -> None:

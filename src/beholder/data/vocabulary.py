@@ -133,17 +133,25 @@ class Vocabulary:
         """The words of a sequence, joined by spaces: see `words`, and `display_form`."""
         return " ".join(self.words(ids))
 
+    def spell(self, ids: Iterable[int]) -> list[str]:
+        """The tokens of a sequence after its bos, special words among them: what a reward sees."""
+        return [self.tokens[index] for index in ids][1:]
+
     def to_dict(self) -> dict[str, object]:
         """What `from_dict` reads; plain JSON."""
         return {"kind": "words", "tokens": list(self.tokens)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, object]) -> Vocabulary:
-        """The vocabulary that `to_dict` gave.
+        """The vocabulary that `to_dict` gave, of words or of subwords.
 
         Raises:
             VocabularyError: not what `to_dict` writes, or the words can't be a vocabulary.
         """
+        if content.get("kind") == "subwords":
+            from beholder.data.subwords import SubwordVocabulary
+
+            return SubwordVocabulary.from_dict(content)
         tokens = content.get("tokens")
         well_formed = isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)
         if content.get("kind") != "words" or not well_formed:

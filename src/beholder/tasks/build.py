@@ -7,7 +7,8 @@ of scores. All of it comes from the training rows alone.
 from __future__ import annotations
 
 from beholder.data.annotations import AnnotationTable
-from beholder.data.vocabulary import Vocabulary, normalise_caption
+from beholder.data.subwords import SubwordVocabulary
+from beholder.data.vocabulary import Vocabulary
 from beholder.errors import DataError, RecipeError
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeConfig
@@ -64,7 +65,11 @@ def judge_config(
     comments = [text for own in table.frame["comments"].to_list() for text in own]
     if not comments:
         raise _nothing_to_learn("comment", "comments", task)
-    vocabulary = Vocabulary.build(comments, task.min_count)
+    vocabulary = (
+        Vocabulary.build(comments, task.min_count)
+        if task.subwords is None
+        else SubwordVocabulary.build_subwords(comments, task.subwords, task.min_count)
+    )
     width = token_dim if task.reads == "tokens" else pooled_dim
     head = comment_config(task, vocabulary, comments, width)
     return JudgeConfig(
@@ -91,7 +96,7 @@ def comment_config(
     task: CommentTaskConfig, vocabulary: Vocabulary, comments: list[str], width: int
 ) -> ExpansionNetConfig:
     """The comment head for these comments: as long as the longest, unless the task says."""
-    longest = 2 + max(len(normalise_caption(text)) for text in comments)
+    longest = max(len(vocabulary.encode(text)) for text in comments)
     return task.head.build(
         vocab_size=len(vocabulary),
         max_length=task.max_length or longest,

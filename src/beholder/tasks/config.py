@@ -107,6 +107,11 @@ class CommentTaskConfig(_TaskConfig):
         description="tokens: the backbone's; pooled: its pooled features, standardised, as one",
     )
     min_count: int = Field(1, ge=1, description="words seen less often become unknown")
+    subwords: int | None = Field(
+        None,
+        ge=16,
+        description="pieces of a subword vocabulary, for languages such as Korean; null: words",
+    )
     max_length: int | None = Field(
         None, ge=3, description="tokens of a comment with both ends; null: the longest in training"
     )

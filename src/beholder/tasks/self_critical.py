@@ -81,12 +81,13 @@ class SelfCriticalTask(CommentTask):
                 "No training picture has a comment.",
                 fix="Give the table comments, or leave the self_critical stage out.",
             )
-        longer = sum(len(tokens) > self.sample_length for own in corpus for tokens in own)
+        lengths = [len(self.vocabulary.encode(tokens[:-1])) for own in corpus for tokens in own]
+        longer = sum(length - 1 > self.sample_length for length in lengths)
         if longer:
             log.warning(
                 "%d of %d comments are longer than the %d words that are drawn at most; raise "
                 "sample_length to reward whole comments.",
-                *(longer, sum(map(len, corpus)), self.sample_length),
+                *(longer, len(lengths), self.sample_length),
             )
         self._picture = {key: index for index, key in enumerate(self.references)}
         self._cider = CiderD(corpus)
@@ -159,8 +160,7 @@ class SelfCriticalTask(CommentTask):
 
     def reward(self, keys: Sequence[str], samples: Sequence[Sequence[Hypothesis]]) -> Tensor:
         """CIDEr-D of every sample against its picture's comments: float64 [B, S] on the CPU."""
-        words = self.vocabulary.tokens
-        tokens = [[words[token] for token in one.tokens[1:]] for own in samples for one in own]
+        tokens = [self.vocabulary.spell(one.tokens) for own in samples for one in own]
         pictures = [self._picture[key] for key in keys]
         scores = self._cider.score(tokens, [p for p in pictures for _ in range(len(samples[0]))])
         return torch.as_tensor(scores).reshape(len(keys), -1)

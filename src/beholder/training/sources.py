@@ -233,12 +233,12 @@ def _encode(
             if not words:
                 wordless += 1
                 continue
-            ids = vocabulary.encode(words, max_length)
+            ids = vocabulary.encode(words)
             if all(index == vocabulary.unk for index in ids[1:-1]):
                 unknown += 1
                 continue
-            cut += max_length is not None and len(words) + 2 > max_length
-            rows.append(ids)
+            cut += max_length is not None and len(ids) > max_length
+            rows.append(vocabulary.encode(words, max_length) if max_length else ids)
         encoded.append(rows)
     if cut:
         log.warning("%d comments are longer than %s tokens and were cut.", cut, max_length)
