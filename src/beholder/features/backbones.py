@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
+from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
 from beholder.data.transforms import EvalTransform, Interpolation, Resize
@@ -34,6 +35,8 @@ FEATURES_VERSION = 1
 # plain vision transformers have a stage per block: so many of them, evenly spaced, are pooled
 MAX_STAGES = 6
 SPACED_STAGES = 4
+# `pooling: early` takes maps of at least this part of the input's size
+EARLY_REDUCTION = 16
 # keeps the gradient of the deviation finite where a channel is constant
 VARIANCE_FLOOR = 1e-6
 
@@ -53,6 +56,7 @@ class _Layout(NamedTuple):
 
     kind: NCHW or NHWC maps, or NLC, a sequence that starts with `prefix` class tokens.
     stages: indices of the intermediate maps that are pooled; empty for the model's own pooling.
+    blocks: the maps are those after the stem and after every group of blocks, not timm's stages.
     """
 
     kind: Literal["NCHW", "NHWC", "NLC"]
@@ -61,6 +65,7 @@ class _Layout(NamedTuple):
     token_dim: int
     pooled_dim: int
     stages: tuple[int, ...]
+    blocks: bool
 
 
 class Backbone(nn.Module):
@@ -99,9 +104,13 @@ class Backbone(nn.Module):
         its class token. With `pooling: last` the pooled vector is what the model's classifier
         would see: for convolutional nets and Swin the mean of the tokens (after the model's own
         last layers), for most vision transformers the class token. With `pooling: stages` it is
-        [mean_1, deviation_1, mean_2, ...] over height and width of every stage's map, early first.
+        [mean_1, deviation_1, mean_2, ...] over height and width of every stage's map, early first;
+        with `early` the same of the maps of at least a 16th of the input's size.
         """
-        if self._layout.stages:
+        if self._layout.blocks:
+            features, maps = _after_blocks(self.trunk, pixels_B3HW)
+            pooled_BP = _stage_statistics([maps[index] for index in self._layout.stages])
+        elif self._layout.stages:
             features, maps = self.trunk.forward_intermediates(
                 pixels_B3HW, indices=list(self._layout.stages), output_fmt="NCHW"
             )
@@ -254,6 +263,15 @@ def _create_transform(
     )
 
 
+def _after_blocks(trunk: nn.Module, pixels_B3HW: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """An EfficientNet's features, and its maps after the stem and after every group of blocks,
+    of which timm's stages are a part."""
+    maps = [trunk.bn1(trunk.conv_stem(pixels_B3HW))]
+    for group in trunk.blocks:
+        maps.append(group(maps[-1]))
+    return trunk.bn2(trunk.conv_head(maps[-1])), maps
+
+
 def _stage_statistics(maps: list[Tensor]) -> Tensor:
     """Mean and deviation over height and width of every channel of every map, concatenated."""
     parts = []
@@ -267,15 +285,17 @@ def _stage_statistics(maps: list[Tensor]) -> Tensor:
 class _DryRun(nn.Module):
     """Everything that the layout is read from, as one module call."""
 
-    def __init__(self, trunk: nn.Module) -> None:
+    def __init__(self, trunk: nn.Module, *, between: bool) -> None:
         super().__init__()
         self.trunk = trunk
+        self.between = between
 
-    def forward(self, pixels_B3HW: Tensor) -> tuple[Any, Any, list[Tensor]]:
+    def forward(self, pixels_B3HW: Tensor) -> tuple[Any, Any, list[Tensor], list[Tensor]]:
         features = self.trunk.forward_features(pixels_B3HW)
         pooled = self.trunk.forward_head(features, pre_logits=True)
         _, maps = self.trunk.forward_intermediates(pixels_B3HW, output_fmt="NCHW")
-        return features, pooled, maps
+        between = _after_blocks(self.trunk, pixels_B3HW)[1] if self.between else []
+        return features, pooled, maps, between
 
 
 def _find_layout(trunk: nn.Module, size: tuple[int, int], config: BackboneConfig) -> _Layout:
@@ -284,7 +304,8 @@ def _find_layout(trunk: nn.Module, size: tuple[int, int], config: BackboneConfig
     Raises:
         BackboneError: the input size does not suit it, or its features are no grid of tokens.
     """
-    probe = _DryRun(trunk)
+    blocks = config.pooling == "early" and isinstance(trunk, EfficientNet)
+    probe = _DryRun(trunk, between=blocks)
     on_meta = {
         name: tensor.to("meta")
         for name, tensor in [*probe.named_parameters(), *probe.named_buffers()]
@@ -293,7 +314,7 @@ def _find_layout(trunk: nn.Module, size: tuple[int, int], config: BackboneConfig
     trunk.eval()
     try:
         pixels = torch.zeros(1, 3, *size, device="meta")
-        features, pooled, maps = torch.func.functional_call(probe, on_meta, (pixels,))
+        features, pooled, maps, between = torch.func.functional_call(probe, on_meta, (pixels,))
     except (RuntimeError, AssertionError) as error:
         raise BackboneError(
             f"{config.name} can't see pictures of {size[0]}x{size[1]} pixels: {error}",
@@ -320,7 +341,17 @@ def _find_layout(trunk: nn.Module, size: tuple[int, int], config: BackboneConfig
     if config.pooling == "stages":
         stages = _chosen_stages(len(maps))
         pooled_dim = sum(2 * maps[index].shape[1] for index in stages)
-    return _Layout(kind, prefix, grid, token_dim, pooled_dim, stages)
+    if config.pooling == "early":
+        candidates = between if blocks else maps
+        stages = _early(candidates, size)
+        if not stages:
+            raise BackboneError(
+                f"{config.name} has no feature map of a {EARLY_REDUCTION}th of its input's size.",
+                where="backbone.pooling",
+                fix="Choose `stages` or `last`.",
+            )
+        pooled_dim = sum(2 * candidates[index].shape[1] for index in stages)
+    return _Layout(kind, prefix, grid, token_dim, pooled_dim, stages, blocks)
 
 
 def _kind_of(
@@ -331,6 +362,11 @@ def _kind_of(
         return ("NHWC" if getattr(trunk, "output_fmt", None) == "NHWC" else "NCHW"), 0
     patches = last_map_1CHW.shape[2] * last_map_1CHW.shape[3]
     return "NLC", max(0, features.shape[1] - patches)
+
+
+def _early(maps: list[Tensor], size: tuple[int, int]) -> tuple[int, ...]:
+    least = -(-size[0] // EARLY_REDUCTION)
+    return tuple(index for index, map_1CHW in enumerate(maps) if map_1CHW.shape[2] >= least)
 
 
 def _chosen_stages(count: int) -> tuple[int, ...]:

@@ -40,9 +40,10 @@ class BackboneConfig(BaseModel):
     interpolation: Interpolation | None = Field(
         None, description="bilinear, bicubic or lanczos, always antialiased"
     )
-    pooling: Literal["last", "stages"] = Field(
+    pooling: Literal["last", "stages", "early"] = Field(
         "last",
         description="the pooled vector: `last` is the model's own, before its classifier; "
-        "`stages` is mean and deviation per channel of the feature map of every stage, of which "
-        "the early ones see distortions",
+        "`stages` is mean and deviation per channel of every stage's feature map; `early` is the "
+        "same of the maps down to a 16th of the input's size alone, which see distortions more "
+        "than things, and in EfficientNets also of those between timm's stages",
     )

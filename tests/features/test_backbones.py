@@ -1,0 +1,168 @@
+"""Backbones: known predictions, one interface over families, errors that help."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from beholder.data.transforms import EvalTransform
+from beholder.errors import BackboneError
+from beholder.features import efficientnet_lite
+from beholder.features.backbones import create_backbone
+from beholder.features.config import BackboneConfig
+from beholder.features.weights import fit_weights
+
+PHOTOS = files("beholder.data.sample") / "photos"
+# ImageNet-1k class of the top-1 prediction: tiger cat and Egyptian cat; espresso
+KNOWN = {
+    "efficientnet-lite0": {"chelsea.jpg": 282, "coffee.jpg": 967},
+    "efficientnet-lite2": {"chelsea.jpg": 285, "coffee.jpg": 967},
+}
+
+
+@pytest.mark.parametrize("variant", sorted(KNOWN))
+def test_offline_weights_see_what_is_in_the_photos(variant: str) -> None:
+    architecture, _ = efficientnet_lite.VARIANTS[variant]
+    classifier = timm.create_model(architecture, pretrained=False).eval()
+    counts = [len(stage) for stage in classifier.blocks]
+    published = efficientnet_lite.load_weights(variant, counts)
+    fit_weights(classifier, published, variant)
+    backbone = create_backbone(BackboneConfig(name=variant))
+    transform = backbone.transform
+    for name, expected in KNOWN[variant].items():
+        pixels = torch.from_numpy(transform.read(Path(str(PHOTOS / name))))[None]
+        with torch.no_grad():
+            assert int(classifier(pixels).argmax()) == expected, name
+            pooled = backbone(pixels).pooled_BP
+            torch.testing.assert_close(classifier.classifier(pooled), classifier(pixels))
+
+
+def test_offline_weights_want_pixels_from_minus_one_to_one() -> None:
+    transform = create_backbone(BackboneConfig(name="efficientnet-lite0")).transform
+    levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    seen = EvalTransform.from_dict(transform.to_dict() | {"size": [16, 16], "resize": "native"})
+    expected = levels.astype(np.float32) / 127.5 - 1
+    np.testing.assert_allclose(
+        seen(Image.fromarray(levels)), expected.transpose(2, 0, 1), atol=1e-6
+    )
+
+
+FAMILIES = [
+    "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "swinv2_cr_tiny_224", "nfnet_l0",
+    "tiny_vit_5m_224", "resnet18", "convnext_atto", "tf_efficientnet_lite0",
+    "eva02_tiny_patch14_224",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pooling", ["last", "stages", "early"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_gives_the_features_it_declares(family: str, pooling: str) -> None:
+    config = BackboneConfig(name=f"timm/{family}", weights="random", pooling=pooling)
+    backbone = create_backbone(config)
+    pixels = torch.randn(2, 3, *backbone.transform.size)
+    with torch.no_grad():
+        tokens, pooled = backbone(pixels)
+        assert tokens.shape == (2, backbone.grid[0] * backbone.grid[1], backbone.token_dim)
+        assert pooled.shape == (2, backbone.pooled_dim)
+        if pooling == "last":
+            features = backbone.trunk.forward_features(pixels)
+            expected = backbone.trunk.forward_head(features, pre_logits=True)
+            torch.testing.assert_close(pooled, expected)
+
+
+def test_stages_are_means_and_deviations_of_the_maps_early_first() -> None:
+    config = BackboneConfig(name="timm/test_efficientnet", weights="random", pooling="stages")
+    backbone = create_backbone(config)
+    pixels = torch.randn(2, 3, *backbone.transform.size)
+    with torch.no_grad():
+        maps = backbone.trunk.forward_intermediates(pixels, intermediates_only=True)
+        parts = [f(m.flatten(2)) for m in maps for f in (_mean, _deviation)]
+        torch.testing.assert_close(
+            backbone(pixels).pooled_BP, torch.cat(parts, 1), atol=2e-3, rtol=1e-3
+        )
+
+
+def test_early_maps_of_an_efficientnet_are_those_of_its_blocks() -> None:
+    config = BackboneConfig(name="efficientnet-lite0", weights="random", pooling="early", size=256)
+    backbone = create_backbone(config)
+    trunk = backbone.trunk
+    pixels = torch.randn(2, 3, 256, 256)
+    with torch.no_grad():
+        tokens, pooled = backbone(pixels)
+        features = trunk.forward_features(pixels)
+        torch.testing.assert_close(tokens, features.flatten(2).transpose(1, 2))
+        maps = [trunk.bn1(trunk.conv_stem(pixels))]
+        for group in trunk.blocks[:5]:
+            maps.append(group(maps[-1]))
+    assert [m.shape[1] for m in maps] == [32, 16, 24, 40, 80, 112]
+    parts = [f(m.flatten(2)) for m in maps for f in (_mean, _deviation)]
+    torch.testing.assert_close(pooled, torch.cat(parts, 1), atol=2e-3, rtol=1e-3)
+
+
+def _mean(values: torch.Tensor) -> torch.Tensor:
+    return values.mean(-1)
+
+
+def _deviation(values: torch.Tensor) -> torch.Tensor:
+    return values.std(-1, correction=0)
+
+
+def test_fingerprint_tells_weights_and_transform_apart_and_nothing_else() -> None:
+    base = BackboneConfig(name="timm/test_efficientnet", weights="random")
+    same = create_backbone(base).fingerprint()
+    torch.manual_seed(5)
+    assert create_backbone(base).fingerprint() == same
+    for change in ({"seed": 1}, {"size": 96}, {"pooling": "stages"}, {"resize": "native"}):
+        assert create_backbone(base.model_copy(update=change)).fingerprint() != same, change
+
+
+def test_local_weights_are_loaded_exactly_or_refused(tmp_path: Path) -> None:
+    config = BackboneConfig(name="timm/test_efficientnet", weights="random", seed=3)
+    backbone = create_backbone(config)
+    state = {name: tensor.clone() for name, tensor in backbone.trunk.state_dict().items()}
+    save_file(state, tmp_path / "good.safetensors")
+    local = create_backbone(config.model_copy(update={"weights": tmp_path / "good.safetensors"}))
+    assert local.fingerprint() == backbone.fingerprint()
+    torch.save({"state_dict": state}, tmp_path / "good.pth")
+    local = create_backbone(config.model_copy(update={"weights": tmp_path / "good.pth"}))
+    assert local.fingerprint() == backbone.fingerprint()
+    name = next(iter(state))
+    for change in ({name: state[name][:1].clone()}, {"stranger": torch.zeros(1)}):
+        save_file({**state, **change}, tmp_path / "bad.safetensors")
+        with pytest.raises(BackboneError, match=next(iter(change))):
+            create_backbone(config.model_copy(update={"weights": tmp_path / "bad.safetensors"}))
+    with pytest.raises(BackboneError, match="does not exist"):
+        create_backbone(config.model_copy(update={"weights": tmp_path / "none.safetensors"}))
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (print, ("executed",))
+
+
+def test_pickled_code_is_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
+    config = BackboneConfig(name="timm/test_efficientnet", weights=tmp_path / "evil.pth")
+    with pytest.raises(BackboneError):
+        create_backbone(config)
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("timm/resnet5O", "timm/resnet50"),
+        ("resnet50", "timm/resnet50"),
+        ("efficientnet-lite9", "efficientnet-lite"),
+    ],
+)
+def test_unknown_name_names_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(BackboneError, match=near):
+        create_backbone(BackboneConfig(name=name))
