@@ -5,7 +5,7 @@ Full configuration, 22,316 words, 5 samples of 20 tokens per picture; encoding, 
 backward in turns in one process; medians; rewards are random numbers and dropout is 0 in both.
 Peak memory is that of one step in a fresh process, above model and input.
 
-    python benchmarks/bench_self_critical.py [--pictures 2] [--repeats 3]
+    python benchmarks/bench_self_critical.py [--pictures 4] [--repeats 3]
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def plain_step(model: ExpansionNet, features: Tensor) -> Callable[[], None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=2)
+    parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", choices=("ours", "plain"), help="used by itself")
     arguments = parser.parse_args()
