@@ -91,7 +91,7 @@ def find_leaks(
     pairs = list(near_duplicates or ())
     if pairs:
         told = {problem.key for problem in problems}
-        units = _connected(len(table), _pair_edges(table.keys, pairs))
+        units = connected(len(table), _pair_edges(table.keys, pairs))
         alike = _rows_by_name([str(unit) for unit in units])
         found = _straddling(table, alike, "near_leak", "Pictures that look alike are", "warning")
         problems += [problem for problem in found if problem.key not in told]
@@ -128,7 +128,7 @@ def _units(table: AnnotationTable, hashes: Mapping[str, str], pairs: Pairs) -> n
             if name is not None:
                 edges.append((last.get(name, row), row))
                 last[name] = row
-    return _connected(len(keys), edges)
+    return connected(len(keys), edges)
 
 
 def _pair_edges(keys: Sequence[str], pairs: Pairs) -> list[tuple[int, int]]:
@@ -137,7 +137,8 @@ def _pair_edges(keys: Sequence[str], pairs: Pairs) -> list[tuple[int, int]]:
     return [(rows[a], rows[b]) for a, b in pairs if a in rows and b in rows]
 
 
-def _connected(count: int, edges: Sequence[tuple[int, int]]) -> np.ndarray:
+def connected(count: int, edges: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The connected component [N] of each of `count` nodes, numbered from 0."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

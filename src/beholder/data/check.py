@@ -1,0 +1,230 @@
+"""Everything wrong with a table of opinions and its pictures, in one go.
+
+What one row or file shows is found while reading (`formats`); here come what only the whole table
+shows, and the pictures themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import polars as pl
+
+from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
+from beholder.data.fingerprints import Fingerprint, fingerprint_all, near_pairs
+from beholder.data.formats import Scan, scan_annotations
+from beholder.data.images import MAX_PIXELS
+from beholder.data.splits import connected, find_leaks
+from beholder.errors import Problem
+
+TINY_SIDE = 32
+"""Pictures with a side shorter than this many pixels are told of."""
+
+_EXAMPLES = 5
+
+
+def check_annotations(
+    source: AnnotationTable | str | Path,
+    images: str | Path | None = None,
+    *,
+    format: str = "auto",
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    score_range: tuple[float, float] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    workers: int | None = None,
+) -> list[Problem]:
+    """All problems, those of the file first, then of the table, then of the pictures.
+
+    Args:
+        source: a table, or a file or folder to read it from.
+        images: the image root; None: pictures are not opened.
+        format, columns, encoding: as for `read_annotations`.
+        score_range: lowest and highest score; by default what the format knows.
+        max_pixels: pictures with more are errors.
+        workers: pictures open at a time; by default the number of cores.
+
+    Raises:
+        DataError: an argument is wrong: no such format or encoding.
+    """
+    if isinstance(source, AnnotationTable):
+        file, scan = None, Scan(source, [], rows={k: row for row, k in enumerate(source.keys)})
+    else:
+        file = str(source)
+        scan = scan_annotations(
+            source,
+            format,
+            columns=columns,
+            root=images,
+            encoding=encoding,
+            score_range=score_range,
+        )
+    problems = list(scan.problems)
+    root_found = images is None or Path(images).is_dir()
+    if not root_found:
+        message = "The folder of pictures does not exist."
+        problems.append(Problem("error", "image_root", message, file=str(images)))
+    table = scan.table
+    if table is None:
+        return problems
+    found: list[Problem] = []
+    if scan.format in (None, "parquet") and score_range:
+        found += _score_range_problems(table, score_range)
+    found += _table_problems(table)
+    if images is not None and root_found:
+        prints = fingerprint_all(Path(images), table.keys, max_pixels=max_pixels, workers=workers)
+        found += _picture_problems(table, prints, Path(images))
+        found += _duplicate_problems(prints)
+        pairs = near_pairs([known.look for known in prints])
+        found += _look_alike_problems(table, prints, pairs)
+        keys = table.keys
+        contents = {known.key: known.content for known in prints if known.content}
+        found += find_leaks(table, contents, [(keys[a], keys[b]) for a, b in pairs])
+    else:
+        found += find_leaks(table)
+    return problems + [_placed(problem, file, scan.rows) for problem in found]
+
+
+def render_text(problems: Sequence[Problem]) -> str:
+    """All problems for a person: errors first, grouped by kind with counts, and a last line."""
+    if not problems:
+        return "No problems found."
+    kinds: dict[tuple[str, str], list[Problem]] = defaultdict(list)
+    for problem in sorted(problems, key=lambda problem: problem.severity):
+        kinds[problem.severity, problem.code].append(problem)
+    lines = []
+    for (severity, code), found in kinds.items():
+        lines.append(f"{severity} {code} ({len(found)})")
+        lines += [f"  {_located(problem)}" for problem in found]
+    counts = Counter(problem.severity for problem in problems)
+    lines.append(f"{_count(counts['error'], 'error')}, {_count(counts['warning'], 'warning')}")
+    return "\n".join(lines)
+
+
+def render_json(problems: Sequence[Problem]) -> str:
+    """All problems for a program: `{"errors", "warnings", "problems": [{"severity", "code",
+    "message", "file", "row", "field", "key"}]}`."""
+    counts = Counter(problem.severity for problem in problems)
+    content = {
+        "errors": counts["error"],
+        "warnings": counts["warning"],
+        "problems": [problem.to_dict() for problem in problems],
+    }
+    return json.dumps(content, ensure_ascii=False, indent=2)
+
+
+def _located(problem: Problem) -> str:
+    place = ":".join(str(part) for part in (problem.file, problem.row) if part is not None)
+    where = " ".join(part for part in (place, problem.field, problem.key) if part)
+    return f"{where}: {problem.message}" if where else problem.message
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _placed(problem: Problem, file: str | None, rows: Mapping[str, int]) -> Problem:
+    """The problem with the file and the line that its picture has there."""
+    row = rows.get(problem.key) if problem.key is not None else None
+    return replace(problem, file=problem.file or file, row=row)
+
+
+def _score_range_problems(
+    table: AnnotationTable, score_range: tuple[float, float]
+) -> Iterator[Problem]:
+    low, high = score_range
+    outside = table.frame.filter((pl.col("score") < low) | (pl.col("score") > high))
+    for key, score in outside.select("image", "score").iter_rows():
+        message = f"The score {score} is not between {low:g} and {high:g}."
+        yield Problem("error", "score_range", message, field="score", key=key)
+
+
+def _table_problems(table: AnnotationTable) -> Iterator[Problem]:
+    """Classes that nothing can be learnt of, and tables without any opinion."""
+    frame = table.frame
+    given = frame["split"].is_not_null().any()
+    train = frame.filter(pl.col("split") == "train") if given else frame
+    for name, labels in table.classes.items():
+        column = ATTRIBUTE_PREFIX + name
+        seen = set(train[column].drop_nulls().unique())
+        missing = [label for label in labels if label not in seen]
+        if missing:
+            where = "the training split" if given else "the table"
+            message = f"No picture of {where} has the class {', '.join(missing)}."
+            yield Problem("warning", "no_example", message, field=column)
+    opinions = [frame["score"].is_not_null(), frame["comments"].list.len() > 0]
+    opinions += [frame[ATTRIBUTE_PREFIX + name].is_not_null() for name in table.classes]
+    if not any(column.any() for column in opinions):
+        message = "The table holds no opinion: no score, no comment, no attribute."
+        yield Problem("warning", "no_opinions", message)
+
+
+def _picture_problems(
+    table: AnnotationTable, prints: Sequence[Fingerprint], root: Path
+) -> Iterator[Problem]:
+    """Pictures that can't be used, tiny ones, and boxes that reach out of their picture."""
+    siblings: dict[str, dict[str, list[str]]] = {}
+    boxes = table.frame["box"].to_list()
+    for known, box in zip(prints, boxes, strict=True):
+        if known.problem:
+            code, message = known.problem
+            if code == "missing":
+                message += _suggestion(root, known.key, siblings)
+            yield Problem("error", code, message, field="image", key=known.key)
+        elif known.size:
+            width, height = known.size
+            if min(known.size) < TINY_SIDE:
+                message = f"The picture is tiny: {width} x {height} pixels."
+                yield Problem("warning", "tiny", message, field="image", key=known.key)
+            if box and (box[0] < 0 or box[1] < 0 or box[2] > width or box[3] > height):
+                message = f"The box {box} reaches out of the picture of {width} x {height} pixels."
+                yield Problem("warning", "box_outside", message, field="box", key=known.key)
+
+
+def _suggestion(root: Path, key: str, siblings: dict[str, dict[str, list[str]]]) -> str:
+    """What lies in the folder under the same name with another extension or case."""
+    path = PurePosixPath(key)
+    folder = str(path.parent)
+    if folder not in siblings:
+        siblings[folder] = defaultdict(list)
+        place = root / folder
+        for entry in sorted(place.iterdir()) if place.is_dir() else ():
+            siblings[folder][entry.stem.casefold()].append(entry.name)
+            siblings[folder][entry.name.casefold()].append(entry.name)
+    near = siblings[folder]
+    names = near.get(path.stem.casefold()) or near.get(path.name.casefold()) or []
+    return f" There is {', '.join(sorted(set(names)))}." if names else ""
+
+
+def _duplicate_problems(prints: Sequence[Fingerprint]) -> Iterator[Problem]:
+    first: dict[str, str] = {}
+    for known in prints:
+        if known.content and first.setdefault(known.content, known.key) != known.key:
+            message = f"The picture has the same content as {first[known.content]!r}."
+            yield Problem("error", "duplicate_content", message, field="image", key=known.key)
+
+
+def _look_alike_problems(
+    table: AnnotationTable, prints: Sequence[Fingerprint], pairs: Sequence[tuple[int, int]]
+) -> Iterator[Problem]:
+    """A warning per set of pictures that look alike, unless they are the same or of one group."""
+    if not pairs:
+        return
+    groups = table.frame["group"].to_list()
+    sets: dict[int, list[int]] = defaultdict(list)
+    for row, unit in enumerate(connected(len(prints), pairs).tolist()):
+        sets[unit].append(row)
+    for rows in sets.values():
+        one_group = groups[rows[0]] is not None and len({groups[row] for row in rows}) == 1
+        if len({prints[row].content for row in rows}) < 2 or one_group:
+            continue
+        names = ", ".join(repr(prints[row].key) for row in rows[1 : 1 + _EXAMPLES])
+        more = f" and {len(rows) - 1 - _EXAMPLES} more" if len(rows) > 1 + _EXAMPLES else ""
+        message = (
+            f"The picture looks like {names}{more}. If they belong together, give them a group."
+        )
+        yield Problem("warning", "near_duplicate", message, field="image", key=prints[rows[0]].key)
