@@ -17,7 +17,7 @@ from beholder.errors import RunError
 from beholder.metrics.classification import score_attribute
 from beholder.pipeline.manifest import Manifest, StageRecord
 from beholder.report import write_report
-from beholder.report.collect import read_curves
+from beholder.report.collect import read_alarms, read_curves
 
 EVIL = "<script>alert(1)</script>"
 CLASSES = {"light": ("dark", "bright", "never")}
@@ -100,6 +100,8 @@ def run(tmp_path: Path) -> Path:
         for split in ("train", "val")
     ]
     lines.append({"stage": "score", "step": 3, "split": "val", "srcc": 0.5, "plcc": None})
+    alarm = {"time": 0.0, "stage": "score", "step": 4, "epoch": 2, "split": "alarm"}
+    lines.append(alarm | {"alarm": f"the reward fell {EVIL}"})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "quarantine.csv").write_text("image,code,message\nx.png,truncated,cut short\n")
     (folder / "recipe.yaml").write_text("name: demo\n")
@@ -165,3 +167,9 @@ def test_newest_value_of_a_step_wins_and_nulls_are_left_out(tmp_path: Path) -> N
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_curves(path) == {"s": {"train loss": [(1, 3.0), (2, 1.0)]}}
+
+
+def test_alarms_are_shown(run: Path) -> None:
+    page = Page(write_report(run).read_text("utf-8"))
+    assert "the reward fell" in page.text
+    assert [entry["epoch"] for entry in read_alarms(run / "metrics.jsonl")] == [2]

@@ -41,6 +41,7 @@ class ReportData:
     manifest: Manifest
     recipe: str
     curves: Curves
+    alarms: list[dict[str, Any]]
     metrics: dict[str, Any] | None
     predictions: pl.DataFrame | None
     summary: DataSummary | None
@@ -70,6 +71,7 @@ def collect(run: Path) -> ReportData:
         manifest=manifest,
         recipe=recipe_path.read_text("utf-8") if recipe_path.exists() else "",
         curves=read_curves(run / "metrics.jsonl"),
+        alarms=read_alarms(run / "metrics.jsonl"),
         metrics=json.loads(metrics_path.read_text("utf-8")) if metrics_path.exists() else None,
         predictions=pl.read_parquet(predictions_path) if predictions_path.exists() else None,
         summary=summarise(AnnotationTable.from_parquet(table_path))
@@ -95,6 +97,14 @@ def read_curves(path: Path) -> Curves:
         stage: {name: sorted(steps.items()) for name, steps in curves.items()}
         for stage, curves in points.items()
     }
+
+
+def read_alarms(path: Path) -> list[dict[str, Any]]:
+    """What tasks have found wrong while they trained: stage, epoch and `alarm`, in words."""
+    if not path.exists():
+        return []
+    entries = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [entry for entry in entries if entry.get("split") == "alarm"]
 
 
 def _summary(path: Path) -> DataSummary:

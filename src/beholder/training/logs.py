@@ -1,7 +1,8 @@
 """What a training leaves to read: log.txt, metrics.jsonl, TensorBoard events.
 
     log.txt         what happened, in words; only ever appended to
-    metrics.jsonl   {"time", "stage", "step", "epoch", "split": "train" | "val", name: value, ...}
+    metrics.jsonl   {"time", "stage", "step", "epoch", "split": "train" | "val", name: value, ...},
+                    and {..., "split": "alarm", "alarm": what a task finds wrong, in words}
     tensorboard/<stage>/
 
 metrics.jsonl is the exact record: a checkpoint knows how many lines of its stage there were, and
@@ -48,15 +49,22 @@ class MetricLog:
 
     def write(self, split: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Append a line. A value that is not finite is written as null: JSON has no NaN."""
-        line = {"time": time.time(), "stage": self._stage, "step": step, "epoch": epoch}
         numbers = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._append(split, step, epoch, numbers)
+        for name, value in values.items():
+            self._board.add_scalar(f"{split}/{name}", value, step)
+
+    def alarm(self, step: int, epoch: int, message: str) -> None:
+        """Append what a task finds wrong."""
+        self._append("alarm", step, epoch, {"alarm": message})
+
+    def _append(self, split: str, step: int, epoch: int, values: Mapping[str, object]) -> None:
+        line = {"time": time.time(), "stage": self._stage, "step": step, "epoch": epoch}
         self._stream.write(
-            json.dumps({**line, "split": split, **numbers}, ensure_ascii=False) + "\n"
+            json.dumps({**line, "split": split, **values}, ensure_ascii=False) + "\n"
         )
         self._stream.flush()
         self.lines += 1
-        for name, value in values.items():
-            self._board.add_scalar(f"{split}/{name}", value, step)
 
     def sync(self) -> None:
         """All lines are on the disk when this returns."""

@@ -369,12 +369,14 @@ class _Training:
 
     def _sound_alarms(self) -> None:
         """What the task finds wrong with the epoch that has just ended."""
+        assert self._log is not None
         alarms = getattr(self._task, "alarms", None)
         now = epoch_means(self._folder, self._stage, self._epoch())
         if alarms is None or now is None:
             return
         before = epoch_means(self._folder, self._stage, self._epoch() - 1)
         for alarm in alarms(before, now):
+            self._log.alarm(self._position.step, self._epoch(), alarm)
             logger.warning("%sepoch %d: %s", self._prefix, self._epoch(), alarm)
 
     @property
