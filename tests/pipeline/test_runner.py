@@ -138,6 +138,39 @@ def test_changed_picture_is_extracted_again_and_only_that_one(
     assert record.metrics["reused"] == 23
 
 
+def test_split_that_is_made_keeps_look_alikes_together_and_one_that_leaks_is_refused(
+    finished: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    generator = np.random.default_rng(1)
+    for index in range(24):
+        blocks = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        large = blocks.resize((64, 64), Image.Resampling.BICUBIC)
+        large.save(tmp_path / "pictures" / f"{index}.png")
+        large.save(tmp_path / "pictures" / f"{index}-again.jpg", quality=90)
+    names = [f"{index}{end}" for index in range(24) for end in (".png", "-again.jpg")]
+    rows = [f"{name},{number % 7}" for number, name in enumerate(names)]
+    (tmp_path / "scores.csv").write_text("\n".join(["image,score", *rows]) + "\n")
+    recipe = small_recipe(finished).model_dump(mode="json")
+    recipe["data"] |= {
+        "annotations": str(tmp_path / "scores.csv"),
+        "images": str(tmp_path / "pictures"),
+        "split": {"train": 0.5, "val": 0.25, "test": 0.25},
+    }
+    fit_recipe(parse_recipe(recipe), tmp_path / "run")
+    split = dict(
+        pl.read_parquet(tmp_path / "run" / "annotations.parquet").select("image", "split").rows()
+    )
+    assert set(split.values()) == {"train", "val", "test"}
+    for index in range(24):
+        assert split[f"{index}.png"] == split[f"{index}-again.jpg"]
+    assert fit_recipe(parse_recipe(recipe), tmp_path / "run") == []
+    rows = [f"{n},{i % 7},{'train' if i % 2 else 'test'},g{i // 2}" for i, n in enumerate(names)]
+    (tmp_path / "scores.csv").write_text("\n".join(["image,score,split,group", *rows]) + "\n")
+    with pytest.raises(DataError, match="leaks"):
+        fit_recipe(parse_recipe(recipe), tmp_path / "leaking")
+
+
 def test_unchanged_recipe_loads_no_torch(finished: Path, run: Path, tmp_path: Path) -> None:
     # The bar is two seconds; what costs seconds is counted here instead of timed.
     recipe = tmp_path / "recipe.yaml"

@@ -78,11 +78,11 @@ class Backbone(nn.Module):
         token_dim, pooled_dim: C and P.
     """
 
-    def __init__(self, config: BackboneConfig, trunk: nn.Module, transform: EvalTransform) -> None:
+    def __init__(self, config: BackboneConfig, trunk: Any, transform: EvalTransform) -> None:
         super().__init__()
         self.config = config
         self.transform = transform
-        self.trunk = trunk
+        self.trunk: Any = trunk  # a timm model; its methods differ by family
         self._layout = _find_layout(trunk, transform.size, config)
 
     @property
@@ -173,7 +173,7 @@ def _is_offline(config: BackboneConfig) -> bool:
     return config.name in efficientnet_lite.VARIANTS
 
 
-def _create_trunk(config: BackboneConfig, load_weights: bool) -> tuple[nn.Module, Resize | None]:
+def _create_trunk(config: BackboneConfig, load_weights: bool) -> tuple[Any, Resize | None]:
     """The timm model without classifier, and the resize rule if the name decides it."""
     if _is_offline(config):
         architecture, _ = efficientnet_lite.VARIANTS[config.name]
@@ -185,11 +185,12 @@ def _create_trunk(config: BackboneConfig, load_weights: bool) -> tuple[nn.Module
     return _build(name, config, pretrained=pretrained), None
 
 
-def _build(name: str, config: BackboneConfig, *, pretrained: bool) -> nn.Module:
+def _build(name: str, config: BackboneConfig, *, pretrained: bool) -> Any:
     options: dict[str, Any] = {"num_classes": 0}
     defaults = timm.get_pretrained_cfg(name)
+    wanted = (config.size, config.size)
     fixed = defaults is not None and defaults.fixed_input_size
-    if config.size and fixed and (config.size, config.size) != defaults.input_size[1:]:
+    if config.size and defaults is not None and fixed and wanted != defaults.input_size[1:]:
         options["img_size"] = config.size
     try:
         # random weights are a function of the seed, and leave the caller's random state alone
@@ -241,9 +242,7 @@ def _unknown(name: str) -> BackboneError:
     )
 
 
-def _create_transform(
-    config: BackboneConfig, trunk: nn.Module, resize: Resize | None
-) -> EvalTransform:
+def _create_transform(config: BackboneConfig, trunk: Any, resize: Resize | None) -> EvalTransform:
     """What the weights were trained with, unless the config says otherwise."""
     defaults = trunk.pretrained_cfg
     if config.size:
@@ -260,10 +259,11 @@ def _create_transform(
         or _INTERPOLATION.get(defaults.get("interpolation", ""), "bicubic"),
         mean=defaults["mean"],
         std=defaults["std"],
+        reduced_decoding=True,
     )
 
 
-def _after_blocks(trunk: nn.Module, pixels_B3HW: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _after_blocks(trunk: Any, pixels_B3HW: Tensor) -> tuple[Tensor, list[Tensor]]:
     """An EfficientNet's features, and its maps after the stem and after every group of blocks,
     of which timm's stages are a part."""
     maps = [trunk.bn1(trunk.conv_stem(pixels_B3HW))]
@@ -285,9 +285,9 @@ def _stage_statistics(maps: list[Tensor]) -> Tensor:
 class _DryRun(nn.Module):
     """Everything that the layout is read from, as one module call."""
 
-    def __init__(self, trunk: nn.Module, *, between: bool) -> None:
+    def __init__(self, trunk: Any, *, between: bool) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.trunk: Any = trunk
         self.between = between
 
     def forward(self, pixels_B3HW: Tensor) -> tuple[Any, Any, list[Tensor], list[Tensor]]:
@@ -298,7 +298,7 @@ class _DryRun(nn.Module):
         return features, pooled, maps, between
 
 
-def _find_layout(trunk: nn.Module, size: tuple[int, int], config: BackboneConfig) -> _Layout:
+def _find_layout(trunk: Any, size: tuple[int, int], config: BackboneConfig) -> _Layout:
     """Run the model on the meta device and see what comes out.
 
     Raises:
@@ -328,34 +328,27 @@ def _find_layout(trunk: nn.Module, size: tuple[int, int], config: BackboneConfig
     if not isinstance(features, Tensor) or pooled.ndim != 2:
         raise _no_grid(config)
     kind, prefix = _kind_of(features, trunk, maps[-1])
-    if kind == "NHWC":
-        grid, token_dim = tuple(features.shape[1:3]), features.shape[3]
-    elif kind == "NCHW":
-        grid, token_dim = tuple(features.shape[2:]), features.shape[1]
-    else:
-        grid, token_dim = tuple(maps[-1].shape[2:]), features.shape[2]
-        if features.shape[1] - prefix != grid[0] * grid[1]:
-            raise _no_grid(config)
-    stages: tuple[int, ...] = ()
-    pooled_dim = pooled.shape[1]
-    if config.pooling == "stages":
-        stages = _chosen_stages(len(maps))
-        pooled_dim = sum(2 * maps[index].shape[1] for index in stages)
-    if config.pooling == "early":
-        candidates = between if blocks else maps
-        stages = _early(candidates, size)
-        if not stages:
-            raise BackboneError(
-                f"{config.name} has no feature map of a {EARLY_REDUCTION}th of its input's size.",
-                where="backbone.pooling",
-                fix="Choose `stages` or `last`.",
-            )
-        pooled_dim = sum(2 * candidates[index].shape[1] for index in stages)
+    sides = {"NHWC": features.shape[1:3], "NCHW": features.shape[2:], "NLC": maps[-1].shape[2:]}
+    grid = (sides[kind][0], sides[kind][1])
+    if kind == "NLC" and features.shape[1] - prefix != grid[0] * grid[1]:
+        raise _no_grid(config)
+    token_dim = features.shape[1] if kind == "NCHW" else features.shape[-1]
+    if config.pooling == "last":
+        return _Layout(kind, prefix, grid, token_dim, pooled.shape[1], (), blocks)
+    maps = between if blocks else maps
+    stages = _early(maps, size) if config.pooling == "early" else _chosen_stages(len(maps))
+    if not stages:
+        raise BackboneError(
+            f"{config.name} has no feature map of a {EARLY_REDUCTION}th of its input's size.",
+            where="backbone.pooling",
+            fix="Choose `stages` or `last`.",
+        )
+    pooled_dim = sum(2 * maps[index].shape[1] for index in stages)
     return _Layout(kind, prefix, grid, token_dim, pooled_dim, stages, blocks)
 
 
 def _kind_of(
-    features: Tensor, trunk: nn.Module, last_map_1CHW: Tensor
+    features: Tensor, trunk: Any, last_map_1CHW: Tensor
 ) -> tuple[Literal["NCHW", "NHWC", "NLC"], int]:
     if features.ndim == 4:
         # families that keep channels last say so

@@ -10,6 +10,7 @@ import pickle
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -60,7 +61,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
 
 
-def fit_weights(trunk: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def fit_weights(trunk: Any, state: Mapping[str, Tensor], source: str) -> None:
     """Load `state` into a timm model without classifier; every tensor must find its place.
 
     Tensors of the classifier are left out. Names and position embeddings of other releases are
@@ -101,7 +102,7 @@ def _misfit(trunk: nn.Module, state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def _classifier_names(trunk: nn.Module) -> tuple[str, ...]:
+def _classifier_names(trunk: Any) -> tuple[str, ...]:
     names = trunk.pretrained_cfg.get("classifier") or ()
     names = (names,) if isinstance(names, str) else names
     return tuple(f"{name}." for name in names)
@@ -127,4 +128,4 @@ def hash_tensors(named: Iterable[tuple[str, Tensor]], into: object) -> None:
         update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         if flat.numel():
-            update(memoryview(flat.view(torch.uint8).numpy()))
+            update(flat.view(torch.uint8).numpy().data)

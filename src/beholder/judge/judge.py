@@ -92,7 +92,9 @@ class Judge:
         )
 
     @overload
-    def __call__(self, pictures: Picture, *, batch_size: int = 16) -> Verdict: ...
+    def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str, but is a path
+        self, pictures: Picture, *, batch_size: int = 16
+    ) -> Verdict: ...
     @overload
     def __call__(self, pictures: Sequence[Picture], *, batch_size: int = 16) -> list[Verdict]: ...
     def __call__(

@@ -1,18 +1,20 @@
 """What a recipe's stages work on: the table with a split for every row, and its pictures.
 
-Pictures are known by content. Their hashes are kept in the run's `pictures.parquet` with size and
-modification time, so that a file is read again only when it has been touched.
+Pictures are known by content. What is known of them is kept in the run's `pictures.parquet` with
+size and modification time, so that a file is read again only when it has been touched.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.files import atomic_path
+from beholder.data.fingerprints import Fingerprint, fingerprint_all, near_pairs
 from beholder.data.formats import read_annotations
 from beholder.data.images import content_hash, resolve_key
 from beholder.data.progress import progress
@@ -23,7 +25,10 @@ from beholder.pipeline.manifest import digest
 from beholder.pipeline.recipe import DataConfig
 
 _PICTURES = "pictures.parquet"
-_SCHEMA = {"image": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64, "sha256": pl.String}
+_SCHEMA = {
+    "image": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64, "sha256": pl.String,
+    "look": pl.UInt64, "opened": pl.Boolean,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,49 +64,71 @@ def load_data(config: DataConfig, folder: Path) -> RunData:
             where=str(root),
             fix="Set data.images to the folder that the image keys start from.",
         )
-    hashes = _content_hashes(table, root, folder / _PICTURES)
-    table = _split(table, config, hashes)
+    # Only a split that has to be made needs to know which pictures look alike.
+    unsplit = table.frame["split"].is_null().any()
+    pictures = _known_pictures(table, root, folder / _PICTURES, looks=unsplit)
+    hashes = {picture.key: picture.content for picture in pictures if picture.content}
+    alike = near_pairs([picture.look for picture in pictures]) if unsplit else []
+    pairs = [(pictures[left].key, pictures[right].key) for left, right in alike]
+    table = _split(table, config, hashes, pairs)
     return RunData(table, root, digest([_table_digest(table), sorted(hashes.items())]))
 
 
-def _content_hashes(table: AnnotationTable, root: Path, cache: Path) -> dict[str, str]:
-    """Image key -> SHA-256 of the file; pictures that are not there are left out."""
-    known: dict[str, tuple[int, int, str]] = {}
+def _known_pictures(
+    table: AnnotationTable, root: Path, cache: Path, *, looks: bool
+) -> list[Fingerprint]:
+    """Content and, if `looks`, perceptual hash of every picture that is there."""
+    known: dict[tuple[str, int, int], dict[str, Any]] = {}
     if cache.exists():
-        for key, size, mtime, sha in pl.read_parquet(cache).iter_rows():
-            known[key] = (size, mtime, sha)
-    rows: list[tuple[str, int, int, str]] = []
-    stale: list[tuple[str, Path, int, int]] = []
+        for row in pl.read_parquet(cache).to_dicts():
+            known[row["image"], row["size"], row["mtime_ns"]] = row
+    files: dict[str, tuple[int, int]] = {}
     for key in table.keys:
         try:
-            path = resolve_key(root, key)
+            status = resolve_key(root, key).stat()
         except PictureError:
             continue  # extraction and training report it, with its key and reason
-        status = path.stat()
-        size, mtime = status.st_size, status.st_mtime_ns
-        if key in known and known[key][:2] == (size, mtime):
-            rows.append((key, size, mtime, known[key][2]))
-        else:
-            stale.append((key, path, size, mtime))
-    if not rows and not stale:
+        files[key] = (status.st_size, status.st_mtime_ns)
+    if not files:
         raise DataError(
             f"None of the {len(table)} pictures is there, e.g. {table.keys[0]}.",
             where=str(root),
             fix="Set data.images to the folder that the image keys start from.",
         )
-    if stale:
-        for key, path, size, mtime in progress(stale, "hashing pictures"):
-            rows.append((key, size, mtime, content_hash(path)))
+    rows = [known[key, *files[key]] for key in files if (key, *files[key]) in known]
+    rows = [row for row in rows if row["opened"] or not looks]
+    fresh = sorted(files.keys() - {row["image"] for row in rows})
+    if fresh:
+        seen = fingerprint_all(root, fresh) if looks else _hash_all(root, fresh)
+        rows += [
+            {"image": one.key, "size": files[one.key][0], "mtime_ns": files[one.key][1],
+             "sha256": one.content, "look": one.look, "opened": looks}
+            for one in seen
+        ]  # fmt: skip
+        rows.sort(key=lambda row: row["image"])
         with atomic_path(cache) as temporary:
-            pl.DataFrame(sorted(rows), schema=_SCHEMA, orient="row").write_parquet(temporary)
-    return {row[0]: row[3] for row in rows}
+            pl.DataFrame(rows, schema=_SCHEMA).write_parquet(temporary)
+    return [Fingerprint(row["image"], content=row["sha256"], look=row["look"]) for row in rows]
 
 
-def _split(table: AnnotationTable, config: DataConfig, hashes: dict[str, str]) -> AnnotationTable:
+def _hash_all(root: Path, keys: list[str]) -> list[Fingerprint]:
+    """Contents only: nothing is decoded."""
+    return [
+        Fingerprint(key, content=content_hash(resolve_key(root, key)))
+        for key in progress(keys, "hashing pictures")
+    ]
+
+
+def _split(
+    table: AnnotationTable,
+    config: DataConfig,
+    hashes: dict[str, str],
+    pairs: list[tuple[str, str]],
+) -> AnnotationTable:
     """The split of the table where it gives one (it must not leak), else by content."""
     shares = {name: getattr(config.split, name) for name in ("train", "val", "test")}
-    table = assign_splits(table, shares, seed=config.split.seed, content_hashes=hashes)
-    leaks = find_leaks(table, content_hashes=hashes)
+    table = assign_splits(table, shares, config.split.seed, hashes, pairs)
+    leaks = find_leaks(table, hashes)
     errors = [leak for leak in leaks if leak.severity == "error"]
     if errors:
         raise DataError(
