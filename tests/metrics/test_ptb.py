@@ -113,7 +113,7 @@ def test_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     random.Random(0).shuffle(texts)
     expected = [ptb_tokenize(text) for text in texts]
     monkeypatch.setattr(ptb, "_MEMORY", 3)
-    ptb._memory.clear()
+    ptb.forget()
     assert [ptb_tokenize(text) for text in texts] == expected
 
 

@@ -55,7 +55,7 @@ class CiderD:
         counted = _count_groups(grams, lengths, sizes, self._index.sizes)
         self._log_pictures = float(np.log(float(self.pictures)))
         self._idf = [
-            self._log_pictures - np.log(np.bincount(cells.gram, minlength=size))
+            self._log_pictures - np.log(np.maximum(1, np.bincount(cells.gram, minlength=size)))
             for cells, size in zip(counted, self._index.sizes, strict=True)
         ]
         self._prepared = self._prepare(counted, lengths, sizes)

@@ -171,12 +171,12 @@ def check_captions(
     for key, group in references.items():
         if key not in hypotheses:
             problems.append(_error("no_hypothesis", "references without a hypothesis", key))
-        if isinstance(group, str) or not isinstance(group, Sequence):
+        if type(group) is not list and (isinstance(group, str) or not isinstance(group, Sequence)):
             kind = type(group).__name__
             problems.append(_error("not_a_list", f"references must be a list, not {kind}", key))
         elif not len(group):
             problems.append(_error("no_reference", "an empty list of references", key))
-        else:
+        elif set(map(type, group)) != {str}:
             problems += [
                 _error("not_text", f"reference {row} is {type(text).__name__}, not text", key)
                 for row, text in enumerate(group)

@@ -66,6 +66,12 @@ _memory: dict[str, tuple[str, ...]] = {}  # pieces that always have the same tok
 _alone: dict[str, tuple[str, ...]] = {}  # tokens of the others when nothing reaches over
 
 
+def forget() -> None:
+    """Drop the remembered pieces: they cost memory, never change a result."""
+    _memory.clear()
+    _alone.clear()
+
+
 def _tokens(pieces: list[str], following: str) -> list[str]:
     result: list[str] = []
     known = _memory.get

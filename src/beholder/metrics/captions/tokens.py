@@ -45,16 +45,14 @@ class TokenIds(defaultdict[Hashable, int]):
 
     def _encode_text(self, text: str) -> tuple[Ints, Ints]:
         """Split all captions in one go: several times faster than one by one."""
-        words = [_END, *text.split(" "), _END]
-        numbers = {_END: -1, "": -2}  # -2: between two spaces
-        new = dict.fromkeys(words)
-        for word in new:
-            if word not in numbers:
-                numbers[word] = self[word]
-        flat = np.fromiter(map(numbers.__getitem__, words), np.int64, len(words))
-        flat = flat[flat != -2]
-        ends = np.flatnonzero(flat == -1)
-        return flat[flat >= 0], np.diff(ends) - 1
+        words = text.split(" ")
+        flat = np.fromiter(map(self.__getitem__, words), np.int64, len(words))
+        nothing = self.get("")  # between two spaces
+        if nothing is not None:
+            flat = flat[flat != nothing]
+        is_end = flat == self[_END]
+        ends = np.concatenate([[-1], np.flatnonzero(is_end), [len(flat)]])
+        return flat[~is_end], np.diff(ends) - 1
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,152 @@
+"""Caption metrics against pycocoevalcap, rewards against plain dictionaries, tokens against Java.
+
+5,000 pictures with 5 references; 240 sampled captions (5 for each of 48 pictures) against that
+corpus; 10,000 captions to tokenise in fresh memory. The forms take turns in one run; medians.
+Needs pycocoevalcap, and Java for the tokenizer.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
+from pycocoevalcap.tokenizer import ptbtokenizer
+
+from beholder.metrics.captions import CiderD, evaluate_captions, ptb, ptb_tokenize
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "metrics"))
+from plain_cider import PlainCiderD
+
+PICTURES, REFERENCES, WORDS = 5_000, 5, 20_000
+Groups = dict[str, list[str]]
+
+
+def main() -> None:
+    rng = random.Random(0)
+    words = [f"w{index}" for index in range(WORDS)]
+    weights = [1 / (index + 2) for index in range(WORDS)]  # Zipf, as words of captions are
+    references, hypotheses = make_captions(rng, words, weights)
+    version = importlib.metadata.version("pycocoevalcap")
+    print(f"Python {platform.python_version()}, numpy {np.__version__}, pycocoevalcap {version}")
+    bench_metrics(references, hypotheses)
+    bench_reward(rng, words, weights, references)
+    if shutil.which("java"):
+        bench_tokenizer(rng)
+
+
+def bench_metrics(references: Groups, hypotheses: dict[str, str]) -> None:
+    listed = {key: [text] for key, text in hypotheses.items()}
+    theirs: dict[str, Callable[[], object]] = {
+        "BLEU": lambda: Bleu(4).compute_score(references, listed, verbose=0),
+        "ROUGE_L": lambda: Rouge().compute_score(references, listed),
+        "CIDEr-D": lambda: Cider().compute_score(references, listed),
+    }
+    print(f"{PICTURES} pictures, {REFERENCES} references, tokenised")
+    for name, form in theirs.items():
+        compare(name, form, lambda name=name: ours(references, hypotheses, [name]), 3)
+    compare(
+        "all three",
+        lambda: [form() for form in theirs.values()],
+        lambda: ours(references, hypotheses, list(theirs)),
+        3,
+    )
+
+
+def ours(references: Groups, hypotheses: dict[str, str], metrics: list[str]) -> object:
+    return evaluate_captions(references, hypotheses, metrics, tokenizer="none")
+
+
+def bench_reward(
+    rng: random.Random, words: list[str], weights: list[float], references: Groups
+) -> None:
+    corpus = [[text.split() for text in group] for group in references.values()]
+    chosen = [group for group in rng.sample(corpus, 48) for _ in range(5)]
+    samples = [near(rng, group[0], words, weights) for group in chosen]
+    plain, fast = PlainCiderD(corpus), CiderD(corpus)
+    difference = np.abs(fast.score(samples, chosen) - plain.score(samples, chosen)).max()
+    print(f"reward of {len(samples)} samples, largest difference {difference:.1e}")
+    compare(
+        "reward",
+        lambda: plain.score(samples, chosen),
+        lambda: fast.score(samples, chosen),
+        9,
+        "plain",
+    )
+
+
+def bench_tokenizer(rng: random.Random) -> None:
+    text = Path(__file__).parent.parent.joinpath("LICENSE").read_text(encoding="utf-8")
+    words = [word for word in text.split() if word.isalpha()]
+    ends = [".", "", "!", ", but it's a bit too dark.", "; doesn't work :(", " (f/2.8, 1/250s)."]
+    captions = [
+        " ".join(rng.choices(words, k=rng.randint(6, 14))).capitalize() + rng.choice(ends)
+        for _ in range(10_000)
+    ]
+
+    def in_java() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "captions.txt"
+            source.write_text("\n".join(captions), encoding="utf-8")
+            jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
+            program = ["java", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
+            command = [*program, "-preserveLines", "-lowerCase", str(source)]
+            subprocess.run(command, capture_output=True, check=True)
+
+    def in_python() -> None:
+        ptb.forget()
+        ptb_tokenize(captions)
+
+    print(f"{len(captions)} captions to tokenise, Java with its start, ours with empty memory")
+    compare("tokens", in_java, in_python, 5, "Java")
+
+
+def compare(
+    name: str,
+    theirs: Callable[[], object],
+    mine: Callable[[], object],
+    repeats: int,
+    peer: str = "pycocoevalcap",
+) -> None:
+    taken = [(seconds(theirs), seconds(mine)) for _ in range(repeats)]
+    slow, fast = (statistics.median(side) for side in zip(*taken, strict=True))
+    print(f"  {name:<10} {peer} {slow:8.4f} s   ours {fast:8.4f} s   {slow / fast:6.1f} x")
+
+
+def seconds(form: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    form()
+    return time.perf_counter() - start
+
+
+def make_captions(
+    rng: random.Random, words: list[str], weights: list[float]
+) -> tuple[Groups, dict[str, str]]:
+    references, hypotheses = {}, {}
+    for picture in range(PICTURES):
+        base = rng.choices(words, weights, k=rng.randint(8, 18))
+        group = [" ".join(near(rng, base, words, weights)) for _ in range(REFERENCES)]
+        references[str(picture)] = group
+        hypotheses[str(picture)] = " ".join(near(rng, base, words, weights))
+    return references, hypotheses
+
+
+def near(rng: random.Random, base: list[str], words: list[str], weights: list[float]) -> list[str]:
+    fresh = rng.choices(words, weights, k=len(base))
+    return [old if rng.random() < 0.7 else new for old, new in zip(base, fresh, strict=True)]
+
+
+if __name__ == "__main__":
+    main()
