@@ -27,7 +27,7 @@ from beholder.pipeline.runner import fit_recipe
 
 HEAD = {
     "d_model": 128, "enc_layers": 2, "dec_layers": 2, "ff": 256, "heads": 4,
-    "enc_expansions": [8, 16, 32], "dec_expansions": 8,
+    "enc_expansions": [8, 16, 32], "dec_expansions": 8, "dropout_decoder": 0.0,
 }  # fmt: skip
 WAYS: dict[str, dict[str, int]] = {
     "best checkpoint": {}, "ensemble of 3": {"ensemble": 3}, "soup of 3": {"soup": 3},
@@ -48,12 +48,12 @@ def recipe(**export: int) -> dict[str, Any]:
             "features": {"kind": "extract", "batch_size": 32},
             "words": {
                 "kind": "train", "features": "features", "task": {"kind": "caption", **task},
-                "training": {**training, "epochs": 10, "lr": 1e-3, "save_every_steps": 33},
+                "training": {**training, "epochs": 6, "lr": 1e-3},
             },
             "reward": {
                 "kind": "train", "features": "features", "start_from": "words",
                 "task": {"kind": "self_critical", **task},
-                "training": {**training, "epochs": 6, "lr": 2e-4, "save_every_steps": 33},
+                "training": {**training, "epochs": 3, "lr": 2e-4, "save_every_steps": 25},
             },
             "judge": {"kind": "export", "heads": ["reward"], **export},
             "evaluation": {"kind": "evaluate", "judge": "judge"},
