@@ -26,8 +26,8 @@ from beholder.pipeline.recipe import DataConfig
 
 _PICTURES = "pictures.parquet"
 _SCHEMA = {
-    "image": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64, "sha256": pl.String,
-    "look": pl.UInt64, "opened": pl.Boolean,
+    "image": pl.String(), "size": pl.Int64(), "mtime_ns": pl.Int64(), "sha256": pl.String(),
+    "look": pl.UInt64(), "opened": pl.Boolean(),
 }  # fmt: skip
 
 
@@ -79,7 +79,8 @@ def _known_pictures(
 ) -> list[Fingerprint]:
     """Content and, if `looks`, perceptual hash of every picture that is there."""
     known: dict[tuple[str, int, int], dict[str, Any]] = {}
-    if cache.exists():
+    # a cache of an older version says less, and is made anew
+    if cache.exists() and pl.read_parquet_schema(cache) == _SCHEMA:
         for row in pl.read_parquet(cache).to_dicts():
             known[row["image"], row["size"], row["mtime_ns"]] = row
     files: dict[str, tuple[int, int]] = {}
