@@ -62,6 +62,10 @@ class AnnotationTable:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", {k: tuple(v) for k, v in self.classes.items()})
+        # polars forgets the type of a list column that holds only nulls, e.g. in `reverse`
+        untyped = [n for n, t in self.frame.schema.items() if t == pl.List(pl.Null)]
+        typed = [pl.col(n).cast(COLUMNS[n]) for n in untyped if n in COLUMNS]
+        object.__setattr__(self, "frame", self.frame.with_columns(typed))
         problems = list(_find_problems(self.frame, self.classes))
         if problems:
             raise DataError("The annotations are not usable.", problems=problems)

@@ -1,0 +1,224 @@
+"""`check_annotations`: everything wrong with a table and its pictures, in one go."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from annotation_tables import picture, small_table, write_picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
+
+from beholder.data.annotations import AnnotationTable
+from beholder.data.check import check_annotations, render_json, render_text
+from beholder.data.fingerprints import (
+    NEAR_BITS,
+    difference_hash,
+    fingerprint_all,
+    near_pairs,
+)
+from beholder.errors import Problem
+
+
+def found(problems: list[Problem]) -> list[tuple[str, str, int | None, str | None]]:
+    return sorted((p.severity, p.code, p.row, p.key) for p in problems)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A root with a picture of every kind that a check has to tell."""
+    root = tmp_path / "images"
+    for seed, name in enumerate(("good", "other", "small")):
+        write_picture(root / f"{name}.png", seed, (8, 60) if name == "small" else (64, 48))
+    (root / "copy.png").write_bytes((root / "good.png").read_bytes())
+    ImageEnhance.Brightness(picture(1)).enhance(0.9).save(root / "like.jpg", quality=80)
+    (root / "text.jpg").write_text("not a picture", encoding="utf-8")
+    (root / "cut.png").write_bytes((root / "other.png").read_bytes()[:-200])
+    (root / "nothing.png").write_bytes(b"")
+    write_picture(root / "large.png", 7, (200, 200))
+    return root
+
+
+def test_every_problem_of_the_pictures_at_once(tmp_path: Path, pictures: Path) -> None:
+    names = ["good.png", "copy.png", "other.png", "like.jpg", "small.png", "text.jpg", "cut.png"]
+    names += ["nothing.png", "large.png", "good.jpg", "absent.png", "../secret.png"]
+    path = tmp_path / "table.csv"
+    path.write_text("image,score\n" + "".join(f"{name},3\n" for name in names), encoding="utf-8")
+    problems = check_annotations(path, pictures, max_pixels=30_000)
+    assert found(problems) == sorted(
+        [
+            ("error", "duplicate_content", 3, "copy.png"),
+            ("warning", "near_duplicate", 4, "other.png"),
+            ("warning", "tiny", 6, "small.png"),
+            ("error", "not_a_picture", 7, "text.jpg"),
+            ("error", "truncated", 8, "cut.png"),
+            ("error", "empty", 9, "nothing.png"),
+            ("error", "too_large", 10, "large.png"),
+            ("error", "missing", 11, "good.jpg"),
+            ("error", "missing", 12, "absent.png"),
+            ("error", "outside_root", 13, "../secret.png"),
+        ]
+    )
+    assert {problem.file for problem in problems} == {str(path)}
+    assert {problem.field for problem in problems} == {"image"}
+    messages = {problem.key: problem.message for problem in problems}
+    assert "'good.png'" in messages["copy.png"]
+    assert "'like.jpg'" in messages["other.png"]
+    assert "There is good.png" in messages["good.jpg"]
+
+
+def test_table_in_memory_counts_rows_from_0(pictures: Path) -> None:
+    table = AnnotationTable.from_columns(
+        ["good.png", "copy.png"], score=[3, 9], box=[[0, 0, 64, 48], [-1, 0, 9, 9]]
+    )
+    problems = check_annotations(table, pictures, score_range=(1, 5))
+    assert found(problems) == sorted(
+        [
+            ("error", "duplicate_content", 1, "copy.png"),
+            ("error", "score_range", 1, "copy.png"),
+            ("warning", "box_outside", 1, "copy.png"),
+        ]
+    )
+
+
+def test_leaks_of_a_given_split(tmp_path: Path, pictures: Path) -> None:
+    path = tmp_path / "table.csv"
+    rows = "good.png,1,train\ncopy.png,1,test\nother.png,1,train\nlike.jpg,1,val\n"
+    path.write_text("image,score,split\n" + rows, encoding="utf-8")
+    codes = {(p.code, p.severity, p.row) for p in check_annotations(path, pictures)}
+    assert ("content_leak", "error", 3) in codes
+    assert ("near_leak", "warning", 5) in codes
+
+
+def test_near_duplicates_of_one_group_are_meant(pictures: Path) -> None:
+    names = ["other.png", "like.jpg"]
+    together = AnnotationTable.from_columns(names, score=[1, 2], group=["a", "a"])
+    apart = AnnotationTable.from_columns(names, score=[1, 2], group=["a", "b"])
+    assert check_annotations(together, pictures) == []
+    assert [problem.code for problem in check_annotations(apart, pictures)] == ["near_duplicate"]
+
+
+def test_classes_without_example_and_tables_without_opinion() -> None:
+    table = AnnotationTable.from_columns(
+        ["a.png", "b.png"],
+        split=["train", "test"],
+        attributes={"style": ["x", "y"]},
+        classes={"style": ["x", "y", "z"]},
+    )
+    (problem,) = check_annotations(table)
+    assert (problem.severity, problem.code, problem.field) == (
+        "warning",
+        "no_example",
+        "attribute.style",
+    )
+    assert "y, z" in problem.message
+    empty = AnnotationTable.from_columns(["a.png"])
+    assert [problem.code for problem in check_annotations(empty)] == ["no_opinions"]
+
+
+def test_image_root_that_does_not_exist(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("image,score\na.png,high\n", encoding="utf-8")
+    problems = check_annotations(path, tmp_path / "absent")
+    assert {problem.code for problem in problems} == {"image_root", "not_a_number"} | {
+        "no_opinions"
+    }
+    assert any(str(problem.file).endswith("absent") for problem in problems)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [None, "a,b\n1,2\n", "image,score\n"])
+def test_files_without_a_table(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "table.csv"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    problems = check_annotations(path, tmp_path)
+    assert [problem.severity for problem in problems] == ["error"]
+
+
+def test_a_name_on_disk_may_have_another_unicode_form(tmp_path: Path) -> None:
+    write_picture(tmp_path / "cafe\u0301.png", 0)
+    table = AnnotationTable.from_columns(["caf\u00e9.png"], score=[1])
+    assert check_annotations(table, tmp_path) == []
+
+
+def test_rendering() -> None:
+    problems = [
+        Problem("warning", "tiny", "It is tiny.", "t.csv", 4, "image", "b.png"),
+        Problem("error", "missing", "It is missing.", "t.csv", 2, "image", "a.png"),
+        Problem("error", "missing", "It is missing.", "t.csv", 3, "image", "c.png"),
+    ]
+    assert render_text(problems).splitlines() == [
+        "error missing (2)",
+        "  t.csv:2 image a.png: It is missing.",
+        "  t.csv:3 image c.png: It is missing.",
+        "warning tiny (1)",
+        "  t.csv:4 image b.png: It is tiny.",
+        "2 errors, 1 warning",
+    ]
+    assert render_text([]) == "No problems found."
+    content = json.loads(render_json(problems))
+    assert (content["errors"], content["warnings"]) == (2, 1)
+    assert [Problem(**entry) for entry in content["problems"]] == problems
+
+
+# -- fingerprints
+
+
+def test_fingerprints_keep_the_order_for_any_number_of_workers(pictures: Path, capsys) -> None:
+    names = sorted(path.name for path in pictures.iterdir())
+    one = fingerprint_all(pictures, names, workers=1)
+    assert [known.key for known in one] == names
+    assert fingerprint_all(pictures, names, workers=4) == one
+    assert "opening pictures" in capsys.readouterr().err
+
+
+def test_looks_survive_what_does_not_change_the_picture() -> None:
+    for seed in range(20):
+        image = picture(seed, (256, 192))
+        look = difference_hash(image)
+        changed = [
+            image.resize((128, 96)),
+            ImageEnhance.Brightness(image).enhance(0.8),
+            image.convert("L").convert("RGB"),
+        ]
+        for other in changed:
+            assert (look ^ difference_hash(other)).bit_count() <= NEAR_BITS
+        assert (look ^ difference_hash(picture(seed + 1))).bit_count() > NEAR_BITS
+    assert difference_hash(Image.new("RGB", (64, 64), "grey")) is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    bases=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4),
+    flips=st.lists(st.tuples(st.integers(0, 3), st.sets(st.integers(0, 63), max_size=5))),
+)
+def test_near_pairs_are_those_of_comparing_all(bases, flips) -> None:
+    looks: list[int | None] = [*bases, None]
+    for base, bits in flips:
+        looks.append(bases[base % len(bases)] ^ sum(1 << bit for bit in bits))
+    pairs = near_pairs(looks)
+    first = {look: index for index, look in reversed(list(enumerate(looks)))}
+    expected = set()
+    for i, a in enumerate(looks):
+        for j in range(i + 1, len(looks)):
+            b = looks[j]
+            if a is None or b is None or (a ^ b).bit_count() > NEAR_BITS:
+                continue
+            both_first = first[a] == i and first[b] == j
+            if both_first or (a == b and first[a] == i):
+                expected.add((i, j))
+    assert pairs == sorted(expected)
+
+
+def test_many_equal_looks_stay_fast() -> None:
+    looks = [int(value) for value in np.random.default_rng(0).integers(0, 4, 20_000)]
+    pairs = near_pairs(looks)
+    assert len(pairs) == 20_000 - 4 + 6  # each with the first of its own, and the four firsts
+
+
+def test_small_table_is_clean() -> None:
+    assert check_annotations(small_table()) == []
