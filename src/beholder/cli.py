@@ -59,6 +59,10 @@ def check(
     data_format: Annotated[
         str, typer.Option("--data-format", help="Format of the table; auto: by its header.")
     ] = "auto",
+    score_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Lowest and highest score; default: what the format knows."),
+    ] = None,
     output: Annotated[TextOrJson, typer.Option("--format", help="How to print.")] = TextOrJson.text,
 ) -> None:
     """List everything wrong with a table of opinions and its pictures, in one go.
@@ -68,7 +72,7 @@ def check(
     """
     from beholder.data.check import check_annotations, render_json, render_text
 
-    problems = check_annotations(data, images, format=data_format)
+    problems = check_annotations(data, images, format=data_format, score_range=score_range)
     typer.echo(render_json(problems) if output is TextOrJson.json else render_text(problems))
     if any(problem.severity == "error" for problem in problems):
         raise typer.Exit(2)
@@ -147,7 +151,7 @@ def evaluate(
     from beholder.judge import Judge
     from beholder.predict.evaluation import evaluate_judge, render_metrics
 
-    table = read_annotations(data)
+    table = read_annotations(data, root=images)
     if split:
         table = table.subset(split)
     result = evaluate_judge(Judge.load(model), table, images or data.parent)

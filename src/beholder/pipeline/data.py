@@ -19,7 +19,7 @@ from beholder.data.formats import read_annotations
 from beholder.data.images import content_hash, resolve_key
 from beholder.data.progress import progress
 from beholder.data.sample.builder import build_sample
-from beholder.data.splits import assign_splits, find_leaks
+from beholder.data.splits import assign_splits
 from beholder.errors import DataError, PictureError
 from beholder.pipeline.manifest import digest
 from beholder.pipeline.recipe import DataConfig
@@ -54,8 +54,10 @@ def load_data(config: DataConfig, folder: Path) -> RunData:
         table, root = build_sample(folder / "sample", photos=config.sample_photos)
     else:
         path = Path(config.annotations)
-        table = read_annotations(path, config.format, columns=config.columns or None)
         root = Path(config.images) if config.images else path.parent
+        table = read_annotations(
+            path, config.format, columns=config.columns or None, root=config.images
+        )
     if len(table) == 0:
         raise DataError("The table has no row.", where=config.annotations)
     if not root.is_dir():
@@ -129,15 +131,6 @@ def _split(
     """The split of the table where it gives one (it must not leak), else by content."""
     shares = {name: getattr(config.split, name) for name in ("train", "val", "test")}
     table = assign_splits(table, shares, config.split.seed, hashes, pairs)
-    leaks = find_leaks(table, hashes)
-    errors = [leak for leak in leaks if leak.severity == "error"]
-    if errors:
-        raise DataError(
-            "The split given in the table leaks: the same picture or group is on both sides.",
-            where=config.annotations,
-            fix="Correct the split, or remove it from the table to have one made.",
-            problems=errors,
-        )
     if not (table.frame["split"] == "train").any():
         raise DataError("No picture is in the training split.", where=config.annotations)
     return table
