@@ -31,7 +31,9 @@ class FakeStore:
     def __init__(self, keys: Sequence[str]) -> None:
         self.keys = list(keys)
 
-    def read(self, keys: Sequence[str], *, tokens: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    def read(
+        self, keys: Sequence[str], *, tokens: bool = True, as_stored: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         numbers = np.array([KEYS.index(key) for key in keys], dtype=np.float32)
         return np.tile(numbers[:, None, None], (1, 3, 5)), np.tile(numbers[:, None], (1, 6))
 

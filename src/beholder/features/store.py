@@ -4,6 +4,7 @@ A folder of safetensors shards, float16 unless asked otherwise, read through mem
 
     store.json               format, backbone and its fingerprint, shapes, number type
     shard-00000.safetensors  tokens [n, N, C] and/or pooled [n, P]; its rows' keys in the metadata
+    shards.json              size, SHA-256 and time of every shard
     index.parquet            image key, content, shard, row of what the store holds now
 
 A row is known by its image key and by the content that was seen (file and box), so that a changed
@@ -23,18 +24,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from beholder.data.files import atomic_path, write_json
 from beholder.errors import StoreError
+from beholder.features.shards import (
+    PATTERN,
+    MappedShard,
+    ShardRecord,
+    check_shard,
+    record_shard,
+    shard_name,
+    shard_number,
+    shard_rows,
+)
 
 FORMAT = 1
-DTYPES = {"float16": np.float16, "float32": np.float32}
+DTYPES: dict[str, type[np.floating[Any]]] = {"float16": np.float16, "float32": np.float32}
 INDEX = "index.parquet"
 _CARD = "store.json"
-_SHARDS = "shard-*.safetensors"
-_SHARD_BYTES = 64_000_000  # small enough that a kill loses seconds, large enough to read well
+_RECORDS = "shards.json"
+# small enough that a kill loses little work, large enough to read well
+_SHARD_BYTES = 64_000_000
+_SHARD_ROWS = 512
 _AGAIN = "Extract the features again."
 
 
@@ -68,11 +82,14 @@ class FeatureStore:
         self.path = path
         self.card = card
         self._places = dict(places)
-        self._maps: dict[str, dict[str, NDArray[Any]]] = {}
+        self._maps: dict[str, MappedShard] = {}
 
     @classmethod
     def open(cls, path: str | Path, *, expect_fingerprint: str | None = None) -> FeatureStore:
         """Open a finished store.
+
+        Shards whose size and time are those of the extraction are taken to be whole; others, as
+        in a copy of the folder, are read and compared with their SHA-256. `verify` reads all.
 
         Args:
             expect_fingerprint: of the backbone whose features are wanted.
@@ -89,13 +106,24 @@ class FeatureStore:
                 where=str(path),
                 fix="Extract the features with this backbone, or use the one of the store.",
             )
-        if not (path / INDEX).is_file():
-            raise StoreError("The extraction was not finished.", where=str(path), fix=_AGAIN)
-        index = pl.read_parquet(path / INDEX)
-        places = {key: (shard, row) for key, _, shard, row in index.iter_rows()}
-        for shard in {shard for shard, _ in places.values()}:
-            _check_shard(path / shard)
-        return cls(path, card, places)
+        store = cls(path, card, _read_index(path))
+        store._check_shards(thorough=False)
+        return store
+
+    def verify(self) -> None:
+        """Read every shard and compare it with its SHA-256.
+
+        Raises:
+            StoreError: a shard is missing or damaged.
+        """
+        self._check_shards(thorough=True)
+
+    def _check_shards(self, *, thorough: bool) -> None:
+        records = _read_records(self.path)
+        for shard in sorted({shard for shard, _ in self._places.values()}):
+            if shard not in records:
+                raise _unfinished(self.path)
+            check_shard(self.path / shard, records[shard], thorough=thorough)
 
     @property
     def keys(self) -> list[str]:
@@ -119,16 +147,18 @@ class FeatureStore:
         return {**self.__dict__, "_maps": {}}
 
     def read(
-        self, keys: Sequence[str], *, tokens: bool = True
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        self, keys: Sequence[str], *, tokens: bool = True, as_stored: bool = False
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Features of pictures, in the order of `keys`.
 
         Args:
             tokens: False leaves the tokens on the disk; they come back empty.
+            as_stored: give the stored number type. float16 is several times as fast to read and
+                has half the bytes on its way to a device, which converts it at no cost.
 
         Returns:
-            tokens float32 [B, N, C] and pooled float32 [B, P]; [B, 0, 0] and [B, 0] for what the
-            store does not hold.
+            tokens [B, N, C] and pooled [B, P], float32 unless `as_stored`; [B, 0, 0] and [B, 0]
+            for what the store does not hold.
 
         Raises:
             StoreError: a picture is not in the store.
@@ -143,15 +173,12 @@ class FeatureStore:
             )
         places = [self._places[key] for key in keys]
         token_shape = self.card.token_shape if tokens else None
-        return (
-            self._gather("tokens", places, token_shape or (0, 0), stored=token_shape is not None),
-            self._gather(
-                "pooled",
-                places,
-                (self.card.pooled_dim or 0,),
-                stored=self.card.pooled_dim is not None,
-            ),
+        pooled_dim = self.card.pooled_dim
+        grids = self._gather(
+            "tokens", places, token_shape or (0, 0), stored=token_shape is not None
         )
+        pooled = self._gather("pooled", places, (pooled_dim or 0,), stored=pooled_dim is not None)
+        return (grids, pooled) if as_stored else (_to_float32(grids), _to_float32(pooled))
 
     def _gather(
         self,
@@ -160,22 +187,24 @@ class FeatureStore:
         shape: tuple[int, ...],
         *,
         stored: bool,
-    ) -> NDArray[np.float32]:
-        out = np.empty((len(places), *shape), dtype=np.float32)
+    ) -> NDArray[Any]:
+        out = np.empty((len(places), *shape), dtype=DTYPES[self.card.dtype])
         if not stored:
             return out
         wanted: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for position, (shard, row) in enumerate(places):
             wanted[shard].append((row, position))
         for shard, pairs in wanted.items():
-            stored_rows = self._map(shard)[name]
+            self._map(shard).announce(name, [row for row, _ in pairs])
+        for shard, pairs in wanted.items():
+            rows = self._map(shard).arrays[name]
             for row, position in sorted(pairs):  # in the order of the disk
-                out[position] = stored_rows[row]
+                out[position] = rows[row]
         return out
 
-    def _map(self, shard: str) -> dict[str, NDArray[Any]]:
+    def _map(self, shard: str) -> MappedShard:
         if shard not in self._maps:
-            self._maps[shard] = _map_shard(self.path / shard)
+            self._maps[shard] = MappedShard(self.path / shard)
         return self._maps[shard]
 
 
@@ -186,7 +215,7 @@ class FeatureWriter:
         path: folder of the store; made if it is not there.
         card: what the rows share (`flip`: pictures were mirrored); must be that of the store that
             is there.
-        shard_rows: rows of a shard; None: about 64 MB.
+        shard_rows: rows of a shard; None: 512, or as many as have 64 MB.
 
     Raises:
         StoreError: the store that is there is of another backbone or number type.
@@ -209,10 +238,10 @@ class FeatureWriter:
         else:
             write_json(self.path / _CARD, {"format": FORMAT, **card._asdict()})
         self._places = _scan_shards(self.path)
-        self._next = 1 + max(
-            (_number(p) for p in self.path.glob("shard-*.safetensors")), default=-1
-        )
-        self._shard_rows = shard_rows or max(1, _SHARD_BYTES // _row_bytes(card))
+        # a number that was ever used is not used again: a record of it may remain
+        used = [*self.path.glob(PATTERN), *map(Path, _read_records(self.path))]
+        self._next = 1 + max(map(shard_number, used), default=-1)
+        self._shard_rows = shard_rows or min(_SHARD_ROWS, max(1, _SHARD_BYTES // _row_bytes(card)))
         self._waiting: list[tuple[str, str, dict[str, NDArray[Any]]]] = []
 
     def contents(self) -> dict[str, str]:
@@ -249,8 +278,13 @@ class FeatureWriter:
             self._write_shard()
 
     def close(self, keys: Iterable[str]) -> None:
-        """Write what waits, and the index of `keys` (those that the store holds)."""
+        """Write what waits, and the index of `keys` (those that the store holds).
+
+        Raises:
+            StoreError: a shard of an earlier extraction was damaged since.
+        """
         self._write_shard()
+        self._write_records()
         rows = [(key, *self._places[key]) for key in keys if key in self._places]
         schema = {
             "image": pl.String, "content": pl.String, "shard": pl.String, "row": pl.Int64,
@@ -258,16 +292,30 @@ class FeatureWriter:
         with atomic_path(self.path / INDEX) as temporary:
             pl.DataFrame(rows, schema=schema, orient="row").write_parquet(temporary)
 
+    def _write_records(self) -> None:
+        """Remember every shard; those of a finished extraction must be what they were."""
+        known = _read_records(self.path)
+        records = {}
+        for shard in sorted(self.path.glob(PATTERN), key=shard_number):
+            if shard.name in known:
+                check_shard(shard, known[shard.name])
+            records[shard.name] = known.get(shard.name) or record_shard(shard)
+        write_json(
+            self.path / _RECORDS, {name: record._asdict() for name, record in records.items()}
+        )
+
     def _write_shard(self) -> None:
         if not self._waiting:
             return
-        name = f"shard-{self._next:05}.safetensors"
+        name = shard_name(self._next)
         self._next += 1
         columns = {
             column: np.stack([row[column] for _, _, row in self._waiting])
             for column in self._waiting[0][2]
         }
         rows = [(key, content) for key, content, _ in self._waiting]
+        # until `close`, an index of before may name rows of pictures that have changed
+        (self.path / INDEX).unlink(missing_ok=True)
         with atomic_path(self.path / name) as temporary:
             save_file(columns, temporary, metadata={"rows": json.dumps(rows)})
         for row, (key, content) in enumerate(rows):
@@ -292,8 +340,34 @@ def _read_card(path: Path) -> StoreCard:
         raise StoreError(f"{_CARD} is damaged.", where=str(path), fix=_AGAIN) from error
 
 
-def _number(path: Path) -> int:
-    return int(path.stem.removeprefix("shard-"))
+def _read_index(path: Path) -> dict[str, tuple[str, int]]:
+    if not (path / INDEX).is_file():
+        raise _unfinished(path)
+    try:
+        index = pl.read_parquet(path / INDEX, columns=["image", "shard", "row"])
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise StoreError(f"{INDEX} is damaged.", where=str(path), fix=_AGAIN) from error
+    return {key: (shard, row) for key, shard, row in index.iter_rows()}
+
+
+def _read_records(path: Path) -> dict[str, ShardRecord]:
+    """What is remembered of the shards; nothing before an extraction has finished."""
+    try:
+        raw = json.loads((path / _RECORDS).read_text("utf-8"))
+        return {name: ShardRecord(**values) for name, values in raw.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StoreError(f"{_RECORDS} is damaged.", where=str(path), fix=_AGAIN) from error
+
+
+def _unfinished(path: Path) -> StoreError:
+    return StoreError("The extraction was not finished.", where=str(path), fix=_AGAIN)
+
+
+def _to_float32(values: NDArray[Any]) -> NDArray[np.float32]:
+    # numpy converts float16 one number at a time, slower than HDF5 reads twice the bytes
+    return torch.from_numpy(values).float().numpy()
 
 
 def _row_bytes(card: StoreCard) -> int:
@@ -304,53 +378,7 @@ def _row_bytes(card: StoreCard) -> int:
 def _scan_shards(path: Path) -> dict[str, _Place]:
     """What all shards hold; of a picture that is there twice the newer row counts."""
     places: dict[str, _Place] = {}
-    for shard in sorted(path.glob(_SHARDS), key=_number):
-        header, _ = _check_shard(shard)
-        for row, (key, content) in enumerate(json.loads(header["__metadata__"]["rows"])):
+    for shard in sorted(path.glob(PATTERN), key=shard_number):
+        for row, (key, content) in enumerate(shard_rows(shard)):
             places[key] = _Place(content, shard.name, row)
     return places
-
-
-def _check_shard(shard: Path) -> tuple[dict[str, Any], int]:
-    """A shard's header and where its data begin.
-
-    Raises:
-        StoreError: it is missing, or shorter or longer than its header says.
-    """
-    try:
-        with shard.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > shard.stat().st_size:
-                raise ValueError("header longer than the file")
-            header = json.loads(stream.read(length))
-        end = max(entry["data_offsets"][1] for n, entry in header.items() if n != "__metadata__")
-        if 8 + length + end != shard.stat().st_size:
-            raise ValueError("file of another length than its header says")
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"The feature store lacks {shard.name}.", where=str(shard.parent), fix=_AGAIN
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{shard.name} is damaged: {error}.",
-            where=str(shard.parent),
-            fix="Delete it and extract again: only its pictures are done anew.",
-        ) from error
-    return header, 8 + length
-
-
-def _map_shard(shard: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a shard as memory maps."""
-    header, begin = _check_shard(shard)
-    numbers = {"F16": np.float16, "F32": np.float32}
-    return {
-        name: np.memmap(
-            shard,
-            dtype=numbers[entry["dtype"]],
-            mode="r",
-            offset=begin + entry["data_offsets"][0],
-            shape=tuple(entry["shape"]),
-        )
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }

@@ -210,13 +210,13 @@ class JudgeModel(nn.Module):
         if "tokens" not in batch and "pooled" not in batch:
             assert self.backbone is not None, "pixels, but no backbone"
             return self.backbone(batch["pixels"])
-        known: Tensor = batch["tokens"] if "tokens" in batch else batch["pooled"]
+        # stored features may be float16: they are widened where they are computed with
+        given = {name: batch[name].float() for name in ("tokens", "pooled") if name in batch}
+        known: Tensor = next(iter(given.values()))
         rows = known.shape[0]
         return Features(
-            batch["tokens"]
-            if "tokens" in batch
-            else known.new_zeros(rows, 0, self.config.token_dim),
-            batch["pooled"] if "pooled" in batch else known.new_zeros(rows, 0),
+            given.get("tokens", known.new_zeros(rows, 0, self.config.token_dim)),
+            given.get("pooled", known.new_zeros(rows, 0)),
         )
 
     def opinions(self, features: Features) -> Opinions:

@@ -131,9 +131,9 @@ class FeatureSource:
         return len(self.targets.keys)
 
     def load(self, indices: Sequence[int], epoch: int) -> Batch:
-        """The rows' features and opinions. The same in every epoch."""
+        """The rows' features, in the store's number type, and opinions. The same in every epoch."""
         batch = self.targets.load(indices)
-        tokens_BNC, pooled_BP = self.store.read(batch["keys"], tokens=self.tokens)
+        tokens_BNC, pooled_BP = self.store.read(batch["keys"], tokens=self.tokens, as_stored=True)
         if self.tokens:
             batch["tokens"] = torch.from_numpy(tokens_BNC)
         batch["pooled"] = torch.from_numpy(pooled_BP)
