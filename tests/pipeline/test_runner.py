@@ -285,15 +285,14 @@ def test_second_run_in_the_same_folder_is_refused(
 def test_run_under_torchrun_equals_a_single_process(finished: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     shutil.copy(finished / "run" / "recipe.yaml", recipe)
+    head = "stages.score.task.head={hidden: [4], input_dropout: 0, dropout: 0}"
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-        "-m", "beholder", "fit", str(recipe), "stages.score.task.head.input_dropout=0",
-        "--into", str(tmp_path / "two"),
+        "-m", "beholder", "fit", str(recipe), head, "--into", str(tmp_path / "two"),
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, check=True, env=environment, capture_output=True)
-    head = {"kind": "score", "head": {"input_dropout": 0.0}}
-    fit_recipe(small_recipe(finished, stages__score__task=head), tmp_path / "one")
+    fit_recipe(load_recipe(recipe, [head]), tmp_path / "one")
     from safetensors.numpy import load_file
 
     one = load_file(tmp_path / "one" / "judge" / "weights.safetensors")
