@@ -167,7 +167,7 @@ def find_recipe(name: str) -> Path:
         RecipeError: neither exists; names the shipped ones.
     """
     path = Path(name)
-    if path.exists():
+    if path.is_file():
         return path
     shipped = shipped_recipes()
     if name not in shipped:
