@@ -79,6 +79,14 @@ def test_unknown_recipe_names_the_shipped_ones() -> None:
         find_recipe("no-such-recipe")
 
 
+def test_folder_named_like_a_shipped_recipe_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("demo").is_file()
+
+
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
 def test_every_shipped_recipe_is_valid_and_has_a_tiny_twin(name: str) -> None:
     path = find_recipe(name)
