@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ from beholder.training.checkpoints import put_weights
 from beholder.training.distributed import start
 from beholder.training.loader import to_device
 from beholder.training.sources import Batch, FeatureSource, PictureSource
+
+log = logging.getLogger("beholder")
 
 REHEARSED = 4  # distinct pictures of a rehearsal; a batch repeats them
 
@@ -116,6 +119,11 @@ class Train(Stage):
                 "A backbone can't be trained on its own frozen features.",
                 where=where,
                 fix="Leave `features` out, or set task.train_backbone to false.",
+            )
+        if config.augment and config.task.kind == "score" and not config.augment.preserves_quality:
+            log.warning(
+                "%s.augment changes what the scores are of: colours, size or parts of a picture.",
+                where,
             )
         if config.features and config.augment:
             raise RecipeError(
