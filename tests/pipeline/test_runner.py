@@ -243,15 +243,18 @@ def test_contradictions_are_recipe_errors(finished: Path, tmp_path: Path) -> Non
         fit_recipe(small_recipe(finished, backbone={"name": "timm/resnet5O"}), tmp_path / "run")
 
 
-def test_training_end_to_end_on_pictures(finished: Path, tmp_path: Path) -> None:
+def test_training_end_to_end_on_pictures(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     recipe = small_recipe(finished).model_dump(mode="json")
     del recipe["stages"]["features"]
     recipe["stages"]["score"] |= {
         "features": None,
         "task": {"kind": "score", "train_backbone": True},
-        "augment": {"flip": 0.5},
+        "augment": {"flip": 0.5, "brightness": 0.1},
     }
     fit_recipe(parse_recipe(recipe), tmp_path / "run")
+    assert "changes what the scores are of" in caplog.text
     from safetensors.numpy import load_file
 
     frozen = load_file(finished / "run" / "judge" / "weights.safetensors")
