@@ -75,7 +75,7 @@ def main() -> None:
     print(f"published HDF5: {arguments.pictures / theirs:8.0f} pictures/s")
     print(f"feature store:  {arguments.pictures / ours:8.0f} pictures/s")
     print(f"  as float32:   {arguments.pictures / wide:8.0f} pictures/s ({theirs / wide:.1f} x)")
-    print(f"throughput: {theirs / ours:.1f} x; bytes: {ratio:.2f} x")
+    print(f"throughput: {theirs / ours:.1f} x; bytes: {ratio:.4f} x")
 
 
 if __name__ == "__main__":

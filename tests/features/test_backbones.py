@@ -79,6 +79,42 @@ def test_every_family_gives_the_features_it_declares(family: str, pooling: str) 
             torch.testing.assert_close(pooled, expected)
 
 
+# (name, size, grid, width of a token): the backbones of the published recipes, and their like
+PUBLISHED = [
+    ("swin_large_patch4_window12_384", None, (12, 12), 1536),
+    ("swinv2_large_window12_192.ms_in22k", None, (6, 6), 1536),
+    ("swinv2_large_window12to24_192to384.ms_in22k_ft_in1k", None, (12, 12), 1536),
+    ("dm_nfnet_f5", 544, (17, 17), 3072),
+    ("vit_huge_patch14_clip_224.laion2b_ft_in12k_in1k", 518, (37, 37), 1280),
+    ("eva_giant_patch14_560", None, (40, 40), 1408),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "grid", "width"), PUBLISHED)
+def test_large_published_backbones_have_their_shapes(
+    name: str, size: int | None, grid: tuple[int, int], width: int
+) -> None:
+    config = BackboneConfig(name=f"timm/{name}", size=size)
+    with torch.device("meta"):  # no memory, no computation
+        backbone = create_backbone(config, load_weights=False)
+        tokens, pooled = backbone(torch.empty(2, 3, *backbone.transform.size))
+    assert backbone.grid == grid
+    assert tokens.shape == (2, grid[0] * grid[1], width)
+    assert pooled.shape == (2, width)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "what"),
+    [
+        ("timm/efficientformer_l1", 192, "can't be changed|can't see"),
+        ("timm/crossvit_tiny_240", None, "no single grid"),
+    ],
+)
+def test_what_a_family_cannot_do_is_said(name: str, size: int | None, what: str) -> None:
+    with pytest.raises(BackboneError, match=what):
+        create_backbone(BackboneConfig(name=name, weights="random", size=size))
+
+
 def test_stages_are_means_and_deviations_of_the_maps_early_first() -> None:
     config = BackboneConfig(name="timm/test_efficientnet", weights="random", pooling="stages")
     backbone = create_backbone(config)

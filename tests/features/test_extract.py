@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from beholder.data.annotations import AnnotationTable
+from beholder.errors import DataError, StoreError
 from beholder.features.backbones import Backbone, create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.features.extract import extract
@@ -105,6 +106,23 @@ def test_bad_pictures_are_quarantined_with_their_reason_and_never_replaced(
     assert all(row["message"] for row in rows.values())
     extract(backbone, table_of(2), root, tmp_path / "store", workers=0, device="cpu")
     assert not (tmp_path / "store" / "quarantine.csv").exists()
+
+
+def test_missing_root_is_refused_and_nothing_written(backbone: Backbone, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        extract(backbone, table_of(2), tmp_path / "none", tmp_path / "store", device="cpu")
+    assert not (tmp_path / "store").exists()
+
+
+def test_store_of_another_backbone_is_refused_and_left_as_it_was(
+    backbone: Backbone, root: Path, tmp_path: Path
+) -> None:
+    extract(backbone, table_of(2), root, tmp_path / "store", workers=0, device="cpu")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()}
+    other = create_backbone(backbone.config.model_copy(update={"seed": 9}))
+    with pytest.raises(StoreError, match="not of timm/test_efficientnet"):
+        extract(other, table_of(2), root, tmp_path / "store", workers=0, device="cpu")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()} == before
 
 
 def test_extraction_shows_its_progress(

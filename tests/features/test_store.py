@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,93 @@ def test_damaged_or_newer_card_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "store.json").write_text(content)
     with pytest.raises(StoreError):
         FeatureStore.open(tmp_path)
+
+
+def test_changed_bytes_are_found_by_their_hash(tmp_path: Path) -> None:
+    keys = [str(index) for index in range(6)]
+    fill(tmp_path, keys)
+    shard = tmp_path / "shard-00001.safetensors"
+    status = shard.stat()
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
+    with pytest.raises(StoreError, match=r"shard-00001.*SHA-256"):
+        FeatureStore.open(tmp_path)
+    # what looks untouched is read only when asked
+    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
+    store = FeatureStore.open(tmp_path)
+    with pytest.raises(StoreError, match=r"shard-00001.*SHA-256"):
+        store.verify()
+
+
+def test_copied_store_is_as_good(tmp_path: Path) -> None:
+    fill(tmp_path / "store", ["a", "b", "c", "d", "e"])
+    (tmp_path / "copy").mkdir()
+    for file in (tmp_path / "store").iterdir():
+        (tmp_path / "copy" / file.name).write_bytes(file.read_bytes())
+    store = FeatureStore.open(tmp_path / "copy")
+    store.verify()
+    assert_rows(store, ["e", "a"])
+
+
+def test_pictures_of_a_deleted_shard_are_done_anew(tmp_path: Path) -> None:
+    keys = [str(index) for index in range(6)]
+    fill(tmp_path, keys)
+    (tmp_path / "shard-00001.safetensors").unlink()
+    writer = FeatureWriter(tmp_path, CARD)
+    assert set(writer.contents()) == {"0", "1", "2", "3"}
+    fill(tmp_path, keys)
+    store = FeatureStore.open(tmp_path)
+    store.verify()
+    assert_rows(store, keys)
+
+
+def test_store_that_is_being_changed_does_not_open(tmp_path: Path) -> None:
+    fill(tmp_path, ["a", "b"])
+    writer = FeatureWriter(tmp_path, CARD, shard_rows=1)
+    writer.add("a", "a 1", *features("a", 1))
+    with pytest.raises(StoreError, match="not finished"):
+        FeatureStore.open(tmp_path)
+    writer.close(["a", "b"])
+    store = FeatureStore.open(tmp_path)
+    assert_rows(store, ["a"], version=1)
+    assert_rows(store, ["b"])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_stored_numbers_and_float32_are_the_same(tmp_path: Path, dtype: str) -> None:
+    # more numbers than are widened at once, and none of them round
+    card = CARD._replace(dtype=dtype, token_shape=(130, 257), pooled_dim=7)
+    generator = np.random.default_rng(0)
+    tokens = generator.standard_normal((3, 130, 257)).astype(np.float32)
+    pooled = generator.standard_normal((3, 7)).astype(np.float32)
+    writer = FeatureWriter(tmp_path, card)
+    for index in range(3):
+        writer.add(str(index), "", tokens[index], pooled[index])
+    writer.close(["0", "1", "2"])
+    store = FeatureStore.open(tmp_path)
+    narrow = store.read(["2", "0"], as_stored=True)
+    wide = store.read(["2", "0"])
+    for original, short, long in zip((tokens, pooled), narrow, wide, strict=True):
+        assert short.dtype == np.dtype(dtype)
+        assert long.dtype == np.float32
+        np.testing.assert_array_equal(short, original[[2, 0]].astype(dtype))
+        np.testing.assert_array_equal(long, original[[2, 0]].astype(dtype).astype(np.float32))
+
+
+def test_loader_workers_read_in_their_own_processes(tmp_path: Path) -> None:
+    keys = [str(index) for index in range(20)]
+    fill(tmp_path, keys)
+    store = FeatureStore.open(tmp_path)
+    assert_rows(store, ["3"])  # maps that are open here must not disturb the workers
+    for start in ("fork", "spawn"):
+        with get_context(start).Pool(2) as pool:
+            parts = pool.map(store.read, [keys[7:12], keys[::-1]])
+        for wanted, (tokens, pooled) in zip([keys[7:12], keys[::-1]], parts, strict=True):
+            for row, key in enumerate(wanted):
+                np.testing.assert_array_equal(tokens[row], features(key)[0])
+                np.testing.assert_array_equal(pooled[row], features(key)[1])
 
 
 def test_folder_without_store_is_refused(tmp_path: Path) -> None:

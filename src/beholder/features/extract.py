@@ -22,12 +22,15 @@ from beholder.data.files import write_text
 from beholder.data.images import content_hash, resolve_key
 from beholder.data.progress import ProgressBar
 from beholder.data.transforms import EvalTransform
-from beholder.errors import PictureError
+from beholder.errors import DataError, PictureError
 from beholder.features.backbones import Backbone
 from beholder.features.device import choose_device
 from beholder.features.store import FeatureWriter, StoreCard
 
 QUARANTINE = "quarantine.csv"
+# pictures that a CPU sees at once: the maps of more leave its caches, and the system hands out
+# fresh memory for each of them; efficientnet-lite0 is twice as fast as with 32
+CPU_SLICE = 4
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def extract(
 
     Args:
         root: folder that the image keys start from.
-        batch_size: pictures per forward pass.
+        batch_size: pictures that are decoded together, and per forward pass of an accelerator.
         workers: decoding processes; 0 decodes in this one.
         dtype: `float16` or `float32`.
         device: None: where the best one is.
@@ -79,10 +82,13 @@ def extract(
         tokens: keep the tokens, not only the pooled features.
 
     Raises:
+        DataError: the image root does not exist.
         StoreError: the store there is of another backbone, or a value does not fit `dtype`.
         OutputError: the folder can't be written.
     """
     began = time.perf_counter()
+    if not Path(root).is_dir():
+        raise DataError("The image root does not exist.", where=str(root))
     where = choose_device(device)
     backbone = backbone.to(where).eval()
     writer = FeatureWriter(store_path, _card(backbone, dtype, tokens=tokens, flip=flip))
@@ -135,15 +141,16 @@ def _write(
     flip: bool,
     tokens: bool,
 ) -> None:
-    if not reads:
-        return
-    pixels_B3HW = torch.stack([r.pixels_3HW for r in reads if r.pixels_3HW is not None])
-    pixels_B3HW = pixels_B3HW.to(device, non_blocking=True)
-    features = backbone(pixels_B3HW.flip(-1) if flip else pixels_B3HW)
-    pooled = features.pooled_BP.float().cpu().numpy()
-    grids = features.tokens_BNC.float().cpu().numpy() if tokens else [None] * len(reads)
-    for read, tokens_NC, pooled_P in zip(reads, grids, pooled, strict=True):
-        writer.add(read.key, read.content, tokens_NC, pooled_P)
+    step = CPU_SLICE if device.type == "cpu" else max(1, len(reads))
+    for start in range(0, len(reads), step):
+        part = reads[start : start + step]
+        pixels_B3HW = torch.stack([r.pixels_3HW for r in part if r.pixels_3HW is not None])
+        pixels_B3HW = pixels_B3HW.to(device, non_blocking=True)
+        features = backbone(pixels_B3HW.flip(-1) if flip else pixels_B3HW)
+        pooled = features.pooled_BP.float().cpu().numpy()
+        grids = features.tokens_BNC.float().cpu().numpy() if tokens else [None] * len(part)
+        for read, tokens_NC, pooled_P in zip(part, grids, pooled, strict=True):
+            writer.add(read.key, read.content, tokens_NC, pooled_P)
 
 
 class _Pictures(Dataset[_Read]):

@@ -49,6 +49,7 @@ _RECORDS = "shards.json"
 # small enough that a kill loses little work, large enough to read well
 _SHARD_BYTES = 64_000_000
 _SHARD_ROWS = 512
+_PIECE = 16_384  # numbers; torch uses threads from twice as many on
 _AGAIN = "Extract the features again."
 
 
@@ -172,24 +173,27 @@ class FeatureStore:
                 fix=_AGAIN,
             )
         places = [self._places[key] for key in keys]
-        token_shape = self.card.token_shape if tokens else None
+        dtype = DTYPES[self.card.dtype] if as_stored else np.float32
         pooled_dim = self.card.pooled_dim
-        grids = self._gather(
-            "tokens", places, token_shape or (0, 0), stored=token_shape is not None
+        return (
+            self._gather(
+                "tokens", places, self.card.token_shape if tokens else None, (0, 0), dtype
+            ),
+            self._gather(
+                "pooled", places, None if pooled_dim is None else (pooled_dim,), (0,), dtype
+            ),
         )
-        pooled = self._gather("pooled", places, (pooled_dim or 0,), stored=pooled_dim is not None)
-        return (grids, pooled) if as_stored else (_to_float32(grids), _to_float32(pooled))
 
     def _gather(
         self,
         name: str,
         places: Sequence[tuple[str, int]],
-        shape: tuple[int, ...],
-        *,
-        stored: bool,
+        shape: tuple[int, ...] | None,
+        absent: tuple[int, ...],
+        dtype: type[np.floating[Any]],
     ) -> NDArray[Any]:
-        out = np.empty((len(places), *shape), dtype=DTYPES[self.card.dtype])
-        if not stored:
+        out = np.empty((len(places), *(absent if shape is None else shape)), dtype)
+        if shape is None:
             return out
         wanted: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for position, (shard, row) in enumerate(places):
@@ -199,7 +203,10 @@ class FeatureStore:
         for shard, pairs in wanted.items():
             rows = self._map(shard).arrays[name]
             for row, position in sorted(pairs):  # in the order of the disk
-                out[position] = rows[row]
+                if rows.dtype == out.dtype:
+                    out[position] = rows[row]
+                else:
+                    _widen(rows[row], out[position])
         return out
 
     def _map(self, shard: str) -> MappedShard:
@@ -365,9 +372,17 @@ def _unfinished(path: Path) -> StoreError:
     return StoreError("The extraction was not finished.", where=str(path), fix=_AGAIN)
 
 
-def _to_float32(values: NDArray[Any]) -> NDArray[np.float32]:
-    # numpy converts float16 one number at a time, slower than HDF5 reads twice the bytes
-    return torch.from_numpy(values).float().numpy()
+def _widen(stored: NDArray[Any], out: NDArray[np.float32]) -> None:
+    """Copy float16 into float32.
+
+    By torch, since numpy converts one number at a time, slower than HDF5 reads twice the bytes; in
+    pieces that torch does not share between its threads, which on a busy machine wait for one
+    another many times longer than they work.
+    """
+    source = torch.from_numpy(stored.copy()).view(-1)  # maps are read-only, which torch is not
+    target = torch.from_numpy(out).view(-1)
+    for piece, values in zip(target.split(_PIECE), source.split(_PIECE), strict=True):
+        piece.copy_(values)
 
 
 def _row_bytes(card: StoreCard) -> int:
