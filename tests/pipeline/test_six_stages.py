@@ -128,13 +128,13 @@ def heads(run: Path, stage: str) -> dict[str, torch.Tensor]:
 
 def test_whose_backbone_a_stage_works_with(finished: Path) -> None:
     recipe = changed(finished)
-    before = {name: backbone_of(recipe, name) for name in STAGES[:-1]}
+    before = {name: backbone_of(recipe, name).tuned_by for name in STAGES[:-1]}
     assert before == {
         "features": None, "xe": None, "xe-e2e": None, "tuned": "xe-e2e", "rf": "xe-e2e",
         "rf-e2e": "xe-e2e", "judge": "rf-e2e",
     }  # fmt: skip
-    assert backbone_after(recipe, "rf") == "xe-e2e"
-    assert backbone_after(recipe, "rf-e2e") == "rf-e2e"
+    assert backbone_after(recipe, "rf").tuned_by == "xe-e2e"
+    assert backbone_after(recipe, "rf-e2e").tuned_by == "rf-e2e"
 
 
 def test_every_stage_goes_on_from_the_one_before(finished: Path) -> None:

@@ -13,7 +13,7 @@ from beholder.data.files import sha256_file
 from beholder.errors import BackboneError, RecipeError
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.manifest import digest
-from beholder.pipeline.origins import backbone_of
+from beholder.pipeline.origins import Origin, backbone_of, config_of, uses_backbone
 from beholder.pipeline.recipe import ExtractStage, Recipe
 
 
@@ -65,12 +65,10 @@ def inputs_hash(name: str, context: RunContext) -> str:
             "kind": config.kind,
             "config": config.model_dump(mode="json"),
             "seed": recipe.seed,
-            "backbone": recipe.backbone.model_dump(mode="json"),
-            "weights": _weights_hash(recipe),
+            "backbone": _backbone_identity(name, context),
             "score_name": recipe.data.score_name,
             "data": context.data.digest,
             "upstream": upstream,
-            "tuned": _tuned_hash(name, context),
             "code": __version__,
         }
     )
@@ -85,10 +83,8 @@ def stage_folder(name: str, context: RunContext, inputs: str) -> Path:
     config = context.recipe.stages[name]
     identity = inputs
     if isinstance(config, ExtractStage):
-        backbone = context.recipe.backbone.model_dump(mode="json")
         store = config.model_dump(mode="json", include={"dtype", "flip", "tokens"})
-        tuned = _tuned_hash(name, context)
-        identity = digest([backbone, _weights_hash(context.recipe), tuned, store])
+        identity = digest([_backbone_identity(name, context), store])
     return Path("stages") / name / identity[:12]
 
 
@@ -106,23 +102,32 @@ def why_not_done(name: str, context: RunContext) -> str:
     return f"its output {gone[0]} is gone" if gone else ""
 
 
-def _tuned_hash(name: str, context: RunContext) -> str | None:
-    """The outputs of the train stage whose backbone a stage starts with; None: the recipe's."""
-    origin = backbone_of(context.recipe, name)
-    record = context.manifest.find(origin) if origin else None
-    return record.outputs_hash() if record else None
+def _backbone_identity(name: str, context: RunContext) -> list[object] | None:
+    """The backbone that a stage starts with: its config, the content of a file of its weights, and
+    the outputs of the train stage that has tuned it. None: the stage works on what others leave."""
+    recipe = context.recipe
+    if not uses_backbone(recipe.stages[name]):
+        return None
+    origin = backbone_of(recipe, name)
+    record = context.manifest.find(origin.tuned_by) if origin.tuned_by else None
+    return [
+        config_of(recipe, origin).model_dump(mode="json"),
+        _weights_hash(recipe, origin),
+        record.outputs_hash() if record else None,
+    ]
 
 
-def _weights_hash(recipe: Recipe) -> str | None:
+def _weights_hash(recipe: Recipe, origin: Origin) -> str | None:
     """The content of a local weights file; a name stands for itself."""
-    weights = recipe.backbone.weights
+    weights = config_of(recipe, origin).weights
     if weights in ("pretrained", "random"):
         return None
     path = Path(weights)
     if not path.is_file():
+        place = f"backbones.{origin.backbone}" if origin.backbone else "backbone"
         raise BackboneError(
             "The file of the backbone's weights does not exist.",
-            where=f"backbone.weights: {weights}",
+            where=f"{place}.weights: {weights}",
             fix="Name a file, or `pretrained` or `random`.",
         )
     return sha256_file(path)

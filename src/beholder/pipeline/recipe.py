@@ -53,14 +53,23 @@ class ExtractStage(Strict):
     """Run the backbone over all pictures once and keep its features."""
 
     kind: Literal["extract"]
+    backbone: str | None = Field(
+        None, description="one of the recipe's `backbones`; null: its `backbone`"
+    )
     backbone_from: str | None = Field(
-        None, description="train stage whose tuned backbone to use; null: the recipe's own"
+        None, description="train stage whose tuned backbone to use; null: one of the recipe's"
     )
     batch_size: int = Field(32, ge=1, description="pictures per forward pass")
     workers: int = Field(2, ge=0, description="decoding processes; 0: none beside the main one")
     dtype: Literal["float16", "float32"] = "float16"
     flip: bool = Field(False, description="mirror every picture left to right")
     tokens: bool = Field(True, description="keep the tokens too, which only comments need")
+
+    @model_validator(mode="after")
+    def _one_backbone(self) -> ExtractStage:
+        if self.backbone and self.backbone_from:
+            raise ValueError("backbone and backbone_from: choose one")
+        return self
 
     def needs(self) -> Needs:
         return {self.backbone_from: ("train",)} if self.backbone_from else {}
@@ -70,6 +79,11 @@ class TrainStage(Strict):
     """Fit one head, on frozen features or, without `features`, end to end on pictures."""
 
     kind: Literal["train"]
+    backbone: str | None = Field(
+        None,
+        description="one of the recipe's `backbones`; null: that of `features` or `start_from`, or "
+        "without them the recipe's `backbone`",
+    )
     features: str | None = Field(None, description="extract stage whose features to train on")
     start_from: str | None = Field(
         None,
@@ -79,6 +93,12 @@ class TrainStage(Strict):
     task: TaskConfig
     augment: AugmentConfig | None = Field(None, description="only end to end")
     training: TrainConfig
+
+    @model_validator(mode="after")
+    def _one_backbone(self) -> TrainStage:
+        if self.backbone and (self.features or self.start_from):
+            raise ValueError("features and start_from bring their own backbone: name none")
+        return self
 
     def needs(self) -> Needs:
         wanted: Needs = {}
@@ -142,7 +162,12 @@ class Recipe(Strict):
     name: str = Field(pattern=r"^[\w][\w.-]*$", description="also the run folder's: runs/<name>")
     seed: int = Field(0, ge=0, lt=2**31, description="of initial weights, order and augmentation")
     data: DataConfig
-    backbone: BackboneConfig
+    backbone: BackboneConfig | None = Field(
+        None, description="of all stages that name none; null: every stage names one"
+    )
+    backbones: dict[str, BackboneConfig] = Field(
+        {}, description="further backbones, by the names that stages use for them"
+    )
     stages: dict[str, StageConfig] = Field(min_length=1)
 
     @field_validator("stages")

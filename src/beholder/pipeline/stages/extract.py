@@ -14,13 +14,14 @@ from beholder.data.images import resolve_key
 from beholder.features.device import choose_device
 from beholder.features.extract import extract
 from beholder.pipeline.context import RunContext
+from beholder.pipeline.manifest import digest
 from beholder.pipeline.recipe import ExtractStage
 from beholder.pipeline.stages.base import Stage, StageResult
 from beholder.pipeline.stages.shared import QUARANTINE, first_readable, stage_backbone
 
 
 class Extract(Stage):
-    """Runs the recipe's backbone, or a tuned one, over every row of the table."""
+    """Runs one of the recipe's backbones, or a tuned one, over every row of the table."""
 
     def __init__(self, name: str, config: ExtractStage, context: RunContext) -> None:
         super().__init__(name, context)
@@ -60,8 +61,10 @@ class Extract(Stage):
             shutil.copyfile(quarantine, self.context.folder / QUARANTINE)
         else:
             (self.context.folder / QUARANTINE).unlink(missing_ok=True)
+        # the index names the pictures, the card the backbone and all else that decides the features
+        made = digest([sha256_file(store / name) for name in ("index.parquet", "store.json")])
         return StageResult(
-            outputs={"store": (store, sha256_file(store / "index.parquet"))},
+            outputs={"store": (store, made)},
             metrics={
                 "written": summary.written,
                 "reused": summary.reused,

@@ -12,14 +12,15 @@ from beholder.data.annotations import AnnotationTable
 from beholder.data.files import sha256_file
 from beholder.data.images import read_image, resolve_key
 from beholder.errors import CheckpointError, DataError, PictureError
-from beholder.features.backbones import Backbone, create_backbone
+from beholder.features.backbones import Backbone, BackboneConfig, create_backbone
 from beholder.pipeline.context import RunContext
-from beholder.pipeline.origins import backbone_of
+from beholder.pipeline.origins import Origin, backbone_of, config_of
 from beholder.pipeline.stages.trained import Trained, load_trained
 
 T = TypeVar("T")
 
 QUARANTINE = "quarantine.csv"  # beside a feature store, and in the run's folder
+_KEPT = "backbone"  # in `live`: the last backbone with its identity
 
 
 def once(context: RunContext, name: str, build: Callable[[], T]) -> T:
@@ -30,41 +31,57 @@ def once(context: RunContext, name: str, build: Callable[[], T]) -> T:
     return value
 
 
-def recipe_backbone(context: RunContext) -> Backbone:
-    """The recipe's backbone with the weights that it names, in evaluation mode.
-
-    Shared between stages: whoever trains it takes a copy.
-    """
-    return once(context, "backbone", lambda: create_backbone(context.recipe.backbone).eval())
-
-
 def stage_backbone(context: RunContext, stage: str) -> Backbone:
-    """The backbone that a stage starts with, in evaluation mode: the recipe's, or the one that a
-    train stage has tuned. In a rehearsal the recipe's stands in.
+    """The backbone that a stage starts with, in evaluation mode: one of the recipe's, or what a
+    train stage has made of it. In a rehearsal the untrained one stands in.
 
-    Shared between stages: whoever trains it takes a copy.
+    Shared between stages that work with the same one: whoever trains it takes a copy. Only the
+    last is kept, so that several large ones are never in memory together.
 
     Raises:
         CheckpointError: the tuned weights are not those that the manifest records.
     """
-    origin = backbone_of(context.recipe, stage)
-    if origin is None or context.rehearsing:
-        return recipe_backbone(context)
-    record = context.manifest.find(origin)
-    assert record is not None, f"stage {origin} has not run"
-
-    def build() -> Backbone:
-        backbone = create_backbone(context.recipe.backbone, load_weights=False)
-        backbone.load_state_dict(trained_by(context, origin).part("backbone."), strict=True)
-        return backbone.eval()
-
-    return once(context, f"backbone {record.outputs_hash()}", build)
+    origin = _origin(context, stage)
+    identity = _identity(context, origin)
+    kept: tuple[str, Backbone] | None = context.live.pop(_KEPT, None)
+    if kept is None or kept[0] != identity:
+        kept = None  # let go of it before the next one is built
+        kept = identity, _build(context, origin)
+    context.live[_KEPT] = kept
+    return kept[1]
 
 
 def stage_fingerprint(context: RunContext, stage: str) -> str:
     """The fingerprint of `stage_backbone`, computed once per backbone."""
-    backbone = stage_backbone(context, stage)
-    return once(context, f"fingerprint {id(backbone)}", backbone.fingerprint)
+    identity = _identity(context, _origin(context, stage))
+    return once(context, f"fingerprint {identity}", stage_backbone(context, stage).fingerprint)
+
+
+def stage_config(context: RunContext, stage: str) -> BackboneConfig:
+    """What `stage_backbone` is made from."""
+    return config_of(context.recipe, backbone_of(context.recipe, stage))
+
+
+def _origin(context: RunContext, stage: str) -> Origin:
+    origin = backbone_of(context.recipe, stage)
+    return Origin(origin.backbone) if context.rehearsing else origin
+
+
+def _identity(context: RunContext, origin: Origin) -> str:
+    if origin.tuned_by is None:
+        return f"of the recipe: {origin.backbone}"
+    record = context.manifest.find(origin.tuned_by)
+    assert record is not None, f"stage {origin.tuned_by} has not run"
+    return f"tuned: {record.outputs_hash()}"
+
+
+def _build(context: RunContext, origin: Origin) -> Backbone:
+    config = config_of(context.recipe, origin)
+    if origin.tuned_by is None:
+        return create_backbone(config)
+    backbone = create_backbone(config, load_weights=False)
+    backbone.load_state_dict(trained_by(context, origin.tuned_by).part("backbone."), strict=True)
+    return backbone.eval()
 
 
 def trained_by(context: RunContext, stage: str) -> Trained:

@@ -27,6 +27,7 @@ from beholder.pipeline.stages.shared import (
     first_readable,
     quarantined_keys,
     stage_backbone,
+    stage_config,
     stage_fingerprint,
     trained_by,
 )
@@ -145,7 +146,7 @@ class Train(Stage):
         return judge_config(
             task or self.config.task,
             table,
-            backbone=self.context.recipe.backbone,
+            backbone=stage_config(self.context, self.name),
             pooled_dim=backbone.pooled_dim,
             token_dim=backbone.token_dim,
         )
