@@ -169,6 +169,55 @@ def report(
     typer.echo(f"Report: {write_report(run)}")
 
 
+@app.command("import")
+def import_(
+    checkpoints: Annotated[
+        list[Path],
+        typer.Argument(help="Checkpoints of the published ExpansionNet v2; several: an ensemble."),
+    ],
+    vocabulary: Annotated[Path, typer.Option(help="The published vocabulary, a pickle.")],
+    into: Annotated[Path, typer.Option("--into", help="Folder of the judge.")],
+    backbone: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint with the Swin, for bodies that were trained on features."),
+    ] = None,
+    heads: Annotated[int, typer.Option(min=1, help="Of the cross-attention.")] = 8,
+    enc_expansions: Annotated[
+        str | None, typer.Option(help="Lengths the encoder expands to; default 32,64,128,256,512.")
+    ] = None,
+    beam_size: Annotated[int, typer.Option(min=1, max=32, help="Beams of the judge.")] = 5,
+) -> None:
+    """Make a judge of published ExpansionNet v2 checkpoints: same weights, same words.
+
+    Nothing in the files is executed: checkpoints are read as tensors only, the vocabulary as
+    dicts, lists and strings only.
+    """
+    lengths = None
+    if enc_expansions is not None:
+        parts = enc_expansions.split(",")
+        if not all(part.strip().isdigit() and int(part) for part in parts):
+            raise typer.BadParameter(f"{enc_expansions!r} is no list such as 32,64,128.")
+        lengths = [int(part) for part in parts]
+    from beholder.judge.imported import import_reference
+
+    config = import_reference(
+        checkpoints,
+        vocabulary,
+        into,
+        backbone=backbone,
+        heads=heads,
+        enc_expansions=lengths,
+        beam_size=beam_size,
+    )
+    body = config.comment
+    assert body is not None
+    typer.echo(
+        f"Judge: {into} ({config.backbone.name} at {config.backbone.size} pixels; "
+        f"{body.enc_layers} + {body.dec_layers} layers of {body.d_model}, {body.vocab_size} words"
+        f"{f', {config.ensemble} checkpoints together' if config.ensemble > 1 else ''})"
+    )
+
+
 def _fit(recipe: str, overrides: Sequence[str], run: Path | None, *, dry_run: bool) -> None:
     """Run a recipe and, when anything has run, write its report."""
     from beholder.pipeline.recipe import find_recipe, load_recipe

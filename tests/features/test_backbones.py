@@ -10,12 +10,13 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from beholder.data.transforms import EvalTransform
 from beholder.errors import BackboneError
 from beholder.features import efficientnet_lite
-from beholder.features.backbones import VARIANCE_FLOOR, create_backbone
+from beholder.features.backbones import VARIANCE_FLOOR, Backbone, create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.features.weights import fit_weights
 
@@ -207,3 +208,22 @@ def test_pickled_code_is_never_run(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_unknown_name_names_the_nearest(name: str, near: str) -> None:
     with pytest.raises(BackboneError, match=near):
         create_backbone(BackboneConfig(name=name))
+
+
+def test_options_reach_the_model() -> None:
+    def build(**options: object) -> Backbone:
+        name = "timm/swin_tiny_patch4_window7_224"
+        sizes = {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), **options}
+        return create_backbone(BackboneConfig(name=name, weights="random", size=56, options=sizes))
+
+    backbone = build()
+    assert backbone.token_dim == 16
+    again = BackboneConfig.model_validate_json(backbone.config.model_dump_json())
+    assert again == backbone.config
+    assert create_backbone(again).fingerprint() == backbone.fingerprint()
+    # the same weights, but attention over other windows
+    assert build(window_size=14).fingerprint() != backbone.fingerprint()
+    with pytest.raises(BackboneError, match="takes no 'windows'"):
+        build(windows=14)
+    with pytest.raises(ValidationError, match="num_classes"):
+        build(num_classes=3)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 
 from beholder.decoding import beam_search
-from beholder.errors import CheckpointError, VocabularyError
+from beholder.errors import BackboneError, CheckpointError, VocabularyError
 from beholder.models.expansionnet import ExpansionNet
 from beholder.models.reference import (
-    ReferenceSwin,
     infer_config,
     read_reference_checkpoint,
     read_reference_vocabulary,
+    reference_backbone,
+    swin_config,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -34,10 +37,10 @@ PUBLISHED = {
 def test_pixels_to_comments_as_published() -> None:
     checkpoint = read_reference_checkpoint(GOLDEN / "reference_checkpoint.pth")
     tensors = load_file(GOLDEN / "end_to_end_tensors.safetensors")
-    swin = ReferenceSwin(checkpoint.swin).eval()
-    assert swin.size == EXPECTED["swin"]["img_size"]
+    backbone = reference_backbone(checkpoint.swin, "reference_checkpoint.pth")
+    assert backbone.config.size == EXPECTED["swin"]["img_size"]
     with torch.no_grad():
-        tokens = swin(tensors["pixels"])
+        tokens = backbone(tensors["pixels"]).tokens_BNC
     assert float((tokens - tensors["backbone_tokens"]).abs().max()) < 1e-5
 
     config = infer_config(checkpoint.body, heads=4, enc_expansions=(4, 8))
@@ -92,11 +95,30 @@ def test_a_missing_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_a_backbone_that_does_not_fit_names_its_tensor() -> None:
     swin = dict(read_reference_checkpoint(GOLDEN / "reference_checkpoint.pth").swin)
     swin["norm.bias"] = torch.zeros(5)
-    with pytest.raises(CheckpointError, match=r"norm\.bias.*\(5,\).*\(32,\)"):
-        ReferenceSwin(swin)
+    with pytest.raises(BackboneError, match=r"norm\.bias.*\(5,\).*\(32,\)"):
+        reference_backbone(swin, "file")
     del swin["patch_embed.proj.weight"]
     with pytest.raises(CheckpointError, match=r"patch_embed\.proj\.weight"):
-        ReferenceSwin(swin)
+        reference_backbone(swin, "file")
+
+
+def test_a_swin_that_timm_has_a_name_for_gets_it() -> None:
+    with torch.device("meta"):
+        swin = timm.create_model("swin_large_patch4_window12_384", num_classes=0)
+    state = {
+        re.sub(r"layers\.(\d)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", name): t
+        for name, t in swin.state_dict().items()
+    }
+    state["layers.0.blocks.1.attn_mask"] = torch.zeros(64, 144, 144, device="meta")
+    config = swin_config(state)
+    assert config.name == "timm/swin_large_patch4_window12_384"
+    assert (config.size, config.resize, config.options) == (384, "squash", {})
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    body = read_reference_checkpoint(GOLDEN / "reference_checkpoint.pth").body
+    with pytest.raises(CheckpointError, match="5 heads"):
+        infer_config(body, heads=5, enc_expansions=(4, 8))
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

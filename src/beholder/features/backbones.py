@@ -134,6 +134,8 @@ class Backbone(nn.Module):
             "pooling": self.config.pooling,
             "transform": self.transform.to_dict(),
         }
+        if self.config.options:
+            identity["options"] = self.config.options
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
         hash_tensors(self.trunk.state_dict().items(), digest)
         return digest.hexdigest()
@@ -189,7 +191,7 @@ def _create_trunk(config: BackboneConfig, load_weights: bool) -> tuple[Any, Resi
 
 
 def _build(name: str, config: BackboneConfig, *, pretrained: bool) -> Any:
-    options: dict[str, Any] = {"num_classes": 0}
+    options: dict[str, Any] = {"num_classes": 0, **config.options}
     defaults = timm.get_pretrained_cfg(name)
     wanted = (config.size, config.size)
     fixed = defaults is not None and defaults.fixed_input_size
@@ -201,6 +203,13 @@ def _build(name: str, config: BackboneConfig, *, pretrained: bool) -> Any:
             torch.manual_seed(config.seed)
             return timm.create_model(name, pretrained=pretrained, **options)
     except TypeError as error:
+        refused = next((option for option in config.options if f"'{option}'" in str(error)), None)
+        if refused:
+            raise BackboneError(
+                f"{config.name} takes no {refused!r}.",
+                where=f"backbone.options.{refused}",
+                fix="Leave it out; timm's documentation of the model names its arguments.",
+            ) from error
         if "img_size" not in str(error):
             raise
         raise BackboneError(

@@ -8,9 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from beholder.data.transforms import Interpolation, Resize
+
+Option = bool | int | float | str | tuple[int, ...]
+OWN_OPTIONS = ("num_classes", "pretrained", "img_size")
 
 
 class BackboneConfig(BaseModel):
@@ -28,6 +31,11 @@ class BackboneConfig(BaseModel):
         "with the tensors: safetensors, or a torch checkpoint, which is read without executing it",
     )
     seed: int = Field(0, ge=0, description="of random weights; without effect on others")
+    options: dict[str, Option] = Field(
+        {},
+        description="further arguments of the timm model, e.g. `drop_path_rate: 0.1` for training "
+        "end to end, or its widths and depths for weights of your own",
+    )
     size: int | None = Field(
         None, ge=32, le=2048, description="height and width of the input in pixels, 32 to 2048"
     )
@@ -47,3 +55,11 @@ class BackboneConfig(BaseModel):
         "same of the maps down to a 16th of the input's size alone, which see distortions more "
         "than things, and in EfficientNets also of those between timm's stages",
     )
+
+    @field_validator("options")
+    @classmethod
+    def _not_ours(cls, options: dict[str, Option]) -> dict[str, Option]:
+        for name in OWN_OPTIONS:
+            if name in options:
+                raise ValueError(f"{name!r} is not an option: use `weights`, `size` and the heads")
+        return options

@@ -75,11 +75,13 @@ def fit_weights(trunk: Any, state: Mapping[str, Tensor], source: str) -> None:
     problem = _misfit(trunk, state)
     if problem:
         filtered = _filtered(trunk, state)
-        if filtered is None or _misfit(trunk, filtered):
+        if filtered is not None:
+            problem = _misfit(trunk, filtered)
+            state = filtered
+        if problem:
             raise BackboneError(
                 problem, where=source, fix="Use weights of the same architecture and input size."
             )
-        state = filtered
     wanted = trunk.state_dict().keys()
     trunk.load_state_dict({name: state[name] for name in wanted})
 

@@ -68,6 +68,11 @@ def save_judge(
         write_json(temporary / _CARD, card)
 
 
+def is_judge(folder: Path) -> bool:
+    """Whether a folder says that it is a judge's."""
+    return (folder / _CARD).is_file()
+
+
 def load_judge(folder: Path) -> Stored:
     """Read a judge's folder.
 
@@ -109,7 +114,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
     """`judge.json`, after every file it names has been found unchanged."""
     path = folder / _CARD
     again = "Export the judge again, or copy it again as a whole."
-    if not path.is_file():
+    if not is_judge(folder):
         raise JudgeError(
             "There is no judge here.",
             where=str(folder),

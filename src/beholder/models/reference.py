@@ -16,11 +16,13 @@ from pathlib import Path
 
 import timm
 import torch
-from timm.models.swin_transformer import SwinTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from beholder.data.vocabulary import Vocabulary
 from beholder.errors import CheckpointError, VocabularyError
+from beholder.features.backbones import Backbone, create_backbone
+from beholder.features.config import BackboneConfig
+from beholder.features.weights import fit_weights
 from beholder.models.expansionnet_config import ExpansionNetConfig
 
 SWIN_PREFIX = "swin_transf."
@@ -35,6 +37,13 @@ _DAMAGED_PICKLE = (
     OverflowError,
 )
 PUBLISHED_EXPANSIONS = (32, 64, 128, 256, 512)
+# (width, depths, heads) of the published Swins, and what timm's names call them
+PUBLISHED_SWINS: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {
+    (96, (2, 2, 6, 2), (3, 6, 12, 24)): "tiny",
+    (96, (2, 2, 18, 2), (3, 6, 12, 24)): "small",
+    (128, (2, 2, 18, 2), (4, 8, 16, 32)): "base",
+    (192, (2, 2, 18, 2), (6, 12, 24, 48)): "large",
+}
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,12 @@ def infer_config(
             fix="Give the expansion lengths that the checkpoint was trained with.",
         )
     words, width = _shape(body, "vocab_linear.weight")
+    if width % heads:
+        raise CheckpointError(
+            f"{heads} heads can't share a width of {width}.",
+            where="decoders.0.mha",
+            fix="Give the number of heads that the checkpoint was trained with.",
+        )
     return ExpansionNetConfig(
         vocab_size=words,
         d_model=width,
@@ -123,64 +138,53 @@ def infer_config(
     )
 
 
-class ReferenceSwin(nn.Module):
-    """timm's Swin with a published checkpoint's weights: pixels [B, 3, S, S] -> [B, N, C].
+def reference_backbone(tensors: Mapping[str, Tensor], source: str) -> Backbone:
+    """timm's Swin with a published checkpoint's weights, seeing pictures as the published
+    extraction does: squashed to its size, bilinear.
 
     Args:
         tensors: `ReferenceCheckpoint.swin`. Sizes are read from the shapes.
-
-    Attributes:
-        size: S, the side of the pictures in pixels.
-        swin: the timm model.
+        source: where they are from, for messages.
 
     Raises:
-        CheckpointError: names the first tensor that does not fit a Swin.
+        CheckpointError: a tensor that the sizes are read from is missing.
+        BackboneError: names the first tensor that does not fit a Swin.
     """
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        width, channels, patch, _ = _shape(tensors, "patch_embed.proj.weight")
-        stages = _count(tensors, "layers.")
-        tables = [
-            _shape(tensors, f"layers.{stage}.blocks.0.attn.relative_position_bias_table")
-            for stage in range(stages)
-        ]
-        window = (math.isqrt(tables[0][0]) + 1) // 2
-        self.size = _picture_side(tensors, window, patch)
-        hidden = _shape(tensors, "layers.0.blocks.0.mlp.fc1.weight")[0]
-        self.swin = SwinTransformer(
-            img_size=self.size,
-            patch_size=patch,
-            in_chans=channels,
-            num_classes=0,
-            embed_dim=width,
-            depths=tuple(_count(tensors, f"layers.{stage}.blocks.") for stage in range(stages)),
-            num_heads=tuple(table[1] for table in tables),
-            window_size=window,
-            mlp_ratio=hidden / width,
-        )
-        _load_swin(self.swin, tensors)
-
-    def forward(self, pixels_B3SS: Tensor) -> Tensor:
-        """The tokens of the last stage, row by row, normalised."""
-        return self.swin.forward_features(pixels_B3SS).flatten(1, 2)
+    backbone = create_backbone(swin_config(tensors), load_weights=False)
+    fit_weights(backbone.trunk, tensors, source)
+    return backbone
 
 
-def swin_tensors_for_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A published Swin's tensors by timm's names.
-
-    timm merges patches at the start of a stage, the published code at the end of the one before;
-    tables that are computed from the sizes are left out.
-    """
-    renamed = {}
-    for name, tensor in tensors.items():
-        if name.endswith(("relative_position_index", "attn_mask")):
-            continue
-        parts = name.split(".")
-        if len(parts) > 2 and parts[0] == "layers" and parts[2] == "downsample":
-            parts[1] = str(int(parts[1]) + 1)
-        renamed[".".join(parts)] = tensor
-    return renamed
+def swin_config(tensors: Mapping[str, Tensor]) -> BackboneConfig:
+    """The Swin of these shapes: by its timm name if it has one, else by its sizes."""
+    width, _, patch, _ = _shape(tensors, "patch_embed.proj.weight")
+    stages = _count(tensors, "layers.")
+    tables = [
+        _shape(tensors, f"layers.{stage}.blocks.0.attn.relative_position_bias_table")
+        for stage in range(stages)
+    ]
+    window = (math.isqrt(tables[0][0]) + 1) // 2
+    side = _picture_side(tensors, window, patch)
+    depths = tuple(_count(tensors, f"layers.{stage}.blocks.") for stage in range(stages))
+    heads = tuple(table[1] for table in tables)
+    hidden = _shape(tensors, "layers.0.blocks.0.mlp.fc1.weight")[0]
+    name, options = "swin_tiny_patch4_window7_224", {}
+    known = PUBLISHED_SWINS.get((width, depths, heads))
+    published = f"swin_{known}_patch{patch}_window{window}_{side}"
+    if known and hidden == 4 * width and timm.is_model(published):
+        name = published
+    else:
+        options = {
+            "patch_size": patch, "embed_dim": width, "depths": depths, "num_heads": heads,
+            "window_size": window, "mlp_ratio": hidden / width,
+        }  # fmt: skip
+    return BackboneConfig(
+        name=f"timm/{name}",
+        options=options,
+        size=side,
+        resize="squash",
+        interpolation="bilinear",
+    )
 
 
 def read_reference_vocabulary(path: str | Path) -> Vocabulary:
@@ -229,21 +233,6 @@ def _picture_side(tensors: Mapping[str, Tensor], window: int, patch: int) -> int
     """From the number of shifted windows of the first stage, which its mask has one row for."""
     mask = tensors.get("layers.0.blocks.1.attn_mask")
     return (1 if mask is None else math.isqrt(mask.shape[0])) * window * patch
-
-
-def _load_swin(swin: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    own = swin.state_dict()
-    renamed = swin_tensors_for_timm(tensors)
-    for name in [*own, *renamed]:
-        found = tuple(renamed[name].shape) if name in renamed else "missing"
-        expected = tuple(own[name].shape) if name in own else "no such tensor"
-        if found != expected:
-            raise CheckpointError(
-                f"The backbone does not fit timm {timm.__version__}'s Swin: {name!r} is {found}, "
-                f"expected {expected}.",
-                where=name,
-            )
-    swin.load_state_dict(renamed)
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
