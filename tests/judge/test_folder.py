@@ -15,6 +15,7 @@ from beholder.data.vocabulary import Vocabulary
 from beholder.errors import JudgeError, OutputError, PictureError
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig
+from beholder.judge.calibration import Calibration, tempered
 from beholder.judge.folder import save_judge
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.models.config import HeadConfig
@@ -45,6 +46,7 @@ def model() -> JudgeModel:
         classes=CLASSES,
         vocabulary=vocabulary.to_dict(),
         score_margin=0.25,
+        calibration=Calibration(temperatures={"light": 2.0}),
     )
     return JudgeModel(config, backbone).eval()
 
@@ -82,7 +84,9 @@ def test_loaded_judge_gives_the_opinions_of_the_network(
     assert verdict.score == pytest.approx(float(said.score_B[0]), abs=1e-6)
     assert verdict.interval == pytest.approx((verdict.score - 0.25, verdict.score + 0.25))
     for name, labels in CLASSES.items():
-        probabilities = said.probabilities_BK[name][0]
+        probabilities = said.probabilities_BK[name][0].double().numpy()
+        if name == "light":
+            probabilities = tempered(probabilities[None], 2.0)[0]
         best = int(probabilities.argmax())
         attribute = verdict.attributes[name]
         assert attribute.label == labels[best]

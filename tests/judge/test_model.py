@@ -157,7 +157,7 @@ def test_a_backbone_of_other_features_is_refused(dims: tuple[int, int]) -> None:
         ({"token_dim": 9}, "tokens of 5 features"),
         ({"vocabulary": Vocabulary.build(["one"]).to_dict()}, "the vocabulary has 5"),
         ({"score": HeadConfig(inputs=7)}, "7 inputs, but 6"),
-        ({"calibration": 3}, "Extra inputs"),
+        ({"calibrated": 3}, "Extra inputs"),
     ],
 )
 def test_configs_that_do_not_fit_together(changes: dict[str, Any], message: str) -> None:

@@ -74,6 +74,30 @@ def test_tiny_twin_of_every_recipe_runs_whole(twin: Path, tmp_path: Path) -> Non
     assert fit_recipe(recipe, tmp_path / "run") == []
 
 
+def test_calibration_is_fitted_stored_and_told(tmp_path: Path) -> None:
+    stages = small_recipe(tmp_path).model_dump(mode="json")["stages"]
+    stages["noise"] = stages.pop("score") | {"task": {"kind": "attributes"}}
+    stages["judge"] = {"kind": "export", "heads": ["noise"], "calibrate": "val"}
+    raw = small_recipe(tmp_path).model_dump(mode="json")
+    rows = (tmp_path / "scores.csv").read_text().splitlines()[1:]
+    noisy = [f"{image},{int(level) > 3},{split}" for image, level, split in map(_cells, rows)]
+    (tmp_path / "scores.csv").write_text("\n".join(["image,attribute.noisy,split", *noisy]))
+    fit_recipe(parse_recipe(raw | {"stages": stages}), tmp_path / "run")
+    manifest = load_manifest(tmp_path / "run")
+    assert manifest is not None
+    record = manifest.find("judge")
+    assert record is not None
+    assert record.metrics.keys() >= {"ece_before.noisy", "ece_after.noisy"}
+    calibration = Judge.load(tmp_path / "run" / "judge").calibration
+    assert calibration.temperatures["noisy"] == pytest.approx(
+        record.metrics["temperature.noisy"], abs=1e-6
+    )
+
+
+def _cells(line: str) -> list[str]:
+    return line.split(",")
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished small run, its data beside it; tests work on copies."""
@@ -118,6 +142,12 @@ def test_only_what_changed_and_what_depends_on_it_runs_again(finished: Path, run
     assert after is not None
     assert before.find("features") == after.find("features")
     assert len(list((run / "stages" / "score").iterdir())) == 1
+
+
+def test_calibrating_what_has_no_attributes_is_refused(finished: Path) -> None:
+    judge = {"kind": "export", "heads": ["score"], "calibrate": "val"}
+    with pytest.raises(RecipeError, match="Only attributes are calibrated"):
+        fit_recipe(small_recipe(finished, stages__judge=judge), finished / "other")
 
 
 def test_changed_picture_is_extracted_again_and_only_that_one(

@@ -25,7 +25,7 @@ class Brightness:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int) -> RawOpinions:
+    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> RawOpinions:
         self.batches.append(len(pixels_B3HW))
         mean_B = pixels_B3HW.mean(axis=(1, 2, 3)).astype(np.float64)
         light_B2 = np.stack([1 - mean_B, mean_B], axis=1)

@@ -29,4 +29,6 @@ class RawOpinions:
 class Engine(Protocol):
     """Runs backbone, heads and decoding."""
 
-    def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int) -> RawOpinions: ...
+    def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
+        """What the heads say; None for `beam_size` writes no comment."""
+        ...

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import PIL.Image
@@ -16,8 +16,14 @@ from numpy.typing import NDArray
 from beholder.data.transforms import EvalTransform
 from beholder.data.vocabulary import Vocabulary, display_form
 from beholder.errors import DataError, JudgeError, MissingExtra
+from beholder.judge.calibration import Calibration
 from beholder.judge.engine import Engine, RawOpinions
 from beholder.judge.verdict import Attribute, Verdict
+
+if TYPE_CHECKING:
+    import torch
+
+    from beholder.judge.model import JudgeModel
 
 Picture = str | Path | PIL.Image.Image
 Box = tuple[float, ...]
@@ -32,7 +38,8 @@ class Judge:
         classes: attribute -> labels in the order of the network's outputs.
         vocabulary: of the comment head; None without one.
         score_margin: half the width of a score's interval; None: not calibrated, no interval.
-        beam_size: beams when a comment is written.
+        calibration: how far the opinions can be trusted.
+        beam_size: beams when a comment is written; None: no comment.
         provenance: which recipe and run it comes from, as saved with it.
     """
 
@@ -44,7 +51,8 @@ class Judge:
         classes: Mapping[str, Sequence[str]],
         vocabulary: Vocabulary | None = None,
         score_margin: float | None = None,
-        beam_size: int = 3,
+        calibration: Calibration | None = None,
+        beam_size: int | None = 3,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.engine = engine
@@ -52,6 +60,7 @@ class Judge:
         self.classes = {name: tuple(labels) for name, labels in classes.items()}
         self.vocabulary = vocabulary
         self.score_margin = score_margin
+        self.calibration = calibration or Calibration()
         self.beam_size = beam_size
         self.provenance = dict(provenance or {})
 
@@ -75,20 +84,35 @@ class Judge:
             raise MissingExtra("Judging with a folder of weights", "train") from error
         from beholder.features.device import choose_device
         from beholder.judge.folder import load_judge
-        from beholder.judge.torch_engine import TorchEngine
 
         stored = load_judge(path)
-        backbone = stored.model.backbone
-        assert backbone is not None
         chosen = torch.device(device) if device else choose_device()
+        return cls.of_model(
+            stored.model, chosen, beam_size=stored.beam_size, provenance=stored.provenance
+        )
+
+    @classmethod
+    def of_model(
+        cls,
+        model: JudgeModel,
+        device: torch.device,
+        *,
+        beam_size: int | None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Judge:
+        """The judge that runs a network with PyTorch; the network moves to the device."""
+        from beholder.judge.torch_engine import TorchEngine
+
+        assert model.backbone is not None, "a judge without a backbone can't see"
         return cls(
-            TorchEngine(stored.model, chosen),
-            backbone.transform,
-            classes=stored.model.classes if "attributes" in stored.model.heads else {},
-            vocabulary=stored.model.vocabulary,
-            score_margin=stored.model.config.score_margin,
-            beam_size=stored.beam_size,
-            provenance=stored.provenance,
+            TorchEngine(model, device),
+            model.backbone.transform,
+            classes=model.classes if "attributes" in model.heads else {},
+            vocabulary=model.vocabulary,
+            score_margin=model.config.score_margin,
+            calibration=model.config.calibration,
+            beam_size=beam_size,
+            provenance=provenance,
         )
 
     @overload
@@ -147,8 +171,10 @@ class Judge:
             comment = display_form(self.vocabulary.decode(raw.comments_B[row]))
         attributes = {}
         for attribute, labels in self.classes.items():
-            values = raw.probabilities_BK[attribute][row]
-            order = np.argsort(-values, kind="stable")
+            raw_BK = raw.probabilities_BK[attribute][row : row + 1]
+            # of the network's own: rounding must not make another class the first
+            order = np.argsort(-raw_BK[0], kind="stable")
+            values = self.calibration.probabilities(attribute, raw_BK)[0]
             ranked = {labels[index]: float(values[index]) for index in order}
             attributes[attribute] = Attribute(labels[order[0]], float(values[order[0]]), ranked)
         return Verdict(name, score, interval, comment, attributes)

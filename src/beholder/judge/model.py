@@ -15,6 +15,7 @@ from beholder.data.vocabulary import Vocabulary
 from beholder.errors import JudgeError
 from beholder.features.backbones import Backbone, Features, create_backbone
 from beholder.features.config import BackboneConfig
+from beholder.judge.calibration import Calibration
 from beholder.models.config import HeadConfig
 from beholder.models.expansionnet import ExpansionNet
 from beholder.models.expansionnet_config import ExpansionNetConfig
@@ -54,6 +55,9 @@ class JudgeConfig(BaseModel):
     )
     score_margin: float | None = Field(
         None, ge=0.0, description="half the width of a score's interval; None: not calibrated"
+    )
+    calibration: Calibration = Field(
+        Calibration(), description="how far the opinions can be trusted"
     )
 
     @model_validator(mode="after")

@@ -23,20 +23,21 @@ class TorchEngine:
         self.device = device
 
     @torch.inference_mode()
-    def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int) -> RawOpinions:
+    def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
         pixels = torch.from_numpy(pixels_B3HW).to(self.device)
         features = self.model.features({"pixels": pixels})
         said = self.model.opinions(features)
         comments = None
-        if self.model.vocabulary is not None and "comment" in self.model.heads:
+        vocabulary = self.model.vocabulary
+        if beam_size is not None and vocabulary is not None and "comment" in self.model.heads:
             heads, tokens_BNC = zip(*self.model.writers(pixels, features), strict=True)
             found = beam_search(
                 heads,
                 tokens_BNC,
                 beam_size=beam_size,
                 max_length=self.model.comment.config.max_length,
-                bos=self.model.vocabulary.bos,
-                eos=self.model.vocabulary.eos,
+                bos=vocabulary.bos,
+                eos=vocabulary.eos,
             )
             comments = [list(hypotheses[0].tokens) for hypotheses in found]
         return RawOpinions(

@@ -127,6 +127,9 @@ class ExportStage(Strict):
         "probabilities averaged at every word; 1: none",
     )
     beam_size: int = Field(3, ge=1, le=32, description="beams when the judge writes a comment")
+    calibrate: Literal["val"] | None = Field(
+        None, description="split that the attributes' temperatures are fitted on; null: none are"
+    )
 
     @model_validator(mode="after")
     def _one_of_them(self) -> ExportStage:

@@ -65,7 +65,7 @@ def evaluate_judge(
         raise DataError("There is no row to evaluate on.", fix="Choose another table or split.")
     if not root.is_dir():
         raise DataError("The folder of pictures does not exist.", where=str(root))
-    requests, failures = _requests(table, root)
+    requests, failures = find_requests(table, root)
     outcomes = judge_pictures(judge, requests, batch_size=batch_size)
     verdicts: list[Verdict] = []
     for outcome in progress(outcomes, "judging", total=len(requests)):
@@ -92,7 +92,8 @@ def evaluate_judge(
     return Evaluation(metrics, frame, failures)
 
 
-def _requests(table: AnnotationTable, root: Path) -> tuple[list[Request], list[Failure]]:
+def find_requests(table: AnnotationTable, root: Path) -> tuple[list[Request], list[Failure]]:
+    """The table's pictures with their boxes, and those whose keys lead to no file."""
     requests: list[Request] = []
     failures: list[Failure] = []
     for key, box in table.frame.select("image", "box").iter_rows():

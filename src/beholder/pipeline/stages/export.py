@@ -7,6 +7,8 @@ from typing import Any
 
 from beholder.data.files import sha256_file
 from beholder.errors import RecipeError
+from beholder.features.device import choose_device
+from beholder.judge import Judge
 from beholder.judge.folder import save_judge
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.pipeline.context import RunContext
@@ -15,6 +17,7 @@ from beholder.pipeline.stages.base import Stage, StageResult
 from beholder.pipeline.stages.several import State, check_enough, mean_state, newest_states
 from beholder.pipeline.stages.shared import stage_backbone, trained_by
 from beholder.pipeline.stages.trained import Trained
+from beholder.predict.calibrate import calibrate_judge
 
 FOLDER = "judge"
 
@@ -41,10 +44,12 @@ class Export(Stage):
             stage = self._stage(name)
             pictures = len(self.context.data.table.subset("train"))
             check_enough(stage, name, pictures, max(config.soup, config.ensemble), where)
+        if config.calibrate:
+            self._check_calibration(config.calibrate)
 
     def run(self, folder: Path) -> StageResult:
         context = self.context
-        model = self._model()
+        model, metrics = self._calibrated(self._model())
         provenance: dict[str, Any] = {
             "recipe": context.recipe.name,
             "seed": context.recipe.seed,
@@ -55,7 +60,37 @@ class Export(Stage):
         save_judge(model, target, beam_size=self.config.beam_size, provenance=provenance)
         size = sum(path.stat().st_size for path in target.iterdir())
         outputs = {"judge": (target, sha256_file(target / "judge.json"))}
-        return StageResult(outputs, {"megabytes": round(size / 1e6, 2)})
+        return StageResult(outputs, {"megabytes": round(size / 1e6, 2), **metrics})
+
+    def _check_calibration(self, split: str) -> None:
+        """Make sure that there is something to calibrate, and to calibrate on.
+
+        Raises:
+            RecipeError: no attribute head, or no picture in the split.
+        """
+        where = f"stages.{self.name}.calibrate"
+        if all(self._stage(name).task.opinion != "attributes" for name in self.config.heads):
+            raise RecipeError(
+                "Only attributes are calibrated; no such head is exported.",
+                where=where,
+                fix="Leave `calibrate` out.",
+            )
+        if len(self.context.data.table.subset(split)) == 0:
+            raise RecipeError(
+                f"The {split} split has no picture to calibrate on.",
+                where=where,
+                fix="Give it a share in data.split, or leave `calibrate` out.",
+            )
+
+    def _calibrated(self, model: JudgeModel) -> tuple[JudgeModel, dict[str, float]]:
+        """The judge with its calibration, as the stage asks for, and what that did."""
+        if self.config.calibrate is None:
+            return model, {}
+        data = self.context.data
+        judge = Judge.of_model(model, choose_device(), beam_size=None)
+        found = calibrate_judge(judge, data.table.subset(self.config.calibrate), data.root)
+        model.config = model.config.model_copy(update={"calibration": found.calibration})
+        return model, found.metrics
 
     def _model(self) -> JudgeModel:
         """One judge with the heads of all stages on the backbone that they belong to."""

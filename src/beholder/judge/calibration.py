@@ -1,0 +1,99 @@
+"""How far a judge's opinions can be trusted: what was learnt about it on pictures it did not see.
+
+Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017): softmax of
+logits / T, one T per attribute, which makes probabilities agree with how often the label is right.
+It keeps the order of the classes, so that no label changes.
+
+Shape suffixes: B pictures, K classes of an attribute.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from beholder.errors import DataError
+from beholder.metrics.classification import UNLABELLED
+
+LOWEST, HIGHEST = 0.02, 50.0  # temperatures that are tried
+TINY = 1e-45  # the smallest probability that a float32 softmax tells from 0
+
+
+class Calibration(BaseModel):
+    """What a judge knows of its own reliability; stored with it in `judge.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperatures: dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]] = Field(
+        {}, description="attribute -> temperature of its probabilities; absent: not calibrated"
+    )
+
+    def probabilities(self, attribute: str, raw_BK: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Calibrated probabilities [B, K] of the network's own, 0 to 1."""
+        temperature = self.temperatures.get(attribute)
+        return raw_BK if temperature is None else tempered(raw_BK, temperature)
+
+
+def tempered(probabilities_BK: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """softmax(log p / T) [B, K]: above 1 less sure, below 1 surer; 1 / T undoes T."""
+    log_BK = _log_tempered(np.log(np.maximum(probabilities_BK, TINY)), temperature)
+    return np.exp(log_BK)
+
+
+def fit_temperature(probabilities_BK: NDArray[np.float64], given_B: NDArray[np.int64]) -> float:
+    """The temperature with the lowest negative log-likelihood of the given classes.
+
+    Each given class counts for 1 - s and all classes together for s = 1 / (labelled + 1), as in
+    Platt, "Probabilistic Outputs for Support Vector Machines" (1999): where every picture is right
+    the plain likelihood would ask for certainty, however few the pictures.
+
+    Args:
+        probabilities_BK: the network's own, 0 to 1.
+        given_B: class indices; -1 (unlabelled) is left out.
+
+    Returns:
+        0.02 to 50; 1 where no temperature is better than none, e.g. of equal probabilities.
+
+    Raises:
+        DataError: nothing is labelled, or a class index is none.
+    """
+    from scipy.optimize import minimize_scalar
+
+    labelled_B = given_B != UNLABELLED
+    if not labelled_B.any():
+        raise DataError("There is no labelled picture to fit a temperature on.")
+    classes = probabilities_BK.shape[1]
+    if given_B.max() >= classes or given_B.min() < UNLABELLED:
+        raise DataError(f"Class indices must be within 0 to {classes - 1}.")
+    log_BK = np.log(np.maximum(probabilities_BK[labelled_B], TINY))
+    given_B = given_B[labelled_B]
+
+    def loss(log_temperature: float) -> float:
+        return smoothed_nll(_log_tempered(log_BK, math.exp(log_temperature)), given_B)
+
+    # The loss is convex in 1 / T: in log T it has one valley, which bounded search can't miss.
+    bounds = (math.log(LOWEST), math.log(HIGHEST))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return math.exp(found.x) if found.fun < loss(0.0) else 1.0
+
+
+def smoothed_nll(log_BK: NDArray[np.float64], given_B: NDArray[np.int64]) -> float:
+    """Mean negative log-likelihood in nats, the given classes smoothed as `fit_temperature` says.
+
+    Args:
+        log_BK: log-probabilities.
+        given_B: class indices, all of them labelled.
+    """
+    smoothing = 1.0 / (len(given_B) + 1)
+    right_B = log_BK[np.arange(len(given_B)), given_B]
+    return float(-((1.0 - smoothing) * right_B + smoothing * log_BK.mean(axis=1)).mean())
+
+
+def _log_tempered(log_BK: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    scaled_BK = log_BK / temperature
+    scaled_BK = scaled_BK - scaled_BK.max(axis=1, keepdims=True)
+    return scaled_BK - np.log(np.exp(scaled_BK).sum(axis=1, keepdims=True))

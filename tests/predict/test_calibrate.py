@@ -1,0 +1,89 @@
+"""Calibrating a judge on a split: probabilities become true; what can't be used is told."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.special import softmax
+
+from beholder.data.annotations import AnnotationTable
+from beholder.data.transforms import EvalTransform
+from beholder.judge import Judge
+from beholder.judge.calibration import Calibration, fit_temperature
+from beholder.judge.engine import RawOpinions
+from beholder.metrics.classification import ece
+from beholder.predict.calibrate import calibrate_judge
+
+CLASSES = {"light": ("dark", "bright"), "unknown": ("a", "b")}
+
+
+class TooSure:
+    """Says `bright` with certainty where the mean is above a half."""
+
+    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> RawOpinions:
+        assert beam_size is None, "comments are not needed"
+        mean_B = pixels_B3HW.mean(axis=(1, 2, 3)).astype(np.float64)
+        light_BK = softmax(np.stack([0.5 - mean_B, mean_B - 0.5], axis=1) * 30, axis=1)
+        return RawOpinions(
+            probabilities_BK={"light": light_BK, "unknown": np.full((len(mean_B), 2), 0.5)}
+        )
+
+
+def make_judge() -> Judge:
+    transform = EvalTransform(size=(8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return Judge(TooSure(), transform, classes=CLASSES, beam_size=None)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[AnnotationTable, Path]:
+    """Gray pictures whose label is by chance, the more likely the brighter."""
+    root = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(3)
+    levels = generator.integers(0, 256, 120)
+    labels: list[str | None] = []
+    for index, level in enumerate(levels):
+        Image.new("RGB", (9, 9), (int(level),) * 3).save(root / f"{index}.png")
+        labels.append("bright" if generator.random() < level / 255 else "dark")
+    labels[:5] = [None] * 5
+    (root / "9.png").write_bytes(b"no picture")
+    keys = [f"{index}.png" for index in range(len(levels))]
+    rows = {"light": labels, "unknown": [None] * len(keys)}
+    return AnnotationTable.from_columns(keys, attributes=rows, classes=CLASSES), root
+
+
+def test_too_sure_a_judge_becomes_calibrated(
+    table: tuple[AnnotationTable, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    annotations, root = table
+    with caplog.at_level(logging.WARNING):
+        found = calibrate_judge(make_judge(), annotations, root)
+    assert "9.png" in caplog.text
+    assert "unknown: no labelled picture" in caplog.text
+    assert set(found.calibration.temperatures) == {"light"}
+    used = [key for key in annotations.keys[5:] if key != "9.png"]
+    raw_BK = np.array(
+        [
+            [verdict.attributes["light"].probabilities[label] for label in CLASSES["light"]]
+            for verdict in make_judge()([root / key for key in used])
+        ]
+    )
+    labels = dict(annotations.frame.select("image", "attribute.light").iter_rows())
+    given_B = np.array([CLASSES["light"].index(labels[key]) for key in used])
+    temperature = fit_temperature(raw_BK, given_B)
+    assert found.calibration.temperatures["light"] == temperature > 2
+    before = ece(given_B, raw_BK.argmax(1), raw_BK)
+    assert found.metrics["ece_before.light"] == pytest.approx(before, abs=1e-6)
+    assert found.metrics["ece_after.light"] < 0.5 * found.metrics["ece_before.light"]
+    assert found.metrics["temperature.light"] == pytest.approx(temperature, abs=1e-6)
+
+
+def test_attribute_that_the_table_does_not_have_is_left_out(
+    table: tuple[AnnotationTable, Path],
+) -> None:
+    annotations, root = table
+    bare = AnnotationTable.from_columns(annotations.keys)
+    assert calibrate_judge(make_judge(), bare, root).calibration == Calibration()
