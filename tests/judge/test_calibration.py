@@ -67,7 +67,7 @@ def test_equal_probabilities_have_no_temperature() -> None:
 def test_certain_and_wrong_is_finite() -> None:
     raw_BK = np.array([[1.0, 0.0]] * 3)
     assert fit_temperature(raw_BK, np.array([1, 1, 1])) == pytest.approx(HIGHEST, rel=1e-3)
-    assert np.isfinite(tempered(raw_BK, HIGHEST)).all()
+    assert tempered(raw_BK, HIGHEST).tolist() == raw_BK.tolist()
 
 
 @pytest.mark.parametrize("given_B", [[-1, -1], [0, 3], [0, -2]])
@@ -90,6 +90,14 @@ def test_tempered_probabilities_are_the_softmax_of_tempered_logits(
     raw_BK = softmax(logits_BK, axis=1)
     expected_BK = softmax(logits_BK / temperature, axis=1)
     np.testing.assert_allclose(tempered(raw_BK, temperature), expected_BK, atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(logits_BK=LOGITS, temperature=st.floats(0.3, HIGHEST))
+def test_the_inverse_gives_the_networks_own(logits_BK: np.ndarray, temperature: float) -> None:
+    raw_BK = softmax(logits_BK, axis=1)
+    again_BK = tempered(tempered(raw_BK, temperature), 1 / temperature)
+    np.testing.assert_allclose(again_BK, raw_BK, atol=1e-9)
 
 
 class Fixed:

@@ -12,7 +12,9 @@ from beholder.metrics.classification import (
     acsa,
     confusion,
     ece,
+    mean_acsa,
     mean_top1,
+    reliability,
     score_attribute,
     show,
 )
@@ -40,6 +42,15 @@ def test_equals_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     assert scores.macro_f1 == pytest.approx(
         metrics.f1_score(true, guess, labels=present, average="macro", zero_division=0)
     )
+    kept = [CLASSES[index] for index in present]
+    expected = metrics.precision_score(
+        true, guess, labels=present, average=None, zero_division=np.nan
+    )
+    found = [scores.precision_per_class[label] for label in kept]
+    found = [np.nan if value is None else value for value in found]
+    assert found == pytest.approx(list(expected), nan_ok=True)
+    expected = metrics.recall_score(true, guess, labels=present, average=None)
+    assert [scores.accuracy_per_class[label] for label in kept] == pytest.approx(list(expected))
     expected = metrics.confusion_matrix(true, guess, labels=range(4))
     assert np.array_equal(scores.confusion, expected)
 
@@ -48,6 +59,9 @@ def test_no_support_is_not_available() -> None:
     scores = score_attribute([0, 0, 1, -1], [0, 1, 3, 2], CLASSES)
     assert scores.accuracy_per_class == {"casual": 0.5, "formal": 0.0, "sport": None, "home": None}
     assert scores.f1_per_class["home"] is None  # predicted once, never true
+    assert scores.precision_per_class == {
+        "casual": 1.0, "formal": 0.0, "sport": None, "home": None,
+    }  # fmt: skip
     assert scores.acsa == pytest.approx(0.25)
     assert scores.support == (2, 1, 0, 0)
     assert scores.majority == pytest.approx(2 / 3)
@@ -66,6 +80,19 @@ def test_calibration_error_by_hand() -> None:
     assert ece([0, 1], [0, 1], [1.0, 1.0]) == 0.0
 
 
+def test_reliability_bins_by_hand() -> None:
+    bins = reliability([0, 0, 1, -1], [0, 1, 1, 1], [0.84, 0.86, 0.6, 0.3], bins=10)
+    assert [one.count for one in bins] == [0, 0, 0, 0, 0, 1, 0, 0, 2, 0]
+    assert bins[8].accuracy == 0.5
+    assert bins[8].confidence == pytest.approx(0.85)
+    assert (bins[8].low, bins[8].high) == pytest.approx((0.8, 0.9))
+    assert bins[0].accuracy is bins[0].confidence is None
+    scores = score_attribute([0, 1], [0, 0], CLASSES, [0.9, 0.7])
+    assert scores.ece == pytest.approx(ece([0, 1], [0, 0], [0.9, 0.7]))
+    assert scores.to_dict()["reliability"][-2]["count"] == 1
+    assert score_attribute([0, 1], [0, 0], CLASSES).ece is None
+
+
 def test_bad_labels_are_refused() -> None:
     with pytest.raises(DataError, match="row 1"):
         confusion([0, 4], [0, 0], 4)
@@ -80,4 +107,6 @@ def test_mean_over_attributes_leaves_out_what_has_no_support() -> None:
     none = score_attribute([-1, -1], [0, 0], CLASSES)
     assert mean_top1({"a": some, "b": none}) == 0.5
     assert mean_top1({"b": none}) is None
+    assert mean_acsa({"a": some, "b": none}) == 0.5
+    assert mean_acsa({"b": none}) is None
     assert acsa(np.zeros((3, 3), dtype=np.int64)) is None

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from beholder.errors import DataError
 from beholder.metrics.classification import UNLABELLED
 
-LOWEST, HIGHEST = 0.02, 50.0  # temperatures that are tried
+LOWEST, HIGHEST = 0.05, 20.0  # temperatures that are tried
 TINY = 1e-45  # the smallest probability that a float32 softmax tells from 0
 
 
@@ -40,8 +40,9 @@ class Calibration(BaseModel):
 
 def tempered(probabilities_BK: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     """softmax(log p / T) [B, K]: above 1 less sure, below 1 surer; 1 / T undoes T."""
-    log_BK = _log_tempered(np.log(np.maximum(probabilities_BK, TINY)), temperature)
-    return np.exp(log_BK)
+    with np.errstate(divide="ignore"):
+        log_BK = np.log(probabilities_BK)  # minus infinity stays what it is: 0 remains 0
+    return np.exp(_log_tempered(log_BK, temperature))
 
 
 def fit_temperature(probabilities_BK: NDArray[np.float64], given_B: NDArray[np.int64]) -> float:
@@ -56,7 +57,7 @@ def fit_temperature(probabilities_BK: NDArray[np.float64], given_B: NDArray[np.i
         given_B: class indices; -1 (unlabelled) is left out.
 
     Returns:
-        0.02 to 50; 1 where no temperature is better than none, e.g. of equal probabilities.
+        0.05 to 20; 1 where no temperature is better than none, e.g. of equal probabilities.
 
     Raises:
         DataError: nothing is labelled, or a class index is none.

@@ -8,7 +8,7 @@ part in the means over classes. With no labelled picture at all every metric is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,18 @@ from beholder.errors import DataError
 
 UNLABELLED = -1
 NOT_AVAILABLE = "n/a"
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Labelled pictures whose confidence is in (low, high]: how many, their mean confidence, and
+    the share of them that is right; both None in an empty bin."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,11 @@ class AttributeScores:
         macro_f1: mean over classes with support of F1.
         ece: expected calibration error; None also when no probabilities were given.
         majority: top-1 of always predicting the most frequent class.
-        accuracy_per_class, f1_per_class: label -> value, None without support.
+        accuracy_per_class, f1_per_class: label -> value, None without support. The former is
+            the recall.
+        precision_per_class: label -> share of the pictures predicted so that are; None without
+            support, and where nothing was predicted so.
+        reliability: what the calibration error is summed from; empty without probabilities.
     """
 
     classes: tuple[str, ...]
@@ -44,7 +60,9 @@ class AttributeScores:
     ece: float | None
     majority: float | None
     accuracy_per_class: dict[str, float | None]
+    precision_per_class: dict[str, float | None]
     f1_per_class: dict[str, float | None]
+    reliability: tuple[ReliabilityBin, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values; what is not available is null."""
@@ -58,7 +76,9 @@ class AttributeScores:
             "ece": self.ece,
             "majority": self.majority,
             "accuracy_per_class": dict(self.accuracy_per_class),
+            "precision_per_class": dict(self.precision_per_class),
             "f1_per_class": dict(self.f1_per_class),
+            "reliability": [asdict(one) for one in self.reliability],
         }
 
 
@@ -87,9 +107,9 @@ def score_attribute(
     accuracies = class_accuracies(matrix)
     f1 = class_f1(matrix)
     total = int(support.sum())
-    calibration = None
+    calibration: tuple[ReliabilityBin, ...] = ()
     if probabilities is not None:
-        calibration = ece(given, predicted, probabilities, bins)
+        calibration = tuple(reliability(given, predicted, probabilities, bins))
     return AttributeScores(
         classes=tuple(classes),
         confusion=tuple(tuple(row) for row in matrix.tolist()),
@@ -97,10 +117,12 @@ def score_attribute(
         top1=top1(matrix),
         acsa=_mean(accuracies),
         macro_f1=_mean(f1),
-        ece=calibration,
+        ece=calibration_error(calibration),
         majority=int(support.max()) / total if total else None,
         accuracy_per_class=dict(zip(classes, accuracies, strict=True)),
+        precision_per_class=dict(zip(classes, class_precisions(matrix), strict=True)),
         f1_per_class=dict(zip(classes, f1, strict=True)),
+        reliability=calibration,
     )
 
 
@@ -147,6 +169,16 @@ def class_accuracies(matrix: NDArray[np.int64]) -> list[float | None]:
     return [hit / count if count else None for hit, count in zip(hits, support, strict=True)]
 
 
+def class_precisions(matrix: NDArray[np.int64]) -> list[float | None]:
+    """Correct pictures / pictures predicted so, of each class; None without support or without
+    such a prediction."""
+    hits, predicted = np.diag(matrix).tolist(), matrix.sum(axis=0).tolist()
+    return [
+        hit / guesses if count and guesses else None
+        for hit, guesses, count in zip(hits, predicted, matrix.sum(axis=1).tolist(), strict=True)
+    ]
+
+
 def class_f1(matrix: NDArray[np.int64]) -> list[float | None]:
     """F1 of each class, 2 TP / (2 TP + FP + FN); None without support."""
     support = matrix.sum(axis=1)
@@ -168,27 +200,63 @@ def ece(
     Raises:
         DataError: shapes differ, or a probability is not within 0 to 1.
     """
+    return calibration_error(reliability(given, predicted, probabilities, bins))
+
+
+def calibration_error(bins: Sequence[ReliabilityBin]) -> float | None:
+    """Mean distance of confidence and accuracy over the pictures in the bins; None without any."""
+    total = sum(one.count for one in bins)
+    gaps = [
+        one.count * abs(one.accuracy - one.confidence)
+        for one in bins
+        if one.accuracy is not None and one.confidence is not None
+    ]
+    return sum(gaps) / total if total else None
+
+
+def reliability(
+    given: ArrayLike, predicted: ArrayLike, probabilities: ArrayLike, bins: int = 15
+) -> list[ReliabilityBin]:
+    """The reliability diagram: equal-width bins of confidence, as `ece` says.
+
+    Raises:
+        DataError: shapes differ, or a probability is not within 0 to 1.
+    """
     true, guess = _labels(given, predicted)
     values = np.asarray(probabilities, dtype=np.float64)
     if values.shape[:1] != true.shape or values.ndim > 2:
         raise DataError(f"Probabilities of shape {values.shape} for {true.size} pictures.")
     confidence = values if values.ndim == 1 else values[np.arange(true.size), guess]
     labelled = true != UNLABELLED
-    if not labelled.any():
-        return None
     confidence = confidence[labelled]
     # a softmax in float32 may pass 1 by rounding
     if not ((confidence >= -1e-6) & (confidence <= 1 + 1e-6)).all():
         raise DataError("Probabilities must be within 0 to 1.")
     hit = (true == guess)[labelled]
-    edge = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gap = np.bincount(edge, weights=hit - confidence, minlength=bins)
-    return float(np.abs(gap).sum() / hit.size)
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    counts = np.bincount(place, minlength=bins).tolist()
+    sure = np.bincount(place, weights=confidence, minlength=bins).tolist()
+    right = np.bincount(place, weights=hit, minlength=bins).tolist()
+    return [
+        ReliabilityBin(
+            index / bins,
+            (index + 1) / bins,
+            count,
+            confidence=sure[index] / count if count else None,
+            accuracy=right[index] / count if count else None,
+        )
+        for index, count in enumerate(counts)
+    ]
 
 
 def mean_top1(attributes: Mapping[str, AttributeScores]) -> float | None:
     """Mean of top-1 over attributes (the challenge's score); None if none has support."""
     return _mean([scores.top1 for scores in attributes.values()])
+
+
+def mean_acsa(attributes: Mapping[str, AttributeScores]) -> float | None:
+    """Mean of the average class-specific accuracy over attributes; None if none has support."""
+    return _mean([scores.acsa for scores in attributes.values()])
 
 
 def show(value: float | None, digits: int = 4) -> str:
