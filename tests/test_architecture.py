@@ -30,6 +30,7 @@ LIGHT = (
     "beholder.decoding",
     "beholder.judge",
     "beholder.judge.calibration",
+    "beholder.judge.explanation",
     "beholder.metrics.captions",
     "beholder.metrics.classification",
     "beholder.metrics.correlation",

@@ -120,6 +120,25 @@ class EvalTransform:
         side = max(self.size)
         return math.ceil(side / self.crop_fraction) if self.resize == "crop" else side
 
+    def region(
+        self, size: tuple[int, int], box: Sequence[float] | None = None
+    ) -> tuple[float, float, float, float]:
+        """The part of a picture that the array shows: (left, top, right, bottom) in its pixels.
+
+        It reaches out of the picture where that is padded or continued.
+
+        Args:
+            size: (width, height) of the picture.
+            box: as for the call.
+
+        Raises:
+            PictureError: as for the call.
+        """
+        left, top, right, bottom = (0, 0, *size) if box is None else clip_box(box, size)
+        width, height = right - left, bottom - top
+        across, down = self._shown(width, height)
+        return left + across[0], top + down[0], left + across[1], top + down[1]
+
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         plain = asdict(self)
@@ -152,19 +171,41 @@ class EvalTransform:
             return resample(image, self.size, self.interpolation)
         return self._centre_of_resized(image)
 
-    def _centre_of_resized(self, image: Image.Image) -> Image.Image:
-        """Shorter side to size / crop_fraction, then the centre, with timm's rounding."""
+    def _shown(self, width: int, height: int) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Start and end, across and down, of what `_resized` shows of a picture."""
+        if self.resize == "squash":
+            return (0, width), (0, height)
+        if self.resize == "pad":
+            side = max(width, height)
+            left, top = -((side - width) // 2), -((side - height) // 2)
+            return (left, left + side), (top, top + side)
+        if self.resize == "native":
+            return _native_shown(width, self.size[1]), _native_shown(height, self.size[0])
+        resized = self._resized_size(width, height)
+        scale = (width / resized[1], height / resized[0])
+        left = round((resized[1] - self.size[1]) / 2.0)
+        top = round((resized[0] - self.size[0]) / 2.0)
+        across = (left * scale[0], (left + self.size[1]) * scale[0])
+        return across, (top * scale[1], (top + self.size[0]) * scale[1])
+
+    def _resized_size(self, image_width: int, image_height: int) -> tuple[int, int]:
+        """(height, width) of `crop` before the centre is cut: shorter side to size /
+        crop_fraction, with timm's rounding."""
         height, width = self.size
         target = (math.floor(height / self.crop_fraction), math.floor(width / self.crop_fraction))
         if target[0] == target[1]:
             # torchvision.Resize(int) cuts the longer side to whole pixels
-            shorter, longer = min(image.size), max(image.size)
+            shorter, longer = sorted((image_width, image_height))
             long_side = int(target[0] * longer / shorter)
-            upright = image.width <= image.height
-            resized = (long_side, target[0]) if upright else (target[0], long_side)
-        else:
-            ratio = min(image.height / target[0], image.width / target[1])
-            resized = (round(image.height / ratio), round(image.width / ratio))
+            upright = image_width <= image_height
+            return (long_side, target[0]) if upright else (target[0], long_side)
+        ratio = min(image_height / target[0], image_width / target[1])
+        return round(image_height / ratio), round(image_width / ratio)
+
+    def _centre_of_resized(self, image: Image.Image) -> Image.Image:
+        """The centre of the resized picture."""
+        height, width = self.size
+        resized = self._resized_size(*image.size)
         _check_room(resized, image)
         image = resample(image, resized, self.interpolation)
         left = round((image.width - width) / 2.0)
@@ -242,6 +283,12 @@ def native_crop(
         return image
     edges = [(short // 2, short - short // 2) for short in missing]
     return Image.fromarray(np.pad(np.asarray(image), (*edges, (0, 0)), mode="reflect"))
+
+
+def _native_shown(side: int, wanted: int) -> tuple[float, float]:
+    """Start and end of what `native_crop` shows of one side."""
+    start = round(max(0, side - wanted) * 0.5) - max(0, wanted - side) // 2
+    return start, start + wanted
 
 
 def _check_room(size: tuple[int, int], image: Image.Image) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from beholder.judge.explanation import Explanation
 from beholder.judge.judge import Judge
 from beholder.judge.verdict import Attribute, Verdict
 
-__all__ = ["Attribute", "Judge", "Verdict"]
+__all__ = ["Attribute", "Explanation", "Judge", "Verdict"]

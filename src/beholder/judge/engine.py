@@ -8,7 +8,7 @@ Legend: B pictures, K classes of an attribute.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,4 +31,16 @@ class Engine(Protocol):
 
     def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
         """What the heads say; None for `beam_size` writes no comment."""
+        ...
+
+
+@runtime_checkable
+class ExplainingEngine(Engine, Protocol):
+    """An engine that can tell where an opinion comes from."""
+
+    def heat_map(
+        self, pixels_3HW: NDArray[np.float32], opinion: str, index: int | None
+    ) -> NDArray[np.float32]:
+        """Where a picture speaks for class `index` of an attribute, or (None) for the score
+        [h, w], at least 0, over the whole input."""
         ...

@@ -6,6 +6,7 @@ Legend: B pictures, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -13,11 +14,13 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from beholder.data.images import read_image
 from beholder.data.transforms import EvalTransform
 from beholder.data.vocabulary import Vocabulary, display_form
 from beholder.errors import DataError, JudgeError, MissingExtra
 from beholder.judge.calibration import Calibration
-from beholder.judge.engine import Engine, RawOpinions
+from beholder.judge.engine import Engine, ExplainingEngine, RawOpinions
+from beholder.judge.explanation import Explanation, place_heat, scale_heat
 from beholder.judge.verdict import Attribute, Verdict
 
 if TYPE_CHECKING:
@@ -161,6 +164,60 @@ class Judge:
         raw = self.engine.opinions(pixels_B3HW, self.beam_size)
         return [self._verdict(name, raw, row) for row, name in enumerate(names)]
 
+    def explain(
+        self,
+        picture: Picture,
+        opinion: str,
+        *,
+        label: str | None = None,
+        box: Box | None = None,
+    ) -> Explanation:
+        """Which places of a picture speak for an opinion (Grad-CAM).
+
+        Args:
+            opinion: an attribute's name, or `score`: what speaks for a higher one.
+            label: the class to explain; None: the one that the judge gives.
+            box: as for `prepare`.
+
+        Raises:
+            PictureError: the picture can't be used.
+            JudgeError: no such opinion or class, or what runs this judge can't tell.
+            MissingExtra: PyTorch is not installed.
+        """
+        self._check_opinion(opinion, label)
+        engine = self.engine
+        if not isinstance(engine, ExplainingEngine):
+            raise _unexplained()
+        upright = read_image(picture)
+        pixels = self.prepare(picture, box)
+        raw = engine.opinions(pixels[None], None)
+        index = None
+        if opinion in self.classes:
+            said = self._verdict(_name(picture), raw, 0).attributes[opinion]
+            label = label or said.label
+            value, index = said.probabilities[label], self.classes[opinion].index(label)
+        elif raw.score_B is not None:
+            value = float(raw.score_B[0])
+        else:
+            raise JudgeError("The judge gives no score that could be explained.")
+        heat = scale_heat(engine.heat_map(pixels, opinion, index))
+        region = self.transform.region(upright.size, box)
+        placed = place_heat(heat, region, upright.size)
+        return Explanation(_name(picture), opinion, label, value, placed, upright)
+
+    def _check_opinion(self, opinion: str, label: str | None) -> None:
+        labels = self.classes.get(opinion, ())
+        if not labels and opinion != "score":
+            raise JudgeError(
+                f"The judge has no opinion {opinion!r} that could be explained.",
+                fix=f"Use one of: {', '.join([*self.classes, 'score'])}.",
+            )
+        if label is not None and label not in labels:
+            raise JudgeError(
+                f"There is no class {label!r} of {opinion!r}.",
+                fix=f"Use one of: {', '.join(labels)}." if labels else "Leave the class out.",
+            )
+
     def _verdict(self, name: str, raw: RawOpinions, row: int) -> Verdict:
         score = None if raw.score_B is None else float(raw.score_B[row])
         interval = None
@@ -178,6 +235,15 @@ class Judge:
             ranked = {labels[index]: float(values[index]) for index in order}
             attributes[attribute] = Attribute(labels[order[0]], float(values[order[0]]), ranked)
         return Verdict(name, score, interval, comment, attributes)
+
+
+def _unexplained() -> JudgeError | MissingExtra:
+    if find_spec("torch") is None:
+        return MissingExtra("Explaining an opinion", "train")
+    return JudgeError(
+        "What runs this judge can't tell where an opinion comes from.",
+        fix="Load the judge's folder of weights instead of an exported file.",
+    )
 
 
 def _name(picture: Picture) -> str:

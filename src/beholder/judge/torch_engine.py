@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from beholder.decoding import beam_search
 from beholder.judge.engine import RawOpinions
+from beholder.judge.explain import heat_map
 from beholder.judge.model import JudgeModel
 
 
@@ -48,3 +49,9 @@ class TorchEngine:
             },
             comments_B=comments,
         )
+
+    def heat_map(
+        self, pixels_3HW: NDArray[np.float32], opinion: str, index: int | None
+    ) -> NDArray[np.float32]:
+        pixels = torch.from_numpy(pixels_3HW)[None].to(self.device)
+        return heat_map(self.model, pixels, opinion, index)

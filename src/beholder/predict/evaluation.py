@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,17 @@ from beholder.data.annotations import AnnotationTable
 from beholder.data.images import resolve_key
 from beholder.data.progress import progress
 from beholder.errors import DataError, PictureError
+from beholder.judge.calibration import tempered
 from beholder.judge.verdict import Verdict
 from beholder.metrics.captions import evaluate_captions
-from beholder.metrics.classification import mean_top1, score_attribute, show
+from beholder.metrics.classification import (
+    calibration_error,
+    mean_acsa,
+    mean_top1,
+    reliability,
+    score_attribute,
+    show,
+)
 from beholder.metrics.correlation import bootstrap
 from beholder.predict.local import Failure, Request, judge_pictures
 
@@ -87,7 +95,7 @@ def evaluate_judge(
         "signature": {},
     }
     _score_metrics(metrics, frame, resamples, seed)
-    _attribute_metrics(metrics, frame, judge.classes, table)
+    _attribute_metrics(metrics, frame, judge, verdicts)
     frame = _comment_metrics(metrics, frame)
     return Evaluation(metrics, frame, failures)
 
@@ -136,23 +144,38 @@ def _score_metrics(metrics: dict[str, Any], frame: pl.DataFrame, resamples: int,
 
 
 def _attribute_metrics(
-    metrics: dict[str, Any],
-    frame: pl.DataFrame,
-    classes: dict[str, tuple[str, ...]],
-    table: AnnotationTable,
+    metrics: dict[str, Any], frame: pl.DataFrame, judge: Judge, verdicts: Sequence[Verdict]
 ) -> None:
-    scores = {}
-    for name, labels in classes.items():
-        if name not in table.attribute_names:
+    """`frame` holds a row per verdict, in their order."""
+    scores, entries = {}, {}
+    for name, labels in judge.classes.items():
+        if f"attribute.{name}" not in frame.columns:
             continue
         index = {label: position for position, label in enumerate(labels)}
         given = [index.get(label, -1) for label in frame[f"attribute.{name}"].to_list()]
         predicted = [index[label] for label in frame[f"predicted.{name}"].to_list()]
         probabilities = frame[f"probability.{name}"].to_numpy()
         scores[name] = score_attribute(given, predicted, labels, probabilities)
+        entries[name] = scores[name].to_dict()
+        temperature = judge.calibration.temperatures.get(name)
+        if temperature is not None:
+            sure = _uncalibrated(verdicts, name, temperature)
+            bins = reliability(given, predicted, sure)
+            entries[name]["before_calibration"] = {
+                "temperature": temperature,
+                "ece": calibration_error(bins),
+                "reliability": [asdict(one) for one in bins],
+            }
     if scores:
-        metrics["attributes"] = {name: entry.to_dict() for name, entry in scores.items()}
+        metrics["attributes"] = entries
         metrics["mean_top1"] = mean_top1(scores)
+        metrics["mean_acsa"] = mean_acsa(scores)
+
+
+def _uncalibrated(verdicts: Sequence[Verdict], name: str, temperature: float) -> np.ndarray:
+    """The network's own probability of each verdict's label, before its temperature [B]."""
+    said = [list(verdict.attributes[name].probabilities.values()) for verdict in verdicts]
+    return tempered(np.array(said), 1.0 / temperature)[:, 0]  # the label comes first
 
 
 def _comment_metrics(metrics: dict[str, Any], frame: pl.DataFrame) -> pl.DataFrame:
@@ -175,6 +198,8 @@ def headline(metrics: dict[str, Any]) -> dict[str, float]:
     numbers = {name: metrics["score"][name]["value"] for name in CORRELATIONS if "score" in metrics}
     for name, entry in metrics.get("attributes", {}).items():
         numbers[f"top1.{name}"] = entry["top1"]
+    numbers["mean_top1"] = metrics.get("mean_top1")
+    numbers["mean_acsa"] = metrics.get("mean_acsa")
     numbers.update(metrics.get("comments", {}))
     return {name: value for name, value in numbers.items() if value is not None}
 
@@ -189,11 +214,22 @@ def render_metrics(metrics: dict[str, Any]) -> str:
     for name, entry in metrics.get("attributes", {}).items():
         lines.append(
             f"  {name:<11} top-1 {show(entry['top1'], 3)}  ACSA {show(entry['acsa'], 3)}  "
-            f"macro-F1 {show(entry['macro_f1'], 3)}  majority class {show(entry['majority'], 3)}"
+            f"macro-F1 {show(entry['macro_f1'], 3)}  ECE {show(entry['ece'], 3)}"
+            f"{_before(entry)}  majority class {show(entry['majority'], 3)}"
+        )
+    if metrics.get("mean_top1") is not None:
+        lines.append(
+            f"  {'mean':<11} top-1 {show(metrics['mean_top1'], 3)}  "
+            f"ACSA {show(metrics['mean_acsa'], 3)}"
         )
     for name, value in metrics.get("comments", {}).items():
         lines.append(f"  comments    {name:<9} {show(value, 3)}")
     return "\n".join(lines)
+
+
+def _before(entry: dict[str, Any]) -> str:
+    before = entry.get("before_calibration")
+    return f" ({show(before['ece'], 3)} before its temperature)" if before else ""
 
 
 def _plain(value: float) -> float | None:
