@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from beholder.data.transforms import EvalTransform, Interpolation, Resize
 from beholder.errors import BackboneError
-from beholder.features import efficientnet_lite
+from beholder.features import clip, efficientnet_lite
 from beholder.features.config import BackboneConfig
 from beholder.features.weights import fit_weights, hash_tensors, read_weights
 
@@ -103,7 +103,8 @@ class Backbone(nn.Module):
         Tokens are the last feature map, row by row, or the patch tokens of a transformer, without
         its class token. With `pooling: last` the pooled vector is what the model's classifier
         would see: for convolutional nets and Swin the mean of the tokens (after the model's own
-        last layers), for most vision transformers the class token. With `pooling: stages` it is
+        last layers), for most vision transformers the class token, for a CLIP tower its projected
+        embedding. With `pooling: stages` it is
         [mean_1, deviation_1, mean_2, ...] over height and width of every stage's map, early first;
         with `early` the same of the maps of at least a 16th of the input's size.
         """
@@ -120,7 +121,7 @@ class Backbone(nn.Module):
             pooled_BP = _stage_statistics(maps)
         else:
             features = self.trunk.forward_features(pixels_B3HW)
-            pooled_BP = self.trunk.forward_head(features, pre_logits=True)
+            pooled_BP = self.trunk.forward_head(features, pre_logits=not _is_clip(self.config))
         return Features(self._tokens(features), pooled_BP)
 
     def fingerprint(self) -> str:
@@ -161,7 +162,10 @@ def create_backbone(config: BackboneConfig, *, load_weights: bool = True) -> Bac
         MissingExtra: the weights come from a package that is not installed.
     """
     trunk, resize = _create_trunk(config, load_weights)
-    if load_weights and isinstance(config.weights, Path):
+    if load_weights and isinstance(config.weights, Path) and _is_clip(config):
+        file = clip.weights_file(config.weights, config.name)
+        fit_weights(trunk, clip.rename(read_weights(file)), str(file))
+    elif load_weights and isinstance(config.weights, Path):
         fit_weights(trunk, read_weights(config.weights), str(config.weights))
     elif load_weights and config.weights == "pretrained" and _is_offline(config):
         published = efficientnet_lite.load_weights(config.name, [len(s) for s in trunk.blocks])
@@ -171,11 +175,19 @@ def create_backbone(config: BackboneConfig, *, load_weights: bool = True) -> Bac
 
 def known_backbones() -> list[str]:
     """The names that `create_backbone` takes, those with offline weights first."""
-    return [*efficientnet_lite.VARIANTS, *(f"timm/{name}" for name in timm.list_models())]
+    return [
+        *efficientnet_lite.VARIANTS,
+        *clip.VARIANTS,
+        *(f"timm/{name}" for name in timm.list_models()),
+    ]
 
 
 def _is_offline(config: BackboneConfig) -> bool:
     return config.name in efficientnet_lite.VARIANTS
+
+
+def _is_clip(config: BackboneConfig) -> bool:
+    return config.name in clip.VARIANTS
 
 
 def _create_trunk(config: BackboneConfig, load_weights: bool) -> tuple[Any, Resize | None]:
@@ -183,6 +195,17 @@ def _create_trunk(config: BackboneConfig, load_weights: bool) -> tuple[Any, Resi
     if _is_offline(config):
         architecture, _ = efficientnet_lite.VARIANTS[config.name]
         return _build(architecture, config, pretrained=False), "crop"
+    if _is_clip(config):
+        if load_weights and config.weights == "pretrained":
+            raise BackboneError(
+                f"{config.name} is an architecture that several CLIPs share.",
+                where="backbone.weights",
+                fix="Name the weights: a folder, a file, or e.g. `patrickjohncyh/fashion-clip`.",
+            )
+        architecture, width = clip.VARIANTS[config.name]
+        trunk = _build(architecture, config, pretrained=False, num_classes=width)
+        trunk.pretrained_cfg = clip.pretrained_cfg(trunk.patch_embed.img_size[0])
+        return trunk, "crop"
     family, _, name = config.name.partition("/")
     if family != "timm" or not timm.is_model(name):
         raise _unknown(config.name)
@@ -190,8 +213,8 @@ def _create_trunk(config: BackboneConfig, load_weights: bool) -> tuple[Any, Resi
     return _build(name, config, pretrained=pretrained), None
 
 
-def _build(name: str, config: BackboneConfig, *, pretrained: bool) -> Any:
-    options: dict[str, Any] = {"num_classes": 0, **config.options}
+def _build(name: str, config: BackboneConfig, *, pretrained: bool, num_classes: int = 0) -> Any:
+    options: dict[str, Any] = {"num_classes": num_classes, **config.options}
     defaults = timm.get_pretrained_cfg(name)
     wanted = (config.size, config.size)
     fixed = defaults is not None and defaults.fixed_input_size
@@ -297,14 +320,15 @@ def _stage_statistics(maps: list[Tensor]) -> Tensor:
 class _DryRun(nn.Module):
     """Everything that the layout is read from, as one module call."""
 
-    def __init__(self, trunk: Any, *, between: bool) -> None:
+    def __init__(self, trunk: Any, *, between: bool, projected: bool) -> None:
         super().__init__()
         self.trunk: Any = trunk
         self.between = between
+        self.projected = projected
 
     def forward(self, pixels_B3HW: Tensor) -> tuple[Any, Any, list[Tensor], list[Tensor]]:
         features = self.trunk.forward_features(pixels_B3HW)
-        pooled = self.trunk.forward_head(features, pre_logits=True)
+        pooled = self.trunk.forward_head(features, pre_logits=not self.projected)
         _, maps = self.trunk.forward_intermediates(pixels_B3HW, output_fmt="NCHW")
         between = _after_blocks(self.trunk, pixels_B3HW)[1] if self.between else []
         return features, pooled, maps, between
@@ -317,7 +341,7 @@ def _find_layout(trunk: Any, size: tuple[int, int], config: BackboneConfig) -> _
         BackboneError: the input size does not suit it, or its features are no grid of tokens.
     """
     blocks = config.pooling == "early" and isinstance(trunk, EfficientNet)
-    probe = _DryRun(trunk, between=blocks)
+    probe = _DryRun(trunk, between=blocks, projected=_is_clip(config))
     on_meta = {
         name: tensor.to("meta")
         for name, tensor in [*probe.named_parameters(), *probe.named_buffers()]

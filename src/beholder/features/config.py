@@ -23,12 +23,14 @@ class BackboneConfig(BaseModel):
 
     name: str = Field(
         description="`efficientnet-lite0`, `-lite1` or `-lite2` (weights from the `demo` extra, no "
-        "network), or `timm/` and any name that timm knows, with or without its weights' tag"
+        "network), `timm/` and any name that timm knows, with or without its weights' tag, or a CLIP "
+        "vision tower: `clip/vit-b-32`, `-b-16`, `-l-14`, `-h-14`, OpenAI's with `-quickgelu`"
     )
     weights: Literal["pretrained", "random"] | Path = Field(
         "pretrained",
         description="`pretrained` (published ones), `random` (drawn from `seed`), or a local file "
-        "with the tensors: safetensors, or a torch checkpoint, which is read without executing it",
+        "with the tensors: safetensors, or a torch checkpoint, which is read without executing it; "
+        "of a CLIP also a folder, or a name on the Hugging Face hub",
     )
     seed: int = Field(0, ge=0, description="of random weights; without effect on others")
     options: dict[str, Option] = Field(

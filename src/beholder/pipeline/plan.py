@@ -123,6 +123,10 @@ def _weights_hash(recipe: Recipe, origin: Origin) -> str | None:
     if weights in ("pretrained", "random"):
         return None
     path = Path(weights)
+    if path.is_dir() or (not path.exists() and config_of(recipe, origin).name.startswith("clip/")):
+        # a CLIP's folder, or a name on a hub that stands for itself
+        files = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
+        return digest([sha256_file(file) for file in files]) if files else None
     if not path.is_file():
         place = f"backbones.{origin.backbone}" if origin.backbone else "backbone"
         raise BackboneError(

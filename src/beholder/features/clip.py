@@ -1,0 +1,215 @@
+"""CLIP vision towers: their names here, and the renaming of published weights to timm's.
+
+The architecture is timm's; the pooled vector of a tower is its projected image embedding, as
+CLIP compares it with text (without its normalisation). Weights come as Hugging Face names them
+(`vision_model.*`) or as OpenAI and open_clip do (`visual.*`); tensors of the text tower are left
+out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from beholder.errors import BackboneError, MissingExtra
+
+# our name, as open_clip's in small letters -> (timm's architecture, entries of the embedding)
+VARIANTS = {
+    "clip/vit-b-32": ("vit_base_patch32_clip_224", 512),
+    "clip/vit-b-16": ("vit_base_patch16_clip_224", 512),
+    "clip/vit-l-14": ("vit_large_patch14_clip_224", 768),
+    "clip/vit-h-14": ("vit_huge_patch14_clip_224", 1024),
+    "clip/vit-b-32-quickgelu": ("vit_base_patch32_clip_quickgelu_224", 512),
+    "clip/vit-b-16-quickgelu": ("vit_base_patch16_clip_quickgelu_224", 512),
+    "clip/vit-l-14-quickgelu": ("vit_large_patch14_clip_quickgelu_224", 768),
+}
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+_FILES = (
+    "model.safetensors", "open_clip_model.safetensors",
+    "pytorch_model.bin", "open_clip_pytorch_model.bin",
+)  # fmt: skip
+_FACE_OUTSIDE = {
+    "embeddings.class_embedding": "cls_token",
+    "embeddings.patch_embedding.weight": "patch_embed.proj.weight",
+    "embeddings.position_embedding.weight": "pos_embed",
+    "pre_layrnorm.weight": "norm_pre.weight",
+    "pre_layrnorm.bias": "norm_pre.bias",
+    "post_layernorm.weight": "norm.weight",
+    "post_layernorm.bias": "norm.bias",
+}
+_FACE_INSIDE = {
+    "layer_norm1": "norm1", "layer_norm2": "norm2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2",
+    "self_attn.out_proj": "attn.proj",
+}  # fmt: skip
+_OPEN_OUTSIDE = {
+    "class_embedding": "cls_token",
+    "conv1.weight": "patch_embed.proj.weight",
+    "positional_embedding": "pos_embed",
+    "ln_pre.weight": "norm_pre.weight",
+    "ln_pre.bias": "norm_pre.bias",
+    "ln_post.weight": "norm.weight",
+    "ln_post.bias": "norm.bias",
+}
+_OPEN_INSIDE = {
+    "ln_1.": "norm1.", "ln_2.": "norm2.", "mlp.c_fc.": "mlp.fc1.", "mlp.c_proj.": "mlp.fc2.",
+    "attn.out_proj.": "attn.proj.", "attn.in_proj_": "attn.qkv.",
+}  # fmt: skip
+
+
+def weights_file(weights: Path, name: str) -> Path:
+    """The file of a tower's weights.
+
+    Args:
+        weights: a file; a folder as Hugging Face or open_clip write it; or `owner/name` on the
+            Hugging Face hub, whose files are fetched unless they were before.
+        name: the backbone's, one of `VARIANTS`.
+
+    Raises:
+        BackboneError: there is no such thing, it can't be fetched, or it is of another activation.
+    """
+    if weights.is_file():
+        return weights
+    if not weights.is_dir():
+        return _fetched(weights)
+    found = next((weights / file for file in _FILES if (weights / file).is_file()), None)
+    if found is None:
+        raise BackboneError(
+            "The folder holds no weights of a CLIP.",
+            where=str(weights),
+            fix=f"It should hold one of: {', '.join(_FILES)}.",
+        )
+    _check_activation(weights / "config.json", name)
+    return found
+
+
+def _fetched(weights: Path) -> Path:
+    repository = weights.as_posix()
+    if weights.is_absolute() or repository.count("/") != 1:
+        raise BackboneError("The backbone's weights do not exist.", where=repository)
+    try:
+        from huggingface_hub import hf_hub_download
+    except ModuleNotFoundError as error:
+        raise MissingExtra("Weights from the Hugging Face hub", "train") from error
+    try:
+        return Path(hf_hub_download(repository, _FILES[0]))
+    except OSError as error:
+        raise BackboneError(
+            f"The weights of {repository} can't be fetched: {str(error).splitlines()[0]}",
+            where="backbone.weights",
+            fix="Check name and network, or give a local folder or file.",
+        ) from error
+
+
+def _check_activation(path: Path, name: str) -> None:
+    """Make sure that a folder's tower has the activation that the name says."""
+    if not path.is_file():
+        return
+    config = json.loads(path.read_text("utf-8"))
+    activation = config.get("vision_config", config).get("hidden_act")
+    quick = name.endswith("-quickgelu")
+    if activation is not None and quick != (activation == "quick_gelu"):
+        other = name.removesuffix("-quickgelu") if quick else f"{name}-quickgelu"
+        raise BackboneError(
+            f"The weights are of a tower with {activation}; {name} has another activation.",
+            where=str(path),
+            fix=f"Name the backbone {other}.",
+        )
+
+
+def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The vision tower's tensors with timm's names.
+
+    Raises:
+        BackboneError: there is no vision tower, it has no projection, or a tensor is unknown.
+    """
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if any(name.startswith("vision_model.") for name in state):
+        renamed = _from_face(state)
+    elif any(name.startswith("visual.") for name in state):
+        renamed = _from_open(state)
+    else:
+        raise BackboneError(
+            "The weights hold no vision tower of a CLIP.",
+            fix="Tensors should be named `vision_model.*` (Hugging Face) or `visual.*` (open_clip).",
+        )
+    if "head.weight" not in renamed:
+        raise BackboneError("The vision tower comes without its projection.")
+    width = renamed["cls_token"].numel()
+    renamed["cls_token"] = renamed["cls_token"].reshape(1, 1, width)
+    renamed["pos_embed"] = renamed["pos_embed"].reshape(1, -1, width)
+    renamed["head.bias"] = torch.zeros(len(renamed["head.weight"]))
+    return {name: tensor.float().contiguous() for name, tensor in renamed.items()}
+
+
+def _from_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    renamed: dict[str, Tensor] = {}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for full, tensor in state.items():
+        if full == "visual_projection.weight":
+            renamed["head.weight"] = tensor
+        name = full.removeprefix("vision_model.")
+        if name == full or name == "embeddings.position_ids":
+            continue
+        if name in _FACE_OUTSIDE:
+            renamed[_FACE_OUTSIDE[name]] = tensor
+            continue
+        block, inner, kind = _split(full, name.removeprefix("encoder.layers."))
+        if inner in _FACE_INSIDE:
+            renamed[f"blocks.{block}.{_FACE_INSIDE[inner]}.{kind}"] = tensor
+        elif inner in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
+            parts.setdefault(f"blocks.{block}.attn.qkv.{kind}", {})[inner[10]] = tensor
+        else:
+            raise _strange(full)
+    for name, own in parts.items():
+        renamed[name] = torch.cat([own[part] for part in "qkv"])
+    return renamed
+
+
+def _from_open(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    renamed: dict[str, Tensor] = {}
+    for full, tensor in state.items():
+        name = full.removeprefix("visual.")
+        if name == full:
+            continue
+        if name == "proj":
+            renamed["head.weight"] = tensor.t()
+        elif name in _OPEN_OUTSIDE:
+            renamed[_OPEN_OUTSIDE[name]] = tensor
+        else:
+            block, _, inner = name.removeprefix("transformer.resblocks.").partition(".")
+            old = next((start for start in _OPEN_INSIDE if inner.startswith(start)), None)
+            if old is None or not block.isdigit():
+                raise _strange(full)
+            renamed[f"blocks.{block}.{_OPEN_INSIDE[old]}{inner.removeprefix(old)}"] = tensor
+    return renamed
+
+
+def _split(full: str, name: str) -> tuple[str, str, str]:
+    """Block, layer and kind of `3.mlp.fc1.weight`."""
+    block, _, rest = name.partition(".")
+    inner, _, kind = rest.rpartition(".")
+    if not block.isdigit():
+        raise _strange(full)
+    return block, inner, kind
+
+
+def _strange(name: str) -> BackboneError:
+    return BackboneError(
+        f"The weights hold a tensor {name!r} that a CLIP vision transformer does not have.",
+        fix="Use weights of a ViT; CLIPs over a ResNet or another tower are not read.",
+    )
+
+
+def pretrained_cfg(side: int) -> dict[str, Any]:
+    """How CLIP saw its pictures, as timm tells it."""
+    return {
+        "input_size": (3, side, side), "crop_pct": 1.0, "crop_mode": "center",
+        "interpolation": "bicubic", "mean": MEAN, "std": STD,
+    }  # fmt: skip

@@ -1,0 +1,113 @@
+"""CLIP towers against transformers' own, in both namings of published weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from beholder.errors import BackboneError
+from beholder.features import clip
+from beholder.features.backbones import create_backbone
+from beholder.features.config import BackboneConfig
+
+WIDTH, SIDE = 32, 32
+
+
+def theirs(activation: str) -> CLIPVisionModelWithProjection:
+    torch.manual_seed(3)
+    config = CLIPVisionConfig(
+        hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=2, num_attention_heads=2,
+        image_size=SIDE, patch_size=8, projection_dim=16, hidden_act=activation,
+    )  # fmt: skip
+    model = CLIPVisionModelWithProjection(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def ours(activation: str) -> torch.nn.Module:
+    quick = "quickgelu_" if activation == "quick_gelu" else ""
+    return timm.create_model(
+        f"vit_base_patch32_clip_{quick}224", img_size=SIDE, patch_size=8, embed_dim=WIDTH, depth=2,
+        num_heads=2, num_classes=16,
+    ).eval()  # fmt: skip
+
+
+def as_open_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Hugging Face's tensors under open_clip's names, written out by hand."""
+    vision = "vision_model."
+    named = {
+        "visual.class_embedding": state[f"{vision}embeddings.class_embedding"],
+        "visual.positional_embedding": state[f"{vision}embeddings.position_embedding.weight"],
+        "visual.conv1.weight": state[f"{vision}embeddings.patch_embedding.weight"],
+        "visual.proj": state["visual_projection.weight"].t().contiguous(),
+        "token_embedding.weight": torch.zeros(4, 4),
+        "logit_scale": torch.ones(()),
+    }
+    for kind in ("weight", "bias"):
+        named[f"visual.ln_pre.{kind}"] = state[f"{vision}pre_layrnorm.{kind}"]
+        named[f"visual.ln_post.{kind}"] = state[f"{vision}post_layernorm.{kind}"]
+        for block in range(2):
+            old = f"{vision}encoder.layers.{block}."
+            new = f"visual.transformer.resblocks.{block}."
+            attention = [state[f"{old}self_attn.{part}_proj.{kind}"] for part in "qkv"]
+            named[f"{new}attn.in_proj_{kind}"] = torch.cat(attention)
+            named[f"{new}attn.out_proj.{kind}"] = state[f"{old}self_attn.out_proj.{kind}"]
+            named[f"{new}ln_1.{kind}"] = state[f"{old}layer_norm1.{kind}"]
+            named[f"{new}ln_2.{kind}"] = state[f"{old}layer_norm2.{kind}"]
+            named[f"{new}mlp.c_fc.{kind}"] = state[f"{old}mlp.fc1.{kind}"]
+            named[f"{new}mlp.c_proj.{kind}"] = state[f"{old}mlp.fc2.{kind}"]
+    return named
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+@pytest.mark.parametrize("naming", ["face", "open_clip"])
+def test_renamed_weights_give_transformers_outputs(activation: str, naming: str) -> None:
+    reference, model = theirs(activation), ours(activation)
+    state = dict(reference.state_dict())
+    renamed = clip.rename(state if naming == "face" else as_open_clip(state))
+    model.load_state_dict(renamed, strict=True)
+    pixels = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, got = reference(pixels), model.forward_features(pixels)
+        torch.testing.assert_close(
+            model.forward_head(got), expected.image_embeds, atol=1e-5, rtol=1e-5
+        )
+        pooled = model.forward_head(got, pre_logits=True)
+        hidden = reference.vision_model(pixels)
+        torch.testing.assert_close(pooled, hidden.pooler_output, atol=1e-5, rtol=1e-5)
+
+
+def test_a_tower_as_backbone(tmp_path: Path) -> None:
+    config = BackboneConfig(name="clip/vit-b-32-quickgelu", weights="random")
+    backbone = create_backbone(config)
+    assert backbone.pooled_dim == 512
+    assert (backbone.grid, backbone.token_dim) == ((7, 7), 768)
+    assert backbone.transform.mean == clip.MEAN
+    pixels = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(pixels).pooled_BP, backbone.trunk(pixels))
+
+
+def test_what_can_not_be_read_is_said(tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match="several CLIPs share"):
+        create_backbone(BackboneConfig(name="clip/vit-b-32"))
+    with pytest.raises(BackboneError, match="no vision tower"):
+        clip.rename({"layer1.weight": torch.zeros(1)})
+    with pytest.raises(BackboneError, match="attnpool"):
+        clip.rename({"visual.attnpool.c_proj.weight": torch.zeros(1)})
+    with pytest.raises(BackboneError, match="holds no weights"):
+        clip.weights_file(tmp_path, "clip/vit-b-32")
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"vision_config": {"hidden_act": "gelu"}}))
+    assert clip.weights_file(tmp_path, "clip/vit-b-32") == tmp_path / "model.safetensors"
+    with pytest.raises(BackboneError, match=r"vit-b-32-quickgelu has another"):
+        clip.weights_file(tmp_path, "clip/vit-b-32-quickgelu")
+    with pytest.raises(BackboneError, match="do not exist"):
+        clip.weights_file(tmp_path / "gone", "clip/vit-b-32")
