@@ -137,7 +137,7 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     else:
         raise BackboneError(
             "The weights hold no vision tower of a CLIP.",
-            fix="Tensors should be named `vision_model.*` (Hugging Face) or `visual.*` (open_clip).",
+            fix="Tensors should be named `vision_model.*` or, as in open_clip, `visual.*`.",
         )
     if "head.weight" not in renamed:
         raise BackboneError("The vision tower comes without its projection.")

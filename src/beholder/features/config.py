@@ -23,8 +23,8 @@ class BackboneConfig(BaseModel):
 
     name: str = Field(
         description="`efficientnet-lite0`, `-lite1` or `-lite2` (weights from the `demo` extra, no "
-        "network), `timm/` and any name that timm knows, with or without its weights' tag, or a CLIP "
-        "vision tower: `clip/vit-b-32`, `-b-16`, `-l-14`, `-h-14`, OpenAI's with `-quickgelu`"
+        "network), `timm/` and any name that timm knows, with or without its weights' tag, or a "
+        "CLIP vision tower: `clip/vit-b-32`, `-b-16`, `-l-14`, `-h-14`, OpenAI's with `-quickgelu`"
     )
     weights: Literal["pretrained", "random"] | Path = Field(
         "pretrained",

@@ -75,6 +75,22 @@ class ExtractStage(Strict):
         return {self.backbone_from: ("train",)} if self.backbone_from else {}
 
 
+class TeacherConfig(Strict):
+    """Whose opinions a student learns: several are averaged in probability."""
+
+    stages: list[str] = Field([], description="earlier train stages")
+    judges: list[str] = Field([], description="folders of judges")
+    epoch: int | None = Field(
+        None, ge=1, description="of the stages' training; null: each one's best weights"
+    )
+
+    @model_validator(mode="after")
+    def _somebody(self) -> TeacherConfig:
+        if not self.stages and not self.judges:
+            raise ValueError("a teacher needs stages or judges")
+        return self
+
+
 class TrainStage(Strict):
     """Fit one head, on frozen features or, without `features`, end to end on pictures."""
 
@@ -90,6 +106,7 @@ class TrainStage(Strict):
         description="train stage whose weights to start from: its head's, and without `features` "
         "also the backbone that they belong to",
     )
+    teacher: TeacherConfig | None = Field(None, description="of the distillation task alone")
     task: TaskConfig
     augment: AugmentConfig | None = Field(None, description="only end to end")
     training: TrainConfig
@@ -100,12 +117,22 @@ class TrainStage(Strict):
             raise ValueError("features and start_from bring their own backbone: name none")
         return self
 
+    @model_validator(mode="after")
+    def _teacher_teaches(self) -> TrainStage:
+        if (self.task.kind == "distillation") != (self.teacher is not None):
+            raise ValueError("the distillation task needs a teacher, and no other task takes one")
+        if self.teacher and self.features:
+            raise ValueError("a teacher looks at pictures: leave features out")
+        return self
+
     def needs(self) -> Needs:
         wanted: Needs = {}
         if self.features:
             wanted[self.features] = ("extract",)
         if self.start_from:
             wanted[self.start_from] = ("train",)
+        if self.teacher:
+            wanted |= dict.fromkeys(self.teacher.stages, ("train",))
         return wanted
 
 

@@ -1,4 +1,4 @@
-"""Objectives over a judge: score, attributes, comments. The training loop is handed one.
+"""Objectives over a judge: score, attributes, distillation, comments. The loop is handed one.
 
 Importing this loads no torch; `create_task` does.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from beholder.tasks.config import (
     AttributesTaskConfig,
     CaptionTaskConfig,
+    DistillationTaskConfig,
     ScoreTaskConfig,
     SelfCriticalTaskConfig,
     TaskConfig,
@@ -18,11 +19,13 @@ from beholder.tasks.config import (
 if TYPE_CHECKING:
     from beholder.data.annotations import AnnotationTable
     from beholder.judge.model import JudgeModel
+    from beholder.models.teachers import Teacher
     from beholder.tasks.base import Task
 
 __all__ = [
     "AttributesTaskConfig",
     "CaptionTaskConfig",
+    "DistillationTaskConfig",
     "ScoreTaskConfig",
     "SelfCriticalTaskConfig",
     "TaskConfig",
@@ -31,21 +34,28 @@ __all__ = [
 
 
 def create_task(
-    config: TaskConfig, model: JudgeModel, table: AnnotationTable | None = None
+    config: TaskConfig,
+    model: JudgeModel,
+    table: AnnotationTable | None = None,
+    teacher: Teacher | None = None,
 ) -> Task:
     """The task that a config describes, over a judge that has its head.
 
     Args:
         table: the training rows, whose comments are what the self-critical task's reward compares
             with; the other tasks need none.
+        teacher: of the distillation task, unless its batches bring the teacher's outputs.
     """
     from beholder.tasks.attributes import AttributesTask
     from beholder.tasks.caption import CaptionTask
+    from beholder.tasks.distillation import DistillationTask
     from beholder.tasks.score import ScoreTask
     from beholder.tasks.self_critical import SelfCriticalTask
 
     if isinstance(config, ScoreTaskConfig):
         return ScoreTask(model, config)
+    if isinstance(config, DistillationTaskConfig):
+        return DistillationTask(model, config, teacher)
     if isinstance(config, AttributesTaskConfig):
         return AttributesTask(model, config)
     if isinstance(config, SelfCriticalTaskConfig):

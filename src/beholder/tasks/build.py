@@ -55,6 +55,12 @@ def judge_config(
     if isinstance(task, AttributesTaskConfig):
         if not table.classes:
             raise _nothing_to_learn("attribute", "attribute columns", task)
+        single = [name for name, labels in table.classes.items() if len(labels) < 2]
+        if single:
+            raise DataError(
+                f"Attributes with one class alone: {', '.join(single)}; there is nothing to learn.",
+                fix="Remove the column, or give the table rows of other classes.",
+            )
         _check_attribute_inputs(task, table, pooled_dim)
         return JudgeConfig(
             **common,

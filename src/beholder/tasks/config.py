@@ -59,6 +59,23 @@ class AttributesTaskConfig(_TaskConfig):
     )
 
 
+class DistillationTaskConfig(AttributesTaskConfig):
+    """Labels of the table's attributes, and what the stage's `teacher` says of the pictures."""
+
+    kind: Literal["distillation"] = "distillation"  # type: ignore[assignment]
+    form: Literal["soft", "batchmean", "hard", "decoupled"] = Field(
+        "soft",
+        description="soft: divergence of softened probabilities divided by the number of logits; "
+        "batchmean: by that of pictures; hard: the teacher's best class; decoupled: DKD",
+    )
+    tau: float = Field(4.0, gt=0.0, description="temperature that both sides are softened with")
+    alpha: float = Field(
+        0.9, ge=0.0, le=1.0, description="share of the distillation; the labels have the rest"
+    )
+    target_weight: float = Field(1.0, ge=0.0, description="decoupled: of the true class's part")
+    others_weight: float = Field(8.0, ge=0.0, description="decoupled: of the other classes' part")
+
+
 class CommentHeadConfig(BaseModel):
     """The captioner's body; what the data decides (words, length, features) is added later."""
 
@@ -142,6 +159,10 @@ class SelfCriticalTaskConfig(CommentTaskConfig):
 
 
 TaskConfig = Annotated[
-    ScoreTaskConfig | AttributesTaskConfig | CaptionTaskConfig | SelfCriticalTaskConfig,
+    ScoreTaskConfig
+    | AttributesTaskConfig
+    | DistillationTaskConfig
+    | CaptionTaskConfig
+    | SelfCriticalTaskConfig,
     Field(discriminator="kind"),
 ]

@@ -158,6 +158,9 @@ class TrainConfig(_Strict):
     save_every_steps: int | None = Field(
         default=None, ge=1, description="steps between checkpoints; null: not by steps"
     )
+    save_every_epochs: int | None = Field(
+        default=None, ge=1, description="epochs between checkpoints; null: not by epochs"
+    )
     keep: int = Field(
         default=2, ge=1, description="newest checkpoints to keep; the best is kept too"
     )
@@ -168,6 +171,6 @@ class TrainConfig(_Strict):
         """The values that a resumed training must share with the one that it goes on with."""
         free = {
             "epochs", "max_steps", "monitor", "early_stop", "log_every", "save_every_minutes",
-            "save_every_steps", "keep", "workers",
+            "save_every_steps", "save_every_epochs", "keep", "workers",
         }  # fmt: skip
         return self.model_dump(mode="json", exclude=free)

@@ -219,7 +219,7 @@ class _Training:
                     raise Interrupted
                 if self._evaluation_due():
                     self._evaluate()
-                elif save:
+                if save and self._snapshots.saved != self._name():
                     self._save()
                 if bar:
                     bar.advance()
@@ -315,6 +315,9 @@ class _Training:
     def _save_due(self) -> bool:
         config, step = self._config, self._position.step
         if config.save_every_steps and step % config.save_every_steps == 0:
+            return True
+        epochs = config.save_every_epochs
+        if epochs and step % (epochs * self._steps_per_epoch) == 0:
             return True
         minutes = config.save_every_minutes
         late = minutes is not None and time.monotonic() - self._saved_at >= minutes * 60

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from beholder.errors import CheckpointError, RecipeError
 from beholder.pipeline.recipe import TrainStage
-from beholder.training.checkpoints import CheckpointFolder, load_checkpoint
+from beholder.training.checkpoints import CheckpointFolder, checkpoint_name, load_checkpoint
 
 State = dict[str, Tensor]
 
@@ -36,19 +36,34 @@ def newest_states(folder: Path, count: int, *, with_backbone: bool) -> list[Stat
             where=str(folder / "checkpoints"),
             fix="Ask for fewer, or train again with a higher keep and a lower save_every_steps.",
         )
-    states = []
-    for path in reversed(paths[-count:]):
-        tensors = load_checkpoint(path).tensors
-        merged = {**tensors["weights"], **tensors.get("ema", {})}
-        states.append(
-            {
-                name.removeprefix("model."): tensor
-                for name, tensor in merged.items()
-                if name.startswith("model.")
-                and (with_backbone or not name.startswith("model.backbone."))
-            }
-        )
-    return states
+    return [_model_state(path, with_backbone=with_backbone) for path in reversed(paths[-count:])]
+
+
+def epoch_state(folder: Path, epoch: int, steps: int, *, with_backbone: bool) -> State:
+    """The same of the checkpoint at the end of an epoch, from 1, of `steps` steps each.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    wanted = checkpoint_name(epoch * steps, evaluation_due=False)
+    for path in CheckpointFolder(folder / "checkpoints", keep=1).steps():
+        if path.name == wanted:
+            return _model_state(path, with_backbone=with_backbone)
+    raise CheckpointError(
+        f"There is no checkpoint of epoch {epoch}.",
+        where=str(folder / "checkpoints" / wanted),
+        fix="Train again with save_every_epochs: 1 and keep as high as the epochs.",
+    )
+
+
+def _model_state(path: Path, *, with_backbone: bool) -> State:
+    tensors = load_checkpoint(path).tensors
+    merged = {**tensors["weights"], **tensors.get("ema", {})}
+    return {
+        name.removeprefix("model."): tensor
+        for name, tensor in merged.items()
+        if name.startswith("model.") and (with_backbone or not name.startswith("model.backbone."))
+    }
 
 
 def mean_state(states: list[State]) -> State:

@@ -31,6 +31,7 @@ from beholder.pipeline.stages.shared import (
     stage_fingerprint,
     trained_by,
 )
+from beholder.pipeline.stages.teachers import build_teacher
 from beholder.pipeline.stages.trained import save_trained
 from beholder.tasks import create_task
 from beholder.tasks.base import Task
@@ -167,7 +168,12 @@ class Train(Stage):
             # the backbone, if the start has tuned one, is what `stage_backbone` has given
             own = {n: t for n, t in trained.state.items() if not n.startswith("backbone.")}
             put_weights(model, own, where=self._where_start)
-        task = create_task(self.config.task, model.to(choose_device()), self._table("train"))
+        device = choose_device()
+        teacher = None
+        if self.config.teacher:
+            seen = stage_backbone(self.context, self.name).transform
+            teacher = build_teacher(self.context, self.name, seen, config.classes).to(device)
+        task = create_task(self.config.task, model.to(device), self._table("train"), teacher)
         task.started = started
         return task
 

@@ -1,0 +1,143 @@
+"""The teacher of a train stage: put together from earlier stages and from judges' folders."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor
+
+from beholder.data.transforms import EvalTransform
+from beholder.errors import RecipeError
+from beholder.features.backbones import Backbone, create_backbone
+from beholder.judge.folder import load_judge
+from beholder.judge.model import JudgeConfig
+from beholder.models.heads import AttributeHeads
+from beholder.models.teachers import Member, Teacher, check_classes
+from beholder.pipeline.context import RunContext
+from beholder.pipeline.origins import Origin, backbone_after, config_of
+from beholder.pipeline.recipe import TrainStage
+from beholder.pipeline.stages.several import State, epoch_state
+from beholder.pipeline.stages.shared import stage_backbone, trained_by
+from beholder.tasks.config import AttributesTaskConfig
+
+Classes = Mapping[str, Sequence[str]]
+
+
+def build_teacher(
+    context: RunContext, stage: str, seen: EvalTransform, classes: Classes
+) -> Teacher:
+    """The teacher that a stage names. In a rehearsal an untrained one stands in for stages.
+
+    Args:
+        seen: how the student sees pictures.
+        classes: the student's.
+
+    Raises:
+        RecipeError: a teacher has no attributes, or other classes.
+        CheckpointError: there is no checkpoint of the epoch asked for.
+        JudgeError: a folder holds no judge.
+    """
+    config = context.recipe.stages[stage]
+    assert isinstance(config, TrainStage)
+    assert config.teacher is not None, "a stage without a teacher"
+    members = []
+    for name in config.teacher.stages:
+        backbone, heads = _from_stage(context, stage, name, config.teacher.epoch, classes)
+        members.append(Member(backbone, heads, seen))
+    for folder in config.teacher.judges:
+        backbone, heads = _from_judge(folder, f"stages.{stage}.teacher.judges", classes)
+        members.append(Member(backbone, heads, seen))
+    return Teacher(members, classes)
+
+
+def _from_stage(
+    context: RunContext, stage: str, name: str, epoch: int | None, classes: Classes
+) -> tuple[Backbone, AttributeHeads]:
+    taught = context.recipe.stages[name]
+    assert isinstance(taught, TrainStage)
+    where = f"stages.{stage}.teacher"
+    if not isinstance(taught.task, AttributesTaskConfig):
+        raise _no_attributes(f"Stage {name!r}", f"{where}.stages")
+    _check_epoch(context, name, taught, epoch, f"{where}.epoch")
+    if context.rehearsing:
+        backbone = copy.deepcopy(stage_backbone(context, name))
+        task = taught.task
+        return backbone, AttributeHeads(backbone.pooled_dim, classes, task.head, task.inputs)
+    trained = trained_by(context, name)
+    check_classes(trained.config.classes, classes, where)
+    state: State = trained.state
+    if epoch is not None:
+        home = context.output(name, "model").parent
+        tuned = taught.task.train_backbone
+        state = epoch_state(home, epoch, _steps_per_epoch(context, taught), with_backbone=tuned)
+    return _tuned_backbone(context, name, state), _heads(trained.config, state)
+
+
+def _tuned_backbone(context: RunContext, name: str, state: State) -> Backbone:
+    """The backbone of a train stage: that of these weights, or the one it worked with."""
+    own = {n.removeprefix("backbone."): t for n, t in state.items() if n.startswith("backbone.")}
+    if not own:
+        return copy.deepcopy(stage_backbone(context, name))
+    origin: Origin = backbone_after(context.recipe, name)
+    backbone = create_backbone(config_of(context.recipe, origin), load_weights=False)
+    backbone.load_state_dict(own, strict=True)
+    return backbone
+
+
+def _heads(config: JudgeConfig, state: Mapping[str, Tensor]) -> AttributeHeads:
+    heads = AttributeHeads(
+        config.pooled_dim, config.classes, config.attributes, config.attribute_inputs
+    )
+    start = "heads.attributes."
+    own = {n.removeprefix(start): t for n, t in state.items() if n.startswith(start)}
+    heads.load_state_dict(own, strict=True)
+    return heads
+
+
+def _from_judge(folder: str, where: str, classes: Classes) -> tuple[Backbone, AttributeHeads]:
+    model = load_judge(Path(folder)).model
+    if "attributes" not in model.heads:
+        raise _no_attributes(f"The judge {folder}", where)
+    check_classes(model.classes, classes, f"{where}: {folder}")
+    assert model.backbone is not None, "a judge is saved with its backbone"
+    return model.backbone, cast(AttributeHeads, model.heads["attributes"])
+
+
+def _check_epoch(
+    context: RunContext, name: str, taught: TrainStage, epoch: int | None, where: str
+) -> None:
+    """Make sure, before anything is trained, that the epoch's checkpoint will be there.
+
+    Raises:
+        RecipeError: it will not.
+    """
+    if epoch is None:
+        return
+    training = taught.training
+    steps = _steps_per_epoch(context, taught)
+    last = min(training.epochs * steps, training.max_steps or training.epochs * steps)
+    saved = training.save_every_epochs and epoch % training.save_every_epochs == 0
+    newer = (last - epoch * steps) // ((training.save_every_epochs or 1) * steps)
+    if epoch * steps > last or not saved or newer >= training.keep:
+        raise RecipeError(
+            f"There will be no checkpoint of epoch {epoch} of {name!r}.",
+            where=where,
+            fix=f"Set its training.save_every_epochs to 1 and training.keep to {training.epochs}; "
+            f"it trains {last / steps:g} epochs.",
+        )
+
+
+def _steps_per_epoch(context: RunContext, stage: TrainStage) -> int:
+    pictures = len(context.data.table.subset("train"))
+    return -(-pictures // (stage.training.batch_size * stage.training.accumulate))
+
+
+def _no_attributes(what: str, where: str) -> RecipeError:
+    return RecipeError(
+        f"{what} gives no attributes, which a teacher is asked for.",
+        where=where,
+        fix="Name a train stage of attributes, or a judge with an attribute head.",
+    )

@@ -1,0 +1,78 @@
+"""The distillation task: the attribute task, and a teacher whose outputs are learnt as well.
+
+Shape suffixes: B pictures, K classes of one attribute.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from beholder.errors import TrainingError
+from beholder.judge.model import JudgeModel
+from beholder.models.teachers import Teacher
+from beholder.tasks.attributes import AttributesTask
+from beholder.tasks.base import Batch
+from beholder.tasks.config import DistillationTaskConfig
+from beholder.tasks.distillation_losses import decoupled_loss, hard_loss, soft_loss
+from beholder.tasks.losses import attribute_loss
+
+
+class DistillationTask(AttributesTask):
+    """(1 - alpha) cross-entropy with the labels + alpha distillation.
+
+    Units of the loss are pairs of picture and attribute, labelled or not: a missing label takes
+    nothing from the base loss but its own part, and the teacher teaches the picture all the same
+    (only decoupled distillation needs the label).
+
+    The teacher is no part of the module: in no state_dict, checkpoint or student's file, never in
+    training mode, never given to the optimiser. A batch may bring its outputs as `teacher`,
+    {attribute: logits [B, K]}; it is then not asked.
+    """
+
+    def __init__(
+        self, model: JudgeModel, config: DistillationTaskConfig, teacher: Teacher | None = None
+    ) -> None:
+        super().__init__(model, config)
+        self.distillation = config
+        self._teacher = (teacher,)  # in a tuple, where nn.Module does not look for modules
+
+    @property
+    def teacher(self) -> Teacher | None:
+        return self._teacher[0]
+
+    def weight(self, batch: Batch) -> float:
+        return float(len(batch["keys"]) * len(self.model.classes))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        logits = self.attribute_heads(self.features(batch).pooled_BP)
+        taught, weights, config = self._taught(batch), self.class_weights, self.distillation
+        base, distilled = torch.zeros(()), torch.zeros(())
+        for name, logits_BK in logits.items():
+            target_B = batch["attributes"][name]
+            own = attribute_loss(logits_BK, target_B, weights[name], config.label_smoothing)
+            copied = self._distil(logits_BK, taught[name], target_B)
+            base, distilled = base.to(own) + own, distilled.to(copied) + copied
+        pairs = max(self.weight(batch), 1.0)
+        base, distilled = base / pairs, distilled / pairs
+        total = (1 - config.alpha) * base + config.alpha * distilled
+        return {"loss": total, "base_loss": base, "distillation_loss": distilled}
+
+    def _taught(self, batch: Batch) -> dict[str, Tensor]:
+        if "teacher" in batch:
+            return batch["teacher"]
+        if self.teacher is None:
+            raise TrainingError("The batch has no teacher's outputs, and there is no teacher.")
+        return self.teacher(batch["pixels"])
+
+    def _distil(self, student_BK: Tensor, teacher_BK: Tensor, target_B: Tensor) -> Tensor:
+        """The configured loss, summed over pictures; in float32 also under autocast."""
+        config = self.distillation
+        student_BK, teacher_BK = student_BK.float(), teacher_BK.float()
+        if config.form == "hard":
+            return hard_loss(student_BK, teacher_BK)
+        if config.form == "decoupled":
+            weights = (config.target_weight, config.others_weight)
+            return decoupled_loss(student_BK, teacher_BK, target_B, config.tau, *weights)
+        total = soft_loss(student_BK, teacher_BK, config.tau)
+        return total / student_BK.shape[-1] if config.form == "soft" else total
