@@ -1,0 +1,87 @@
+"""Teachers of a recipe: what is refused before anything is trained, and whose weights they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from beholder import Judge
+from beholder.errors import RecipeError
+from beholder.pipeline.recipe import Recipe, parse_recipe
+from beholder.pipeline.runner import fit_recipe
+
+
+def recipe(root: Path, teacher: dict[str, Any] | None, **task: Any) -> Recipe:
+    """Light and dark pictures; a teacher, and a student that learns from it."""
+    (root / "pictures").mkdir(exist_ok=True)
+    rows = ["image,attribute.light,split"]
+    for index in range(12):
+        dark = index % 2
+        level = np.random.default_rng(index).integers(0, 60, (32, 32, 3)) + 180 * (1 - dark)
+        Image.fromarray(level.astype(np.uint8)).save(root / "pictures" / f"{index}.png")
+        rows.append(f"{index}.png,{('bright', 'dark')[dark]},{('train', 'val')[index // 8]}")
+    (root / "light.csv").write_text("\n".join(rows) + "\n")
+    training = {"epochs": 2, "batch_size": 4, "save_every_epochs": 1, "keep": 2}
+    raw = {
+        "name": "light",
+        "data": {
+            "annotations": str(root / "light.csv"), "images": str(root / "pictures"),
+        },
+        "backbone": {"name": "timm/test_efficientnet", "weights": "random", "size": 32},
+        "stages": {
+            "teacher": {
+                "kind": "train", "task": {"kind": "attributes", "train_backbone": True},
+                "training": training,
+            },
+            "student": {
+                "kind": "train", "teacher": teacher,
+                "task": {"kind": "distillation", **task}, "training": training,
+            },
+            "judge": {"kind": "export", "heads": ["student"]},
+        },
+    }  # fmt: skip
+    return parse_recipe(raw)
+
+
+def test_a_student_needs_a_teacher(tmp_path: Path) -> None:
+    for teacher in (None, {}):
+        with pytest.raises(RecipeError, match="teacher"):
+            recipe(tmp_path, teacher)
+
+
+@pytest.mark.parametrize("epoch", [3, 9])
+def test_an_epoch_that_there_will_not_be(tmp_path: Path, epoch: int) -> None:
+    with pytest.raises(RecipeError, match=f"no checkpoint of epoch {epoch}"):
+        fit_recipe(recipe(tmp_path, {"stages": ["teacher"], "epoch": epoch}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_stage_and_judge_as_teachers(tmp_path: Path) -> None:
+    first = recipe(tmp_path, {"stages": ["teacher"], "epoch": 1}, train_backbone=True)
+    assert fit_recipe(first, tmp_path / "run") == ["teacher", "student", "judge"]
+    weights = load_file(next((tmp_path / "run/stages/student").rglob("model.safetensors")))
+    assert all(name.startswith(("heads.", "backbone.")) for name in weights)
+    judge = tmp_path / "run" / "judge"
+    assert Judge.load(judge)(tmp_path / "pictures" / "0.png").attributes["light"].label
+    both = recipe(tmp_path, {"stages": ["teacher"], "judges": [str(judge)]})
+    assert fit_recipe(both, tmp_path / "both") == ["teacher", "student", "judge"]
+    assert fit_recipe(both, tmp_path / "both") == []
+    # another judge in that folder is another teacher
+    again = recipe(tmp_path, {"stages": ["teacher"], "epoch": 2}, train_backbone=True)
+    fit_recipe(again, tmp_path / "run")
+    assert fit_recipe(both, tmp_path / "both") == ["student", "judge"]
+
+
+def test_a_teacher_of_other_classes_shows_both_lists(tmp_path: Path) -> None:
+    fit_recipe(recipe(tmp_path, {"stages": ["teacher"]}), tmp_path / "run")
+    judge = str(tmp_path / "run" / "judge")
+    other = recipe(tmp_path, {"judges": [judge]})
+    table = tmp_path / "light.csv"
+    table.write_text(table.read_text().replace("dark", "gloomy"))
+    with pytest.raises(RecipeError, match=r"(?s)teacher: light: bright, dark.*student: .*gloomy"):
+        fit_recipe(other, tmp_path / "other")
