@@ -5,6 +5,7 @@ The list form is run on a small part, since its time grows with comments x words
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 
@@ -19,11 +20,13 @@ def comments(count: int) -> list[str]:
     generator = random.Random(0)
     words = [f"w{generator.getrandbits(40):x}" for _ in range(WORDS)]
     # Word frequencies fall with rank, as in real text.
-    weights = [1 / (rank + 5) for rank in range(WORDS)]
-    return [
-        " ".join(generator.choices(words, weights, k=generator.randint(5, 20))).capitalize() + "."
-        for _ in range(count)
-    ]
+    sums = list(itertools.accumulate(1 / (rank + 5) for rank in range(WORDS)))
+
+    def comment() -> str:
+        size = generator.randint(5, 20)
+        return " ".join(generator.choices(words, cum_weights=sums, k=size)).capitalize() + "."
+
+    return [comment() for _ in range(count)]
 
 
 def build_by_list(captions: list[str]) -> list[str]:
