@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beholder.data.annotations import AnnotationTable
-from beholder.data.splits import assign_splits, find_leaks
+from beholder.data.splits import assign_folds, assign_splits, find_leaks, unit_names
 from beholder.errors import DataError
 
 _PROGRAM = """
@@ -172,3 +172,41 @@ def test_leaks_of_given_splits() -> None:
     with pytest.raises(DataError, match="leaks") as caught:
         assign_splits(table, content_hashes=hashes)
     assert len(caught.value.problems) == 2
+
+
+def test_units_are_named_by_group_content_and_key_and_joined_by_looks() -> None:
+    table = plain(6, group=["b", "a", None, None, None, None])
+    hashes = {"1.jpg": "x", "2.jpg": "x", "3.jpg": "y"}
+    names = unit_names(table, hashes, [("4.jpg", "5.jpg")])
+    assert names == ["0:b", "0:a", "0:a", "1:y", "2:4.jpg", "2:4.jpg"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    units=st.lists(st.integers(0, 12).map(str), min_size=5, max_size=80),
+    count=st.integers(2, 5),
+    seed=st.integers(0, 3),
+)
+def test_folds_never_divide_a_unit_and_are_as_equal_as_units_allow(
+    units: list[str], count: int, seed: int
+) -> None:
+    distinct = set(units)
+    if len(distinct) < count:
+        with pytest.raises(DataError, match=f"{count} folds"):
+            assign_folds(units, count, seed)
+        return
+    folds = assign_folds(units, count, seed)
+    assert set(folds.tolist()) == set(range(count))
+    of_unit = dict(zip(units, folds.tolist(), strict=True))
+    assert [of_unit[unit] for unit in units] == folds.tolist()
+    shuffled = sorted(units)
+    again = assign_folds(shuffled, count, seed).tolist()
+    assert dict(zip(shuffled, again, strict=True)) == of_unit
+    if len(distinct) == len(units):
+        sizes = Counter(folds.tolist()).values()
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_fewer_units_than_folds_says_how_many_there_are() -> None:
+    with pytest.raises(DataError, match="6 pictures in 3 groups can't be divided into 5 folds"):
+        assign_folds(list("aabbcc"), 5)

@@ -1,4 +1,4 @@
-"""Train, val and test by content and seed, and whether a given split leaks.
+"""Train, val and test by content and seed, folds, and whether a given split leaks.
 
 Pictures that belong together (same content, near duplicates, one `group`) form a unit that never
 straddles splits. Units are put in the order of SHA-256(seed, name of the unit) and the line is cut
@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
 import numpy as np
+from numpy.typing import NDArray
 
 from beholder.data.annotations import SPLITS, AnnotationTable
 from beholder.errors import DataError, Problem, Severity
@@ -71,6 +72,53 @@ def assign_splits(
     for row, name in _divide(table, free, alike, hashes, shares, seed).items():
         split[row] = name
     return table.with_split(split)
+
+
+def unit_names(
+    table: AnnotationTable,
+    content_hashes: Mapping[str, str] | None = None,
+    near_duplicates: Pairs | None = None,
+) -> list[str]:
+    """The name of each row's unit: rows of one name belong together, as for `assign_splits`."""
+    hashes = content_hashes or {}
+    units = _units(table, hashes, near_duplicates or ()).tolist()
+    smallest: dict[int, tuple[int, str]] = {}
+    for unit, name in zip(units, _row_names(table, hashes), strict=True):
+        smallest[unit] = min(smallest.get(unit, name), name)
+    return ["{}:{}".format(*smallest[unit]) for unit in units]
+
+
+def assign_folds(units: Sequence[str], count: int, seed: int = 0) -> NDArray[np.int64]:
+    """The fold [N], 0 to `count` - 1, of each row; rows of one unit share theirs.
+
+    Units are put in the order of SHA-256(seed, name) and the line is cut into folds of as equal
+    numbers of rows as the units allow; none is empty.
+
+    Args:
+        units: the name of each row's unit, e.g. from `unit_names`.
+        count: of folds, at least 2.
+
+    Raises:
+        DataError: there are fewer units than folds.
+    """
+    rows = _rows_by_name(units)
+    if count < 2 or len(rows) < count:
+        raise DataError(
+            f"{len(units)} pictures in {len(rows)} groups can't be divided into {count} folds.",
+            fix=f"Set folds to 2 up to {len(rows)}." if len(rows) > 1 else "Give more pictures.",
+        )
+    order = sorted(rows, key=lambda unit: hashlib.sha256(f"{seed}\n{unit}".encode()).digest())
+    upto = [0, *accumulate(len(rows[unit]) for unit in order)]
+    folds = np.empty(len(units), np.int64)
+    start = 0
+    for fold in range(count):
+        left = count - 1 - fold
+        cut = _closest(upto, len(units) * (fold + 1) / count) if left else len(order)
+        cut = min(max(cut, start + 1), len(order) - left)
+        for unit in order[start:cut]:
+            folds[rows[unit]] = fold
+        start = cut
+    return folds
 
 
 def find_leaks(
@@ -178,23 +226,29 @@ def _divide(
     seed: int,
 ) -> dict[int, str]:
     """Row -> split of the rows that have none."""
-    keys, groups = table.keys, table.frame["group"].to_list()
+    names = _row_names(table, hashes)
     members: dict[int, list[int]] = defaultdict(list)
     for row in rows:
         members[int(units[row])].append(row)
 
-    def name(row: int) -> tuple[int, str]:
-        if groups[row] is not None:
-            return 0, groups[row]
-        return (1, hashes[keys[row]]) if keys[row] in hashes else (2, keys[row])
-
     def place(unit: int) -> tuple[bytes, tuple[int, str]]:
-        smallest = min(map(name, members[unit]))
+        smallest = min(names[row] for row in members[unit])
         return hashlib.sha256(f"{seed}\n{smallest[0]}\n{smallest[1]}".encode()).digest(), smallest
 
     order = sorted(members, key=place)
     splits = _cut([len(members[unit]) for unit in order], shares)
     return {row: split for unit, split in zip(order, splits, strict=True) for row in members[unit]}
+
+
+def _row_names(table: AnnotationTable, hashes: Mapping[str, str]) -> list[tuple[int, str]]:
+    """What each row alone would name its unit: by its group, else its content, else its key."""
+    names: list[tuple[int, str]] = []
+    for key, group in table.frame.select("image", "group").iter_rows():
+        if group is not None:
+            names.append((0, group))
+        else:
+            names.append((1, hashes[key]) if key in hashes else (2, key))
+    return names
 
 
 def _cut(sizes: Sequence[int], shares: Mapping[str, float]) -> list[str]:
