@@ -133,6 +133,12 @@ class JudgeError(BeholderError):
     code = "judge"
 
 
+class RegressorError(BeholderError):
+    """A score ensemble is missing files, changed, or of a newer format."""
+
+    code = "regressor"
+
+
 class RunError(BeholderError):
     """A run folder can't be used: locked by a living process, or not a run."""
 

@@ -1,0 +1,96 @@
+"""Boosted trees (LightGBM), as many as are best on held-out folds. Kept in LightGBM's text format.
+
+Legend: N rows, P features, B rows to predict.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from beholder.errors import MissingExtra
+from beholder.models.regressors.member import Features, Folds, Member, Packed, Scores
+
+if TYPE_CHECKING:
+    from lightgbm import Booster
+
+ROUNDS = 300
+# features that a tree may choose from: of thousands that say much the same, a few hundred do
+_FEATURES_PER_TREE = 300
+
+
+class Trees(Member):
+    """A sum of small trees."""
+
+    name: ClassVar[str] = "trees"
+
+    def __init__(self, text: str) -> None:
+        # what predicts is always what the text says, also before it was ever saved
+        self.text = text
+        self.booster: Booster = _lightgbm().Booster(model_str=text)
+
+    @classmethod
+    def fit(cls, x_NP: Features, y_N: Scores, folds_N: Folds, seed: int) -> tuple[Trees, Scores]:
+        lightgbm = _lightgbm()
+        parameters = _parameters(x_NP, seed)
+        boosters: list[Booster] = []
+        errors = np.zeros(ROUNDS)
+        for fold in np.unique(folds_N):
+            inside, outside = folds_N != fold, folds_N == fold
+            data = lightgbm.Dataset(x_NP[inside], y_N[inside], params=parameters)
+            held = lightgbm.Dataset(x_NP[outside], y_N[outside], reference=data)
+            seen: dict[str, dict[str, list[float]]] = {}
+            boosters.append(
+                lightgbm.train(
+                    parameters, data, ROUNDS, [held], ["held"],
+                    callbacks=[lightgbm.record_evaluation(seen)],
+                )
+            )  # fmt: skip
+            errors += outside.sum() * np.array(seen["held"]["l2"])
+        rounds = int(errors.argmin()) + 1
+        held_out_N = np.empty(len(y_N))
+        for fold, booster in zip(np.unique(folds_N), boosters, strict=True):
+            outside = folds_N == fold
+            held_out_N[outside] = booster.predict(x_NP[outside], num_iteration=rounds)
+        whole = lightgbm.train(parameters, lightgbm.Dataset(x_NP, y_N, params=parameters), rounds)
+        return cls(whole.model_to_string()), held_out_N
+
+    def predict(self, x_BP: Features) -> Scores:
+        return np.asarray(self.booster.predict(x_BP), np.float64)
+
+    def pack(self) -> Packed:
+        return Packed(text=self.text)
+
+    @classmethod
+    def unpack(cls, packed: Packed) -> Trees:
+        assert packed.text is not None, "trees are kept as text"
+        return cls(packed.text)
+
+
+def _parameters(x_NP: Features, seed: int) -> dict[str, Any]:
+    rows, columns = x_NP.shape
+    return {
+        "objective": "regression",
+        "metric": "l2",
+        "learning_rate": 0.05,
+        "num_leaves": 15,
+        "min_data_in_leaf": max(1, min(20, rows // 20)),
+        "lambda_l2": 1.0,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "feature_fraction": min(0.5, _FEATURES_PER_TREE / columns),
+        "max_bin": 63,
+        "seed": seed,
+        "deterministic": True,
+        "force_col_wise": True,
+        "verbosity": -1,
+    }
+
+
+def _lightgbm() -> Any:
+    try:
+        import lightgbm
+    except ModuleNotFoundError as error:
+        raise MissingExtra("Fitting or using boosted trees", "train") from error
+    return lightgbm
