@@ -13,13 +13,13 @@ import argparse
 import time
 
 import numpy as np
-from measure import conditions, memory_growth
 from sklearn.linear_model import Ridge as PlainRidge
 from threadpoolctl import threadpool_limits
 
 from beholder.data.splits import assign_folds
 from beholder.models.regressors.ensemble import MEMBERS, ScoreEnsemble
 from beholder.models.regressors.ridge import STRENGTHS
+from measure import conditions, memory_growth
 
 FOLDS = 5
 

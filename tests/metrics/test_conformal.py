@@ -45,7 +45,7 @@ def test_nine_of_ten_further_pictures_of_the_same_kind_are_covered(
 ) -> None:
     # heavy tails and a spread that says something of them: nothing of either is assumed
     generator = np.random.default_rng(seed)
-    shares, widths = [], []
+    shares = []
     for _ in range(100):
         spread = generator.gamma(2.0, 0.5, 600)
         errors = spread * generator.standard_t(3, 600)
@@ -53,14 +53,10 @@ def test_nine_of_ten_further_pictures_of_the_same_kind_are_covered(
         form = {"spread_N": spread[known], "floor": 0.1} if normalised else {}
         interval = fit_conformal(np.zeros(200), errors[known], level=0.9, **form)
         margins = interval.margins(400, spread[fresh])
-        found = coverage(errors[fresh], -margins, margins)
-        shares.append(found.covered)
-        widths.append(found.width)
-    # the mean over calibrations is (n + 1) level to within 1 / (n + 1); one has the spread of a
-    # beta distribution, here 0.026 with that of 400 fresh pictures
+        shares.append(coverage(errors[fresh], -margins, margins).covered)
+    # over calibrations; a single one has a deviation of 0.026 with these numbers of pictures
     expected = np.ceil(201 * 0.9) / 201
     assert np.mean(shares) == pytest.approx(expected, abs=0.012)
-    assert 0.8 < min(shares)
 
 
 def test_coverage_within_two_points_of_ninety_percent_over_seeds() -> None:
@@ -74,9 +70,7 @@ def test_coverage_within_two_points_of_ninety_percent_over_seeds() -> None:
         for form in ({}, {"spread_N": spread[known], "floor": 0.05}):
             interval = fit_conformal(scores[known], predicted[known], level=0.9, **form)
             margins = interval.margins(3000, spread[fresh])
-            found = coverage(
-                scores[fresh], predicted[fresh] - margins, predicted[fresh] + margins
-            )
+            found = coverage(scores[fresh], predicted[fresh] - margins, predicted[fresh] + margins)
             assert 0.88 <= found.covered <= 0.92, (seed, form)
 
 

@@ -99,10 +99,9 @@ def fit_conformal(
     # without this tolerance, rounding asks e.g. for rank 10 of 9 at level 0.9
     rank = math.ceil((count + 1) * level - 1e-9)
     if rank > count:
-        enough = math.ceil(level / (1.0 - level) - 1e-9)
         raise DataError(
             f"{count} pictures with a score are too few to calibrate {level:.0%} intervals on.",
-            fix=f"Give the calibration split at least {enough}, or ask for a lower level.",
+            fix=f"Give the split at least {enough_for(level)}, or ask for a lower level.",
         )
     scale_N = _scale(count, spread_N, floor)
     errors_N = np.sort(np.abs(given - predicted) / scale_N)
@@ -112,6 +111,11 @@ def fit_conformal(
         floor=floor,
         pictures=count,
     )
+
+
+def enough_for(level: float) -> int:
+    """The fewest pictures that intervals of a level can be calibrated on, e.g. 9 for 0.9."""
+    return math.ceil(level / (1.0 - level) - 1e-9)
 
 
 def coverage(given_N: ArrayLike, low_N: ArrayLike, high_N: ArrayLike) -> Coverage:

@@ -16,10 +16,11 @@ from beholder.data.annotations import AnnotationTable
 from beholder.data.files import atomic_path
 from beholder.data.fingerprints import Fingerprint, fingerprint_all, near_pairs
 from beholder.data.formats import read_annotations
-from beholder.data.images import content_hash, resolve_key
+from beholder.data.images import EXTENSIONS, content_hash, resolve_key
+from beholder.data.keys import make_key
 from beholder.data.progress import progress
 from beholder.data.sample.builder import build_sample
-from beholder.data.splits import assign_splits
+from beholder.data.splits import assign_splits, unit_names
 from beholder.errors import DataError, PictureError
 from beholder.pipeline.manifest import digest
 from beholder.pipeline.recipe import DataConfig
@@ -33,11 +34,17 @@ _SCHEMA = {
 
 @dataclass(frozen=True)
 class RunData:
-    """The table with every row's split, the root of its image keys, and a hash of both."""
+    """The table with every row's split, the root of its image keys, and a hash of both.
+
+    Unlabelled pictures are rows without opinions and without a split. `units` names, for every
+    other image key, what belongs together: the same content or group, look-alikes where the split
+    was made here.
+    """
 
     table: AnnotationTable
     root: Path
     digest: str
+    units: dict[str, str]
 
 
 def load_data(config: DataConfig, folder: Path) -> RunData:
@@ -68,17 +75,48 @@ def load_data(config: DataConfig, folder: Path) -> RunData:
         )
     # Only a split that has to be made needs to know which pictures look alike.
     unsplit = table.frame["split"].is_null().any()
-    pictures = _known_pictures(table, root, folder / _PICTURES, looks=unsplit)
+    further = _unlabelled(table, root, config.unlabelled) if config.unlabelled else None
+    every = table.keys + (further.keys if further else [])
+    pictures = _known_pictures(every, root, folder / _PICTURES, looks=unsplit)
     hashes = {picture.key: picture.content for picture in pictures if picture.content}
-    alike = near_pairs([picture.look for picture in pictures]) if unsplit else []
-    pairs = [(pictures[left].key, pictures[right].key) for left, right in alike]
+    labelled = set(table.keys)
+    compared = [picture for picture in pictures if picture.key in labelled]
+    alike = near_pairs([picture.look for picture in compared]) if unsplit else []
+    pairs = [(compared[left].key, compared[right].key) for left, right in alike]
     table = _split(table, config, hashes, pairs)
-    return RunData(table, root, digest([_table_digest(table), sorted(hashes.items())]))
+    units = dict(zip(table.keys, unit_names(table, hashes, pairs), strict=True))
+    if further:
+        table = AnnotationTable(pl.concat([table.frame, further.frame]), table.classes)
+    whole = digest([_table_digest(table), sorted(hashes.items())])
+    return RunData(table, root, whole, units)
 
 
-def _known_pictures(
-    table: AnnotationTable, root: Path, cache: Path, *, looks: bool
-) -> list[Fingerprint]:
+def _unlabelled(table: AnnotationTable, root: Path, folder: str) -> AnnotationTable:
+    """Rows without opinions for the pictures below a folder that the table does not have.
+
+    Raises:
+        DataError: no such folder below the root, or no further picture in it.
+    """
+    place = root / folder
+    files = sorted(place.rglob("*")) if place.is_dir() else []
+    keys = [
+        make_key(path.relative_to(root).as_posix())
+        for path in files
+        if path.suffix.lower() in EXTENSIONS and path.is_file()
+    ]
+    known = set(table.keys)
+    keys = [key for key in keys if key not in known]
+    if not keys:
+        raise DataError(
+            "There is no further picture in the folder of unlabelled ones.",
+            where=f"data.unlabelled: {folder} in {root}",
+            fix="Name a folder in that of the pictures, or leave it out.",
+        )
+    empty: dict[str, list[str | None]] = {n: [None] * len(keys) for n in table.attribute_names}
+    return AnnotationTable.from_columns(keys, attributes=empty, classes=table.classes)
+
+
+def _known_pictures(keys: list[str], root: Path, cache: Path, *, looks: bool) -> list[Fingerprint]:
     """Content and, if `looks`, perceptual hash of every picture that is there."""
     known: dict[tuple[str, int, int], dict[str, Any]] = {}
     # a cache of an older version says less, and is made anew
@@ -86,7 +124,7 @@ def _known_pictures(
         for row in pl.read_parquet(cache).to_dicts():
             known[row["image"], row["size"], row["mtime_ns"]] = row
     files: dict[str, tuple[int, int]] = {}
-    for key in table.keys:
+    for key in keys:
         try:
             status = resolve_key(root, key).stat()
         except PictureError:
@@ -94,7 +132,7 @@ def _known_pictures(
         files[key] = (status.st_size, status.st_mtime_ns)
     if not files:
         raise DataError(
-            f"None of the {len(table)} pictures is there, e.g. {table.keys[0]}.",
+            f"None of the {len(keys)} pictures is there, e.g. {keys[0]}.",
             where=str(root),
             fix="Set data.images to the folder that the image keys start from.",
         )

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from beholder.data.augment import AugmentConfig
 from beholder.errors import RecipeError
 from beholder.features.config import BackboneConfig
+from beholder.models.regressors.config import EnsembleConfig, RegressorConfig
 from beholder.pipeline.overrides import apply_overrides, read_yaml, validate
 from beholder.tasks.config import TaskConfig
 from beholder.training.config import TrainConfig
@@ -40,6 +41,11 @@ class DataConfig(Strict):
 
     annotations: str = Field(description="path of the table, or `sample` for the embedded sample")
     images: str | None = Field(None, description="folder that the image keys start from")
+    unlabelled: str | None = Field(
+        None,
+        description="folder in that of the pictures whose further pictures have no opinions, e.g. "
+        "a challenge's test set: nothing is trained on them, but they are predicted",
+    )
     format: str = Field("auto", description="format of the table, see `beholder check --help`")
     columns: dict[str, str] = Field({}, description="own column name of each field, generic CSV")
     score_name: str = Field("MOS", description="what the scores are called in reports")
@@ -181,8 +187,43 @@ class EvaluateStage(Strict):
         return {self.judge: ("export",)}
 
 
+class RegressStage(Strict):
+    """Fit a regressor of scores on the features of each store, and predict every store with every
+    regressor of the same backbone, e.g. the plain and the mirrored pictures both ways."""
+
+    kind: Literal["regress"]
+    features: list[str] = Field(
+        min_length=1, description="extract stages; a regressor is fitted on each"
+    )
+    regressor: RegressorConfig = EnsembleConfig()
+
+    def needs(self) -> Needs:
+        return dict.fromkeys(self.features, ("extract",))
+
+
+class AverageStage(Strict):
+    """Average the predictions of regress stages; write them, with intervals."""
+
+    kind: Literal["average"]
+    of: list[str] = Field(min_length=1, description="regress stages")
+    calibrate: Literal["val", "test"] | None = Field(
+        None,
+        description="split whose errors tell how wide the intervals are; null: no intervals",
+    )
+    level: float = Field(0.9, gt=0, lt=1, description="share of pictures that intervals cover")
+    normalised: bool = Field(
+        True,
+        description="intervals are wider where the predictions that are averaged disagree; false: "
+        "all of one width",
+    )
+
+    def needs(self) -> Needs:
+        return dict.fromkeys(self.of, ("regress",))
+
+
 StageConfig = Annotated[
-    ExtractStage | TrainStage | ExportStage | EvaluateStage, Field(discriminator="kind")
+    ExtractStage | TrainStage | ExportStage | EvaluateStage | RegressStage | AverageStage,
+    Field(discriminator="kind"),
 ]
 
 

@@ -22,6 +22,7 @@ from scipy.optimize import nnls
 from beholder.data.splits import assign_folds
 from beholder.errors import DataError
 from beholder.metrics.correlation import plcc, rmse, srcc
+from beholder.models.regressors.checks import check_finite, check_training
 from beholder.models.regressors.config import EnsembleConfig
 from beholder.models.regressors.files import load_parts, save_parts
 from beholder.models.regressors.kernel import KernelRidge
@@ -34,7 +35,6 @@ log = logging.getLogger("beholder")
 
 CLAMP = 10.0
 MEMBERS: dict[str, type[Member]] = {m.name: m for m in (Ridge, KernelRidge, Trees, Mlp)}
-_SHOWN = 5  # keys in a message
 
 
 class ScoreEnsemble:
@@ -81,10 +81,7 @@ class ScoreEnsemble:
             MissingExtra: LightGBM or PyTorch is not installed.
         """
         config = config or EnsembleConfig()
-        features = np.asarray(features_NP)
-        scores = np.asarray(scores_N, np.float64)
-        names = list(keys) if keys is not None else [f"row {row}" for row in range(len(scores))]
-        _check(features, scores, units, names)
+        features, scores = check_training(features_NP, scores_N, units, keys)
         folds_N = assign_folds(units, config.folds, seed)
         arrays = _statistics(features, scores)
         x_NP = _standardised(features, arrays)
@@ -137,7 +134,7 @@ class ScoreEnsemble:
                 f"is {features.shape}.",
                 fix="Use features of the backbone and pooling that it was fitted on.",
             )
-        _check_finite(features, [f"row {row}" for row in range(len(features))])
+        check_finite(features, [f"row {row}" for row in range(len(features))])
         x_BP = _standardised(features, self.arrays)
         return np.stack([member.predict(x_BP) for member in self.members.values()])
 
@@ -195,41 +192,3 @@ def _quality(given: Scores, predicted: Scores, scale: float) -> dict[str, float]
         "rmse": rmse(given, predicted) * scale,
     }
     return {name: value for name, value in values.items() if np.isfinite(value)}
-
-
-def _check(
-    features: NDArray[Any], scores: Scores, units: Sequence[str], names: Sequence[str]
-) -> None:
-    if features.ndim != 2 or not len(features) == len(scores) == len(units) == len(names):
-        raise DataError(
-            f"Features of shape {features.shape}, {len(scores)} scores, {len(units)} units and "
-            f"{len(names)} keys do not belong together.",
-            fix="Give one row of features, one score, one unit and one key per picture.",
-        )
-    _check_finite(features, names)
-    unknown = [name for name, value in zip(names, scores, strict=True) if not np.isfinite(value)]
-    if unknown:
-        raise DataError(
-            f"The scores of {_few(unknown)} are not finite.",
-            fix="Give these pictures scores, or leave them out.",
-        )
-    if len(scores) and np.ptp(scores) == 0:
-        raise DataError(
-            f"All {len(scores)} scores are {scores[0]:g}: there is nothing to learn.",
-            fix="Give pictures of different scores.",
-        )
-
-
-def _check_finite(features: NDArray[Any], names: Sequence[str]) -> None:
-    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
-    if bad.size:
-        raise DataError(
-            f"The features of {_few([names[row] for row in bad])} are not finite.",
-            fix="Extract them again, as float32 if they overflow, or leave these pictures out.",
-        )
-
-
-def _few(names: Sequence[str]) -> str:
-    """`a, b and 3 more of 5`, so that a message stays readable."""
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -76,7 +76,9 @@ def gaussian(a_NP: Features, b_MP: Features, gamma: float) -> Matrix:
     return np.exp(-gamma * _squared_distances(a_NP, b_MP))
 
 
-def _similarities(x_NP: Features, landmarks_MP: Features, gamma: float, weights_MR: Matrix) -> Matrix:
+def _similarities(
+    x_NP: Features, landmarks_MP: Features, gamma: float, weights_MR: Matrix
+) -> Matrix:
     """Kernel to the landmarks times weights [N, R], a slice of the rows at a time."""
     parts = [
         gaussian(x_NP[start : start + _SLICE], landmarks_MP, gamma) @ weights_MR

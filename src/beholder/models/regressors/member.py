@@ -32,9 +32,7 @@ class Member(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(
-        cls, x_NP: Features, y_N: Scores, folds_N: Folds, seed: int
-    ) -> tuple[Member, Scores]:
+    def fit(cls, x_NP: Features, y_N: Scores, folds_N: Folds, seed: int) -> tuple[Member, Scores]:
         """Fit on all rows, with the strength that is best on held-out folds.
 
         Args:

@@ -112,9 +112,7 @@ def _solve(h: Matrix, right: Matrix) -> Matrix:
     return linalg.cho_solve(factor, right, check_finite=False)
 
 
-def best_ridge(
-    x_NP: NDArray[Any], y_N: Scores, folds_N: Folds
-) -> tuple[Matrix, float, Scores]:
+def best_ridge(x_NP: NDArray[Any], y_N: Scores, folds_N: Folds) -> tuple[Matrix, float, Scores]:
     """Weights [P] and intercept of the strength with the least held-out squared error, and its
     held-out predictions [N]."""
     path = RidgePath(x_NP, y_N)

@@ -1,12 +1,14 @@
-"""The kinds of stages: extract, train, export, evaluate."""
+"""The kinds of stages: extract, train, export, evaluate, regress, average."""
 
 from __future__ import annotations
 
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.recipe import (
+    AverageStage,
     EvaluateStage,
     ExportStage,
     ExtractStage,
+    RegressStage,
     StageConfig,
     TrainStage,
 )
@@ -29,6 +31,14 @@ def make_stage(name: str, config: StageConfig, context: RunContext) -> Stage:
         from beholder.pipeline.stages.export import Export
 
         return Export(name, config, context)
+    if isinstance(config, RegressStage):
+        from beholder.pipeline.stages.regress import Regress
+
+        return Regress(name, config, context)
+    if isinstance(config, AverageStage):
+        from beholder.pipeline.stages.average import Average
+
+        return Average(name, config, context)
     assert isinstance(config, EvaluateStage)
     from beholder.pipeline.stages.evaluate import Evaluate
 
