@@ -135,9 +135,9 @@ def test_large_vocabularies_take_the_wide_path(monkeypatch: pytest.MonkeyPatch) 
     corpus = [[["a", "b", "c", "a", "b"]], [["a", "c", "d"]], [["b", "b", "b"]]]
     samples = [["a", "b", "c"], ["d"], []]
     narrow = CiderD(corpus).score(samples, [0, 1, 2])
-    from beholder.metrics.captions import cider
+    from beholder.metrics.captions import ngrams
 
-    monkeypatch.setattr(cider, "_PACKED_BITS", 0)
+    monkeypatch.setattr(ngrams, "_PACKED_BITS", 0)
     assert np.array_equal(CiderD(corpus).score(samples, [0, 1, 2]), narrow)
 
 

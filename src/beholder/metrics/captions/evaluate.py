@@ -14,7 +14,7 @@ from beholder import __version__
 from beholder.errors import DataError, Problem
 from beholder.metrics.captions.bleu import bleu
 from beholder.metrics.captions.catalogue import GROUPS, ImageScores, Scores, canonical
-from beholder.metrics.captions.cider import CiderD
+from beholder.metrics.captions.cider import cider_d
 from beholder.metrics.captions.meteor import meteor
 from beholder.metrics.captions.ptb import PTB_VERSION, ptb_tokenize
 from beholder.metrics.captions.rouge import rouge_l
@@ -116,18 +116,17 @@ def evaluate_captions(
     if tokenizer == "ptb":
         groups, captions = _tokenise(groups, captions)
     found: dict[str, tuple[float, NDArray[np.float64]]] = {}
-    encoded = CaptionSet.build(groups, captions) if {"BLEU", "ROUGE_L"} & set(asked) else None
-    if "BLEU" in asked and encoded is not None:
+    encoded = CaptionSet.build(groups, captions)
+    if "BLEU" in asked:
         corpus, each = bleu(encoded)
         for name, score, scores in zip(GROUPS["BLEU"], corpus, each, strict=True):
             found[name] = float(score), scores
-    if "ROUGE_L" in asked and encoded is not None:
+    if "ROUGE_L" in asked:
         found["ROUGE_L"] = rouge_l(encoded)
     if "METEOR" in asked:
         found["METEOR"] = meteor(groups, captions)
     if "CIDEr-D" in asked:
-        scores = CiderD(groups).score(captions, range(len(captions)))
-        found["CIDEr-D"] = float(scores.mean()), scores
+        found["CIDEr-D"] = cider_d(encoded)
     if "SPICE" in asked:
         found["SPICE"] = spice(groups, captions)
     names = [name for group in asked for name in GROUPS[group]]

@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from beholder.metrics.captions.words import Ints, number_words
 
 Tokens = Sequence[Hashable]
 Caption = str | Tokens  # a string is tokens joined by spaces
 
-_END = "\n"  # between captions; no token of a printable text has it
 _CELLS = 2_000_000  # token pairs compared at once
 
 
 def as_tokens(caption: Caption) -> Tokens:
     """The tokens of a caption; a string is split at white space."""
     return caption.split() if isinstance(caption, str) else caption
-
-
-class TokenIds(defaultdict[Hashable, int]):
-    """Token -> integer from 0, handed out in order of first use."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.default_factory = self.__len__
-
-    def encode(self, captions: Sequence[Caption]) -> tuple[Ints, Ints]:
-        """All tokens in one flat array, and the length of each caption."""
-        if set(map(type, captions)) == {str}:
-            text = f" {_END} ".join(captions)  # type: ignore[arg-type]
-            # printable: the only white space is the space
-            if text.replace(_END, "").isprintable() and text.count(_END) == len(captions) - 1:
-                return self._encode_text(text)
-        rows = [as_tokens(caption) for caption in captions]
-        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-        words = chain.from_iterable(rows)
-        return np.fromiter(map(self.__getitem__, words), np.int64, int(lengths.sum())), lengths
-
-    def _encode_text(self, text: str) -> tuple[Ints, Ints]:
-        """Split all captions in one go: several times faster than one by one."""
-        words = text.split(" ")
-        flat = np.fromiter(map(self.__getitem__, words), np.int64, len(words))
-        nothing = self.get("")  # between two spaces
-        if nothing is not None:
-            flat = flat[flat != nothing]
-        is_end = flat == self[_END]
-        ends = np.concatenate([[-1], np.flatnonzero(is_end), [len(flat)]])
-        return flat[~is_end], np.diff(ends) - 1
 
 
 @dataclass(frozen=True)
@@ -64,6 +30,7 @@ class CaptionSet:
         hypothesis_lengths: [P] tokens per hypothesis.
         reference_lengths: [R] tokens per reference, the references of a picture together.
         reference_counts: [P] references per picture, at least 1.
+        words: bound of the ids.
     """
 
     hypotheses: Ints
@@ -71,19 +38,17 @@ class CaptionSet:
     references: Ints
     reference_lengths: Ints
     reference_counts: Ints
+    words: int
 
     @classmethod
-    def build(
-        cls, references: Sequence[Sequence[Caption]], hypotheses: Sequence[Caption]
-    ) -> CaptionSet:
-        """Encode captions given in the same order of pictures."""
-        ids = TokenIds()
-        hypothesis_ids, hypothesis_lengths = ids.encode(hypotheses)
-        reference_ids, reference_lengths = ids.encode(
-            [text for group in references for text in group]
-        )
+    def build(cls, references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> CaptionSet:
+        """Number the tokens of captions, joined by spaces, of the same pictures in one order."""
+        flat = [text for group in references for text in group]
+        ids, lengths, words = number_words([*hypotheses, *flat])
+        split = len(hypotheses)
+        end = int(lengths[:split].sum())
         counts = np.fromiter(map(len, references), dtype=np.int64, count=len(references))
-        return cls(hypothesis_ids, hypothesis_lengths, reference_ids, reference_lengths, counts)
+        return cls(ids[:end], lengths[:split], ids[end:], lengths[split:], counts, words)
 
     def __len__(self) -> int:
         return len(self.hypothesis_lengths)
@@ -172,10 +137,3 @@ def ranges(starts: Ints, counts: Ints) -> Ints:
     total = int(counts.sum())
     offsets = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
     return offsets + np.arange(total)
-
-
-def by_key(
-    references: Mapping[str, Sequence[Caption]], hypotheses: Mapping[str, Caption]
-) -> CaptionSet:
-    """`CaptionSet` of two mappings with the same keys, in the order of `hypotheses`."""
-    return CaptionSet.build([references[key] for key in hypotheses], list(hypotheses.values()))
