@@ -36,7 +36,7 @@ Groups = dict[str, list[str]]
 
 def main() -> None:
     rng = random.Random(0)
-    words = [f"w{index}" for index in range(WORDS)]
+    words = [spell(index) for index in range(WORDS)]
     weights = [1 / (index + 2) for index in range(WORDS)]  # Zipf, as words of captions are
     references, hypotheses = make_captions(rng, words, weights)
     version = importlib.metadata.version("pycocoevalcap")
@@ -129,6 +129,11 @@ def seconds(form: Callable[[], object]) -> float:
     start = time.perf_counter()
     form()
     return time.perf_counter() - start
+
+
+def spell(index: int) -> str:
+    """A made-up word, the longer the rarer: of 20,000 words' tokens 30 % have over seven letters."""
+    return f"{index:x}".rjust(1 + index.bit_length() * 2 // 3, "w")
 
 
 def make_captions(

@@ -111,13 +111,13 @@ class CiderD:
         # encoded together, so that an n-gram the corpus lacks has one number in both
         theirs = [as_tokens(text) for group in groups for text in group]
         flat, lengths, words = self._encode([*captions, *theirs])
-        number, caption, width = self._index.number(flat, lengths, words)
+        number, caption, bits = self._index.number(flat, lengths, words)
         split = len(captions)
         own, other = caption < split, caption >= split
         sizes = np.fromiter(map(len, groups), dtype=np.int64, count=len(groups))
-        cells = Cells.build(Ngrams(number[other], caption[other] - split, width), sizes)
+        cells = Cells.build(Ngrams(number[other], caption[other] - split, bits), sizes)
         prepared = self._frequencies.prepare(cells, lengths[split:], sizes)
-        ngrams = Ngrams(number[own], caption[own], width)
+        ngrams = Ngrams(number[own], caption[own], bits)
         return self._frequencies.compare(prepared, ngrams, lengths[:split], rows, self.sigma)
 
     def _encode(self, captions: Sequence[Tokens]) -> tuple[Ints, Ints, int]:
@@ -180,7 +180,7 @@ class _Frequencies:
     def __init__(self, ngrams: Ngrams, sizes: Ints) -> None:
         self.cells = Cells.build(ngrams, sizes)
         log_pictures = float(np.log(float(len(sizes))))
-        found = np.bincount(self.cells.number, minlength=ngrams.width + 1)
+        found = np.append(np.bincount(self.cells.number), 0)
         # the last entry stands for all n-grams that the corpus lacks: as if in one picture
         self._idf = log_pictures - np.log(np.maximum(1, found))
 
@@ -207,7 +207,7 @@ class _Frequencies:
         """Scores [H] of hypotheses against the groups `rows` of prepared references."""
         caption, number, times = count(ngrams)
         weight, unit = self._weights(caption, number, times, len(lengths))
-        cell, source = references.cells.find(rows, caption, number, ngrams.width)
+        cell, source = references.cells.find(rows, caption, number, ngrams.bits)
         first = references.cells.first[cell]
         entries = references.cells.first[cell + 1] - first
         entry = ranges(first, entries)

@@ -16,15 +16,16 @@ from beholder.metrics.captions.tokens import Ints, ranges
 
 ORDERS = 4
 _BITS = 31  # room for each half of an n-gram's key
+_NO_KEY = np.iinfo(np.int64).max  # above every key
 _PACKED_BITS = 63  # room for a key and its position together
 
 
 class Ngrams(NamedTuple):
-    """Every n-gram of some captions: its number, below `width`, and the caption that has it."""
+    """Every n-gram of some captions: its number, of so many `bits`, and the caption that has it."""
 
     number: Ints
     caption: Ints
-    width: int
+    bits: int
 
 
 class NgramIndex:
@@ -39,14 +40,14 @@ class NgramIndex:
     def __init__(self, flat: Ints, lengths: Ints, words: int) -> None:
         self._keys: list[Ints] = []  # sorted keys of bigrams, trigrams and 4-grams
         self._sizes = [words]  # distinct n-grams of each order
-        grams = [flat]
+        windows = _Windows(flat, lengths)
         for order in range(1, ORDERS):
-            first, second, bounds = _halves(order, grams, lengths, self._sizes)
+            first, second, bounds = windows.halves(order, self._sizes)
             keys, numbers = _distinct(first, second, bounds)
-            self._keys.append(keys)
+            self._keys.append(np.append(keys, _NO_KEY))
             self._sizes.append(len(keys))
-            grams.append(numbers)
-        self.ngrams = _join(grams, lengths, self._sizes)
+            windows.keep(order, numbers)
+        self.ngrams = windows.join(self._sizes)
 
     def number(self, flat: Ints, lengths: Ints, words: int) -> Ngrams:
         """The n-grams of other captions; those that the corpus lacks have numbers of their own.
@@ -56,36 +57,57 @@ class NgramIndex:
             lengths: tokens per caption.
             words: bound of these ids.
         """
-        grams, widths = [flat], [words]
+        windows, widths = _Windows(flat, lengths), [words]
+        lacking = max(self._sizes)  # above the known n-grams of all orders
         for order in range(1, ORDERS):
-            first, second, bounds = _halves(order, grams, lengths, widths)
-            keys, numbers = _distinct(first, second, bounds)
+            first, second, bounds = windows.halves(order, widths)
+            keys, rank = _distinct(first, second, bounds)
             known_keys = self._keys[order - 1]
-            place = np.searchsorted(known_keys, keys)
-            place[place == len(known_keys)] = 0
-            unknown = known_keys[place] != keys if len(known_keys) else np.ones(len(keys), bool)
-            rank = np.cumsum(unknown)
-            place = np.where(unknown, self._sizes[order] + rank - 1, place)
-            grams.append(place[numbers])
-            widths.append(self._sizes[order] + int(unknown.sum()))
-        return _join(grams, lengths, widths)
+            numbers = np.searchsorted(known_keys, keys)
+            unknown = np.flatnonzero(known_keys[numbers] != keys)
+            numbers[unknown] = np.arange(lacking, lacking + len(unknown))
+            windows.keep(order, numbers[rank])
+            widths.append(lacking + len(unknown))
+        return windows.join(widths)
 
 
-def _join(grams: list[Ints], lengths: Ints, widths: list[int]) -> Ngrams:
-    number = np.concatenate(grams) * ORDERS
-    captions = np.arange(len(lengths))
-    ends = np.cumsum([len(gram) for gram in grams])
-    for order in range(1, ORDERS):
-        number[ends[order - 1] : ends[order]] += order
-    caption = [np.repeat(captions, np.maximum(lengths - order, 0)) for order in range(ORDERS)]
-    return Ngrams(number, np.concatenate(caption), ORDERS * max(*widths, 1))
+class _Windows:
+    """The n-grams of captions by the token that they start with, numbered order by order."""
+
+    def __init__(self, flat: Ints, lengths: Ints) -> None:
+        self.caption = np.repeat(np.arange(len(lengths)), lengths)
+        left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(flat))
+        self.starts = [np.flatnonzero(left > order) for order in range(ORDERS)]
+        self.numbers = [flat]
+
+    def halves(self, order: int, widths: list[int]) -> tuple[Ints, Ints, tuple[int, int]]:
+        """The two known parts of every n-gram of `order` + 1 tokens, and their bounds."""
+        start = self.starts[order]
+        second = 1 if order == 3 else 0
+        shift = order - second
+        bounds = widths[order - 1 - second], widths[second]
+        return self.numbers[order - 1 - second][start], self.numbers[second][start + shift], bounds
+
+    def keep(self, order: int, numbers: Ints) -> None:
+        by_token = np.zeros_like(self.numbers[0])
+        by_token[self.starts[order]] = numbers
+        self.numbers.append(by_token)
+
+    def join(self, widths: list[int]) -> Ngrams:
+        """All orders in one array."""
+        orders = [
+            numbers[start] * ORDERS + order
+            for order, (numbers, start) in enumerate(zip(self.numbers, self.starts, strict=True))
+        ]
+        caption = np.concatenate([self.caption[start] for start in self.starts])
+        return Ngrams(np.concatenate(orders), caption, (ORDERS * max(widths)).bit_length())
 
 
 def count(ngrams: Ngrams) -> tuple[Ints, Ints, Ints]:
     """Distinct n-grams of each caption, caption by caption: caption, number, how many times."""
-    ordered = np.sort(ngrams.caption * ngrams.width + ngrams.number)
+    ordered = np.sort((ngrams.caption << ngrams.bits) | ngrams.number)
     first = np.flatnonzero(_changes(ordered))
-    caption, number = np.divmod(ordered[first], ngrams.width)
+    caption, number = _parts(ordered[first], ngrams.bits)
     return caption, number, np.diff(first, append=len(ordered))
 
 
@@ -94,9 +116,10 @@ class Cells(NamedTuple):
 
     A cell is an n-gram of a group: `number`, ascending. The cells of group g are those from
     group_first[g] to group_first[g + 1]. The entries of cell c are those from first[c] to
-    first[c + 1]: `caption` that has it, and how many `times`.
+    first[c + 1]: `caption` that has it, and how many `times`. All numbers are below `limit`.
     """
 
+    limit: int
     number: Ints
     group_first: Ints
     first: Ints
@@ -108,18 +131,18 @@ class Cells(NamedTuple):
         """Of groups of `sizes` captions each, one after another."""
         start = np.cumsum(sizes) - sizes
         group = np.repeat(np.arange(len(sizes)), sizes)
-        most = int(sizes.max())
+        member_bits = int(sizes.max()).bit_length()
         member = np.arange(len(group)) - start[group]
-        offset = group * (ngrams.width * most) + member
-        ordered = offset[ngrams.caption]
-        ordered += ngrams.number * most
+        ordered = ((group << (ngrams.bits + member_bits)) | member)[ngrams.caption]
+        ordered |= ngrams.number << member_bits
         ordered.sort()
         entry = np.flatnonzero(_changes(ordered))
-        keys, members = np.divmod(ordered[entry], most)
+        keys, members = _parts(ordered[entry], member_bits)
         cell = np.flatnonzero(_changes(keys))
-        cell_group, number = np.divmod(keys[cell], ngrams.width)
+        cell_group, number = _parts(keys[cell], ngrams.bits)
         first = np.append(cell, len(keys))
         return cls(
+            limit=int(number.max(initial=-1)) + 1,
             number=number,
             group_first=np.searchsorted(cell_group, np.arange(len(sizes) + 1)),
             first=first,
@@ -127,44 +150,35 @@ class Cells(NamedTuple):
             times=np.diff(entry, append=len(ordered)),
         )
 
-    def find(self, groups: Ints, caption: Ints, number: Ints, width: int) -> tuple[Ints, Ints]:
+    def find(self, groups: Ints, caption: Ints, number: Ints, bits: int) -> tuple[Ints, Ints]:
         """Cells of those n-grams that the group of their caption has, and their positions.
 
         Args:
             groups: the group that each caption is looked up in.
-            caption, number: the n-grams looked for; numbers are below `width`.
+            caption, number: the n-grams looked for; numbers have so many `bits`.
         """
         # only the cells of these groups are searched: few, and next to each other in memory
-        chosen, row = np.unique(groups, return_inverse=True)
+        source = np.flatnonzero(number < self.limit)
+        is_asked = np.zeros(len(self.group_first) - 1, dtype=bool)
+        is_asked[groups] = True
+        chosen = np.flatnonzero(is_asked)
+        row = (np.cumsum(is_asked) - 1)[groups]
         start = self.group_first[chosen]
         counts = self.group_first[chosen + 1] - start
         cells = ranges(start, counts)
-        keys = np.repeat(np.arange(len(chosen)) * width, counts) + self.number[cells]
+        keys = np.repeat(np.arange(len(chosen)) << bits, counts) | self.number[cells]
         if not len(keys):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        wanted = row[caption] * width + number
+        wanted = (row[caption[source]] << bits) | number[source]
         place = np.searchsorted(keys, wanted)
         place[place == len(keys)] = 0
-        source = np.flatnonzero(keys[place] == wanted)
-        return cells[place[source]], source
+        found = keys[place] == wanted
+        return cells[place[found]], source[found]
 
 
-def _windows(lengths: Ints, order: int) -> Ints:
-    """Where the windows of `order` + 1 entries start, within rows of these lengths."""
-    return ranges(np.cumsum(lengths) - lengths, np.maximum(lengths - order, 0))
-
-
-def _halves(
-    order: int, grams: list[Ints], lengths: Ints, widths: list[int]
-) -> tuple[Ints, Ints, tuple[int, int]]:
-    """The two known parts of every n-gram of `order` + 1 tokens, and their bounds."""
-    if order == 1:
-        start = _windows(lengths, 1)
-        return grams[0][start], grams[0][start + 1], (widths[0], widths[0])
-    start = _windows(np.maximum(lengths - 1, 0), order - 1)
-    if order == 2:
-        return grams[1][start], grams[0][_windows(lengths, 2) + 2], (widths[1], widths[0])
-    return grams[1][start], grams[1][start + 2], (widths[1], widths[1])
+def _parts(packed: Ints, bits: int) -> tuple[Ints, Ints]:
+    """What is above the lowest `bits`, and those."""
+    return packed >> bits, packed & ((1 << bits) - 1)
 
 
 def _distinct(first: Ints, second: Ints, bounds: tuple[int, int]) -> tuple[Ints, Ints]:

@@ -13,7 +13,7 @@ from beholder.metrics.captions.words import Ints, number_words
 Tokens = Sequence[Hashable]
 Caption = str | Tokens  # a string is tokens joined by spaces
 
-_CELLS = 2_000_000  # token pairs compared at once
+_CELLS = 1_000_000  # token pairs compared at once
 
 
 def as_tokens(caption: Caption) -> Tokens:
@@ -123,13 +123,11 @@ class Overlap:
 
 def _padded(flat: Ints, lengths: Ints, rows: Ints, pad: int) -> NDArray[np.int32]:
     """[longest, len(rows)]: token ids of the chosen captions, one per column."""
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])[rows]
+    starts = (np.cumsum(lengths) - lengths)[rows]
     chosen = lengths[rows]
-    table = np.full((int(chosen.max(initial=0)), len(rows)), pad, dtype=np.int32)
-    column = np.repeat(np.arange(len(rows)), chosen)
-    position = ranges(np.zeros_like(chosen), chosen)
-    table[position, column] = flat[ranges(starts, chosen)]
-    return table
+    place = np.arange(int(chosen.max(initial=0)))[:, None]
+    table = flat[np.minimum(starts + place, len(flat) - 1)]
+    return np.where(place < chosen, table, pad).astype(np.int32)
 
 
 def ranges(starts: Ints, counts: Ints) -> Ints:

@@ -1,7 +1,7 @@
 """Numbers for the words of many captions at once, from their bytes: no word is made.
 
-The first seven bytes of a word and its length (8 stands for any longer one) make a key of 64 bits,
-and keys are numbered exactly. A longer word goes on from its number with its next four bytes.
+The first seven bytes of a word and how many they are (8: there are more) make a key of 64 bits, and
+keys are numbered exactly. A longer word goes on from its number with its next four bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ Ints = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 
 _HEAD, _STEP = 7, 4  # bytes of a word in its first key, and in each later one
-_NUMBER_BITS = 29  # room for a number in a later key, beside the bytes and how many they are
+_NUMBER_BITS = 29  # room for a number in a later key, beside its bytes and how many they are
+_COUNT_BITS = np.uint64(3)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing, Knuth, TAOCP 3, 6.4
 _SPACE = re.compile(r"\s")
 
@@ -26,13 +27,12 @@ def number_words(captions: Sequence[str]) -> tuple[Ints, Ints, int]:
 
     Returns:
         One number per word, of all captions in one array, equal for equal words alone; the words
-        per caption; a bound that all numbers are below, at most the number of words.
+        per caption; a bound that all numbers are below.
     """
     if not captions:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), 0
     text = "\n".join(captions)
-    # printable: the only white space is the space
-    if text.count("\n") != len(captions) - 1 or not text.replace("\n", "").isprintable():
+    if not _is_plain(text, len(captions)):
         text = "\n".join([_SPACE.sub(" ", caption) for caption in captions])
     padded = f"\n{text}\n".encode("utf-8", "surrogatepass") + bytes(8)
     letters = np.frombuffer(padded, dtype=np.uint8)[:-8]
@@ -44,6 +44,15 @@ def number_words(captions: Sequence[str]) -> tuple[Ints, Ints, int]:
     return numbers, np.diff(np.searchsorted(starts, np.flatnonzero(is_end))), bound
 
 
+def _is_plain(text: str, captions: int) -> bool:
+    """Whether the white space of joined captions is spaces, and line ends between them."""
+    if text.isascii():
+        letters = np.frombuffer(text.encode(), dtype=np.uint8)
+        return int(np.count_nonzero(letters < ord(" "))) == text.count("\n") == captions - 1
+    # the space is the only white space that can be printed
+    return text.count("\n") == captions - 1 and text.replace("\n", "").isprintable()
+
+
 def _number(padded: bytes, starts: Ints, lengths: Ints) -> tuple[Ints, int]:
     # the eight bytes from every byte on, first byte lowest
     window = np.ndarray(len(padded) - 7, dtype="<u8", buffer=padded, strides=(1,))
@@ -51,24 +60,24 @@ def _number(padded: bytes, starts: Ints, lengths: Ints) -> tuple[Ints, int]:
     rest, place = np.flatnonzero(lengths > _HEAD), _HEAD
     while len(rest):
         assert bound < 1 << _NUMBER_BITS
-        keys = _pack(window[starts[rest] + place], lengths[rest] - place, _STEP)
-        keys |= numbers[rest].astype(np.uint64) << np.uint64(64 - _NUMBER_BITS)
+        left = lengths[rest] - place
+        keys = _pack(window[starts[rest] + place], left, _STEP)
+        keys |= numbers[rest].view(np.uint64) << _COUNT_BITS
         # above all numbers so far: words that have ended keep theirs
         longer, distinct = _dense(keys)
         numbers[rest] = longer + bound
         bound += distinct
         place += _STEP
-        rest = rest[lengths[rest] > place]
+        rest = rest[left > _STEP]
     return numbers, bound
 
 
-def _pack(bytes_of: Keys, lengths: Ints, kept: int) -> Keys:
-    """The lowest `kept` bytes that belong to the word, and above them how many there are."""
-    some = range(kept + 2)
-    masks = np.array([(1 << 8 * min(count, kept)) - 1 for count in some], dtype=np.uint64)
-    marks = np.array([count << 8 * kept for count in some], dtype=np.uint64)
-    count = np.minimum(lengths, kept + 1)
-    return (bytes_of & masks[count]) | marks[count]
+def _pack(following: Keys, lengths: Ints, kept: int) -> Keys:
+    """At the top the up to `kept` bytes that belong to the word, at the bottom how many there are,
+    `kept` + 1 for more."""
+    packed = following << (64 - 8 * np.minimum(lengths, kept)).view(np.uint64)
+    packed |= np.minimum(lengths, kept + 1).view(np.uint64)
+    return packed
 
 
 def _dense(keys: Keys) -> tuple[Ints, int]:
