@@ -132,7 +132,7 @@ def seconds(form: Callable[[], object]) -> float:
 
 
 def spell(index: int) -> str:
-    """A made-up word, the longer the rarer: of 20,000 words' tokens 30 % have over seven letters."""
+    """A made-up word, longer the rarer: 30 % of the tokens have over seven letters."""
     return f"{index:x}".rjust(1 + index.bit_length() * 2 // 3, "w")
 
 

@@ -141,6 +141,25 @@ def test_large_vocabularies_take_the_wide_path(monkeypatch: pytest.MonkeyPatch) 
     assert np.array_equal(CiderD(corpus).score(samples, [0, 1, 2]), narrow)
 
 
+def test_blocks_change_nothing(captions: Captions, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups, chosen = list(captions[0].values()), list(captions[1].values())
+    whole = evaluate_captions(*captions, WITHOUT_DATA, tokenizer="none")
+    others = [[*group, "w1 w2 new"] for group in groups]
+    reward, foreign = (CiderD(groups).score(chosen, given) for given in (groups, others))
+    from beholder.metrics.captions import cider, ngrams, tokens
+
+    monkeypatch.setattr(ngrams, "BLOCK", 7)
+    monkeypatch.setattr(cider, "BLOCK", 5)
+    monkeypatch.setattr(tokens, "_CELLS", 500)
+    parts = evaluate_captions(*captions, WITHOUT_DATA, tokenizer="none")
+    assert parts.corpus == pytest.approx(whole.corpus, abs=1e-12)
+    for name, scores in whole.per_image.items():
+        assert parts.per_image[name] == pytest.approx(scores, abs=1e-12)
+    assert CiderD(groups).score(chosen, groups) == pytest.approx(reward, abs=1e-12)
+    assert CiderD(groups).score(chosen, others) == pytest.approx(foreign, abs=1e-12)
+    assert reward == pytest.approx(list(whole.per_image["CIDEr-D"].values()), abs=1e-12)
+
+
 def test_reward_refuses_what_it_cannot_score() -> None:
     with pytest.raises(DataError, match="needs a corpus"):
         CiderD([])

@@ -61,13 +61,14 @@ def _clipped_matches(chunk: Overlap) -> NDArray[np.float64]:
     result = np.zeros((ORDERS, len(chunk.pictures)))
     tokens = chunk.equal()
     own_tokens = chunk.self_equal()
-    equal, own = tokens, own_tokens
+    equal, own = tokens.copy(), own_tokens.copy()
     for order in range(ORDERS):
         if order:
             if min(equal.shape[0], equal.shape[1]) < 2:
                 break
-            equal = equal[:-1, :-1] & tokens[order:, order:]
-            own = own[:-1, :-1] & own_tokens[order:, order:]
+            equal, own = equal[:-1, :-1], own[:-1, :-1]
+            equal &= tokens[order:, order:]
+            own &= own_tokens[order:, order:]
         in_reference = equal.view(np.uint8).sum(axis=0, dtype=width)
         available = chunk.best_reference(in_reference)
         # the k-th occurrence in the hypothesis counts if a reference has at least k
@@ -83,5 +84,5 @@ def _closest_length(chunk: Overlap) -> NDArray[np.float64]:
     """[P]: length of the reference closest to the hypothesis, the shorter of two as close."""
     gaps = np.abs(chunk.reference_lengths - chunk.hypothesis_lengths[chunk.pair_picture])
     longest = int(chunk.reference_lengths.max(initial=0)) + 1
-    best = np.minimum.reduceat(gaps * longest + chunk.reference_lengths, chunk.first_pair)
+    best = -chunk.best_reference(-(gaps * longest + chunk.reference_lengths))
     return (best % longest).astype(np.float64)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.errors import DataError
-from beholder.metrics.captions.ngrams import ORDERS, Cells, NgramIndex, Ngrams, count
+from beholder.metrics.captions.ngrams import BLOCK, ORDERS, Cells, NgramIndex, Ngrams, count
 from beholder.metrics.captions.tokens import Caption, CaptionSet, Ints, Tokens, as_tokens, ranges
 
 SIGMA = 6.0
@@ -39,9 +39,8 @@ def cider_d(captions: CaptionSet) -> tuple[float, Floats]:
     prepared = frequencies.prepare(
         frequencies.cells, captions.reference_lengths, captions.reference_counts
     )
-    lengths = captions.hypothesis_lengths
-    ngrams = index.number(captions.hypotheses, lengths, captions.words)
-    scores = frequencies.compare(prepared, ngrams, lengths, np.arange(len(captions)), SIGMA)
+    ngrams = index.number(captions.hypotheses, captions.hypothesis_lengths, captions.words)
+    scores = frequencies.compare(prepared, ngrams, np.arange(len(captions)), SIGMA)
     return float(scores.mean()), scores
 
 
@@ -105,20 +104,17 @@ class CiderD:
     def _score_known(self, captions: list[Tokens], rows: Ints) -> Floats:
         flat, lengths, words = self._encode(captions)
         ngrams = self._index.number(flat, lengths, words)
-        return self._frequencies.compare(self._prepared, ngrams, lengths, rows, self.sigma)
+        return self._frequencies.compare(self._prepared, ngrams, rows, self.sigma)
 
     def _score_others(self, captions: list[Tokens], groups: list[Group], rows: Ints) -> Floats:
         # encoded together, so that an n-gram the corpus lacks has one number in both
         theirs = [as_tokens(text) for group in groups for text in group]
         flat, lengths, words = self._encode([*captions, *theirs])
-        number, caption, bits = self._index.number(flat, lengths, words)
-        split = len(captions)
-        own, other = caption < split, caption >= split
+        ngrams = self._index.number(flat, lengths, words)
         sizes = np.fromiter(map(len, groups), dtype=np.int64, count=len(groups))
-        cells = Cells.build(Ngrams(number[other], caption[other] - split, bits), sizes)
-        prepared = self._frequencies.prepare(cells, lengths[split:], sizes)
-        ngrams = Ngrams(number[own], caption[own], bits)
-        return self._frequencies.compare(prepared, ngrams, lengths[:split], rows, self.sigma)
+        cells = Cells.build(ngrams, sizes, first=len(captions))
+        prepared = self._frequencies.prepare(cells, lengths, sizes)
+        return self._frequencies.compare(prepared, ngrams, rows, self.sigma)
 
     def _encode(self, captions: Sequence[Tokens]) -> tuple[Ints, Ints, int]:
         """Token ids in one array, tokens per caption, and the bound of the ids.
@@ -141,24 +137,26 @@ class CiderD:
     def _group_rows(self) -> dict[tuple[tuple[Hashable, ...], ...], int]:
         return {_group_key(group): row for row, group in enumerate(self._corpus)}
 
-    def _rows(self, references: Iterable[Group | int]) -> tuple[Ints, list[Group]]:
+    def _rows(self, references: Sequence[Group | int]) -> tuple[Ints, list[Group]]:
         """Picture of each group in the corpus; numbers above it count through the other groups."""
+        rows = [self._same.get(id(group), -1) for group in references]
         others: list[Group] = []
-        seen: dict[int, int] = {}  # the samples of a picture share one list: by identity
-        rows = []
-        for group in references:
-            if isinstance(group, (int, np.integer)):
-                rows.append(int(group))
+        seen: dict[int, int] = {}  # the samples of a picture share one list
+        for place, group in enumerate(references if -1 in rows else ()):
+            if rows[place] >= 0:
                 continue
-            row = self._same.get(id(group), seen.get(id(group)))
+            if isinstance(group, (int, np.integer)):
+                rows[place] = int(group)
+                continue
+            row = seen.get(id(group))
             if row is None:
                 if not len(group):
-                    raise DataError("A hypothesis has no reference.", where=f"row {len(rows)}")
+                    raise DataError("A hypothesis has no reference.", where=f"row {place}")
                 row = self._group_rows.get(_group_key(group), self.pictures + len(others))
                 if row == self.pictures + len(others):
                     others.append(group)
                 seen[id(group)] = row
-            rows.append(row)
+            rows[place] = row
         return np.array(rows, dtype=np.int64), others
 
 
@@ -187,38 +185,46 @@ class _Frequencies:
     def _weights(
         self, caption: Ints, number: Ints, times: Ints, captions: int
     ) -> tuple[Floats, Floats]:
-        """tf * idf, and that over the norm of its caption and order."""
-        weight = times * self._idf[np.minimum(number, len(self._idf) - 1)]
-        place = caption * ORDERS + number % ORDERS
+        """tf * idf of each n-gram, and one over the norm of its caption and order."""
+        weight = times * self._idf.take(number, mode="clip")
+        place = caption * ORDERS + (number & (ORDERS - 1))
         norms = np.sqrt(np.bincount(place, weights=weight * weight, minlength=captions * ORDERS))
         # where the norm is 0 all weights are: any divisor gives the 0 that is wanted
         norms[norms == 0] = 1.0
-        return weight, weight / norms[place]
+        return weight, (1.0 / norms)[place]
 
     def prepare(self, cells: Cells, lengths: Ints, sizes: Ints) -> _References:
         number = np.repeat(cells.number, np.diff(cells.first))
-        weight, unit = self._weights(cells.caption, number, cells.times, len(lengths))
+        weight, scale = self._weights(cells.caption, number, cells.times, len(lengths))
         bigrams = np.maximum(lengths - 1, 0)[cells.caption].astype(np.float64)
-        return _References(cells, weight, unit, bigrams, sizes)
+        return _References(cells, weight, weight * scale, bigrams, sizes)
 
-    def compare(
-        self, references: _References, ngrams: Ngrams, lengths: Ints, rows: Ints, sigma: float
+    def compare(self, references: _References, ngrams: Ngrams, rows: Ints, sigma: float) -> Floats:
+        """Scores [H] of the first H captions against the groups `rows` of prepared references."""
+        scores = [
+            self._compare(references, ngrams, rows[first : first + BLOCK], first, sigma)
+            for first in range(0, len(rows), BLOCK)
+        ]
+        return np.concatenate([np.zeros(0), *scores])
+
+    def _compare(
+        self, references: _References, ngrams: Ngrams, rows: Ints, start: int, sigma: float
     ) -> Floats:
-        """Scores [H] of hypotheses against the groups `rows` of prepared references."""
-        caption, number, times = count(ngrams)
-        weight, unit = self._weights(caption, number, times, len(lengths))
+        caption, number, times = count(ngrams, start, start + len(rows))
+        weight, scale = self._weights(caption, number, times, len(rows))
         cell, source = references.cells.find(rows, caption, number, ngrams.bits)
         first = references.cells.first[cell]
         entries = references.cells.first[cell + 1] - first
+        source = np.repeat(source, entries)
         entry = ranges(first, entries)
-        # min(mine, theirs) * theirs / (my norm * their norm); where my weight is 0, so is theirs
-        scale = (unit / np.where(weight > 0, weight, 1.0))[source]
-        product = np.minimum(np.repeat(weight[source], entries), references.weight[entry])
-        product *= references.unit[entry] * np.repeat(scale, entries)
-        caption = np.repeat(caption[source], entries)
-        gap = np.maximum(lengths - 1, 0)[caption] - references.bigrams[entry]
+        # min(mine, theirs) * theirs / (my norm * their norm)
+        product = np.minimum(weight[source], references.weight[entry])
+        product *= references.unit[entry] * scale[source]
+        caption = caption[source]
+        bigrams = np.maximum(ngrams.lengths[start : start + len(rows)] - 1, 0)
+        gap = bigrams[caption] - references.bigrams[entry]
         product *= np.exp(gap * gap / (-2 * sigma**2))
-        total = np.bincount(caption, weights=product, minlength=len(lengths))
+        total = np.bincount(caption, weights=product, minlength=len(rows))
         return total * (10.0 / ORDERS) / references.sizes[rows]
 
 

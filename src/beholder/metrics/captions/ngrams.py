@@ -1,8 +1,7 @@
 """N-grams of captions as numbers, all orders in one array: what CIDEr-D counts and compares.
 
 N-grams are numbered exactly, never hashed: a token by its id, a bigram by its two tokens, a trigram
-by a bigram and a token, a 4-gram by two bigrams. The number of an n-gram is 4 times its number
-among those of its length, plus n - 1.
+by a bigram and a token, a 4-gram by two bigrams.
 """
 
 from __future__ import annotations
@@ -15,21 +14,72 @@ from numpy.typing import NDArray
 from beholder.metrics.captions.tokens import Ints, ranges
 
 ORDERS = 4
+BLOCK = 512  # groups or captions at once: their n-grams fit the processor's cache
 _BITS = 31  # room for each half of an n-gram's key
 _NO_KEY = np.iinfo(np.int64).max  # above every key
 _PACKED_BITS = 63  # room for a key and its position together
 
 
-class Ngrams(NamedTuple):
-    """Every n-gram of some captions: its number, of so many `bits`, and the caption that has it."""
+class Ngrams:
+    """The n-grams of captions by the token that they start with, numbered order by order.
 
-    number: Ints
-    caption: Ints
-    bits: int
+    Args:
+        flat: token ids of all captions.
+        lengths: tokens per caption.
+        words: bound of the ids.
+    """
+
+    def __init__(self, flat: Ints, lengths: Ints, words: int) -> None:
+        self.lengths = lengths
+        self.widths = [words]  # bound of the numbers of each order
+        self._ends = np.cumsum(lengths)
+        self._numbers = [flat]
+        # tokens from each token to the end of its caption
+        left = np.repeat(self._ends, lengths) - np.arange(len(flat))
+        self._starts = [np.flatnonzero(left > order) for order in range(ORDERS)]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def bits(self) -> int:
+        """Of the largest number in `block`."""
+        return (ORDERS * max(self.widths)).bit_length()
+
+    def halves(self) -> tuple[Ints, Ints, tuple[int, int]]:
+        """The two known parts of every n-gram of the next order, and their bounds."""
+        order = len(self._numbers)
+        start = self._starts[order]
+        first, second = (1, 1) if order == 3 else (order - 1, 0)
+        following = start + order - second
+        bounds = self.widths[first], self.widths[second]
+        return self._numbers[first][start], self._numbers[second][following], bounds
+
+    def add(self, numbers: Ints, width: int) -> None:
+        """Keep the numbers, below `width`, of the n-grams that `halves` gave."""
+        by_token = np.zeros_like(self._numbers[0])
+        by_token[self._starts[len(self._numbers)]] = numbers
+        self._numbers.append(by_token)
+        self.widths.append(width)
+
+    def block(self, first: int, last: int) -> tuple[Ints, Ints]:
+        """All n-grams of captions `first` to `last` - 1: their numbers, and their captions from 0.
+
+        The number of an n-gram is 4 times that within its order, plus n - 1.
+        """
+        lengths = self.lengths[first:last]
+        tokens = self._ends[first] - lengths[0], self._ends[last - 1]
+        starts = [start[slice(*np.searchsorted(start, tokens))] for start in self._starts]
+        numbers = [
+            by_token[start] * ORDERS + order
+            for order, (by_token, start) in enumerate(zip(self._numbers, starts, strict=True))
+        ]
+        caption = np.repeat(np.arange(last - first), lengths)
+        return np.concatenate(numbers), caption[np.concatenate(starts) - tokens[0]]
 
 
 class NgramIndex:
-    """The n-grams of a corpus.
+    """The n-grams of a corpus, numbered; they are its `ngrams`.
 
     Args:
         flat: token ids of all captions.
@@ -39,15 +89,11 @@ class NgramIndex:
 
     def __init__(self, flat: Ints, lengths: Ints, words: int) -> None:
         self._keys: list[Ints] = []  # sorted keys of bigrams, trigrams and 4-grams
-        self._sizes = [words]  # distinct n-grams of each order
-        windows = _Windows(flat, lengths)
-        for order in range(1, ORDERS):
-            first, second, bounds = windows.halves(order, self._sizes)
-            keys, numbers = _distinct(first, second, bounds)
+        self.ngrams = Ngrams(flat, lengths, words)
+        for _ in range(1, ORDERS):
+            keys, numbers = _distinct(*self.ngrams.halves())
             self._keys.append(np.append(keys, _NO_KEY))
-            self._sizes.append(len(keys))
-            windows.keep(order, numbers)
-        self.ngrams = windows.join(self._sizes)
+            self.ngrams.add(numbers, len(keys))
 
     def number(self, flat: Ints, lengths: Ints, words: int) -> Ngrams:
         """The n-grams of other captions; those that the corpus lacks have numbers of their own.
@@ -57,58 +103,24 @@ class NgramIndex:
             lengths: tokens per caption.
             words: bound of these ids.
         """
-        windows, widths = _Windows(flat, lengths), [words]
-        lacking = max(self._sizes)  # above the known n-grams of all orders
-        for order in range(1, ORDERS):
-            first, second, bounds = windows.halves(order, widths)
-            keys, rank = _distinct(first, second, bounds)
-            known_keys = self._keys[order - 1]
+        ngrams = Ngrams(flat, lengths, words)
+        lacking = max(self.ngrams.widths)  # above the known n-grams of all orders
+        for known_keys in self._keys:
+            keys, rank = _distinct(*ngrams.halves())
             numbers = np.searchsorted(known_keys, keys)
             unknown = np.flatnonzero(known_keys[numbers] != keys)
             numbers[unknown] = np.arange(lacking, lacking + len(unknown))
-            windows.keep(order, numbers[rank])
-            widths.append(lacking + len(unknown))
-        return windows.join(widths)
+            ngrams.add(numbers[rank], lacking + len(unknown))
+        return ngrams
 
 
-class _Windows:
-    """The n-grams of captions by the token that they start with, numbered order by order."""
-
-    def __init__(self, flat: Ints, lengths: Ints) -> None:
-        self.caption = np.repeat(np.arange(len(lengths)), lengths)
-        left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(flat))
-        self.starts = [np.flatnonzero(left > order) for order in range(ORDERS)]
-        self.numbers = [flat]
-
-    def halves(self, order: int, widths: list[int]) -> tuple[Ints, Ints, tuple[int, int]]:
-        """The two known parts of every n-gram of `order` + 1 tokens, and their bounds."""
-        start = self.starts[order]
-        second = 1 if order == 3 else 0
-        shift = order - second
-        bounds = widths[order - 1 - second], widths[second]
-        return self.numbers[order - 1 - second][start], self.numbers[second][start + shift], bounds
-
-    def keep(self, order: int, numbers: Ints) -> None:
-        by_token = np.zeros_like(self.numbers[0])
-        by_token[self.starts[order]] = numbers
-        self.numbers.append(by_token)
-
-    def join(self, widths: list[int]) -> Ngrams:
-        """All orders in one array."""
-        orders = [
-            numbers[start] * ORDERS + order
-            for order, (numbers, start) in enumerate(zip(self.numbers, self.starts, strict=True))
-        ]
-        caption = np.concatenate([self.caption[start] for start in self.starts])
-        return Ngrams(np.concatenate(orders), caption, (ORDERS * max(widths)).bit_length())
-
-
-def count(ngrams: Ngrams) -> tuple[Ints, Ints, Ints]:
-    """Distinct n-grams of each caption, caption by caption: caption, number, how many times."""
-    ordered = np.sort((ngrams.caption << ngrams.bits) | ngrams.number)
-    first = np.flatnonzero(_changes(ordered))
-    caption, number = _parts(ordered[first], ngrams.bits)
-    return caption, number, np.diff(first, append=len(ordered))
+def count(ngrams: Ngrams, first: int, last: int) -> tuple[Ints, Ints, Ints]:
+    """Distinct n-grams of each caption of a block: caption, number, how many times."""
+    number, caption = ngrams.block(first, last)
+    ordered = np.sort((caption << ngrams.bits) | number)
+    start = np.flatnonzero(_changes(ordered))
+    caption, number = _parts(ordered[start], ngrams.bits)
+    return caption, number, np.diff(start, append=len(ordered))
 
 
 class Cells(NamedTuple):
@@ -127,27 +139,21 @@ class Cells(NamedTuple):
     times: Ints
 
     @classmethod
-    def build(cls, ngrams: Ngrams, sizes: Ints) -> Cells:
-        """Of groups of `sizes` captions each, one after another."""
-        start = np.cumsum(sizes) - sizes
-        group = np.repeat(np.arange(len(sizes)), sizes)
-        member_bits = int(sizes.max()).bit_length()
-        member = np.arange(len(group)) - start[group]
-        ordered = ((group << (ngrams.bits + member_bits)) | member)[ngrams.caption]
-        ordered |= ngrams.number << member_bits
-        ordered.sort()
-        entry = np.flatnonzero(_changes(ordered))
-        keys, members = _parts(ordered[entry], member_bits)
-        cell = np.flatnonzero(_changes(keys))
-        cell_group, number = _parts(keys[cell], ngrams.bits)
-        first = np.append(cell, len(keys))
+    def build(cls, ngrams: Ngrams, sizes: Ints, first: int = 0) -> Cells:
+        """Of the captions from `first` on, in groups of `sizes` captions each."""
+        parts = []
+        for start in range(0, len(sizes), BLOCK):
+            some = sizes[start : start + BLOCK]
+            parts.append(_cells(ngrams, some, first))
+            first += int(some.sum())
+        numbers, counts, entries, captions, times = map(np.concatenate, zip(*parts, strict=True))
         return cls(
-            limit=int(number.max(initial=-1)) + 1,
-            number=number,
-            group_first=np.searchsorted(cell_group, np.arange(len(sizes) + 1)),
-            first=first,
-            caption=np.repeat(start[cell_group], np.diff(first)) + members,
-            times=np.diff(entry, append=len(ordered)),
+            limit=int(numbers.max(initial=-1)) + 1,
+            number=numbers,
+            group_first=np.append(0, np.cumsum(counts)),
+            first=np.append(0, np.cumsum(entries)),
+            caption=captions,
+            times=times,
         )
 
     def find(self, groups: Ints, caption: Ints, number: Ints, bits: int) -> tuple[Ints, Ints]:
@@ -174,6 +180,27 @@ class Cells(NamedTuple):
         place[place == len(keys)] = 0
         found = keys[place] == wanted
         return cells[place[found]], source[found]
+
+
+def _cells(ngrams: Ngrams, sizes: Ints, first: int) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """Of groups of captions from `first` on: the number of each cell, the cells of each group, the
+    entries of each cell; caption and times of each entry."""
+    number, caption = ngrams.block(first, first + int(sizes.sum()))
+    start = np.cumsum(sizes) - sizes
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    member_bits = int(sizes.max()).bit_length()
+    member = np.arange(len(group)) - start[group]
+    ordered = ((group << (ngrams.bits + member_bits)) | member)[caption]
+    ordered |= number << member_bits
+    ordered.sort()
+    entry = np.flatnonzero(_changes(ordered))
+    keys, members = _parts(ordered[entry], member_bits)
+    cell = np.flatnonzero(_changes(keys))
+    cell_group, number = _parts(keys[cell], ngrams.bits)
+    entries = np.diff(cell, append=len(keys))
+    captions = np.repeat(start[cell_group] + first, entries) + members
+    counts = np.bincount(cell_group, minlength=len(sizes))
+    return number, counts, entries, captions, np.diff(entry, append=len(ordered))
 
 
 def _parts(packed: Ints, bits: int) -> tuple[Ints, Ints]:

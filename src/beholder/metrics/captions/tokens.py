@@ -75,12 +75,15 @@ class CaptionSet:
             yield self._overlap(order[start:], first)
 
     def _overlap(self, pictures: Ints, first: Ints) -> Overlap:
+        # those with most references first: the k-th references are then of the first so many
+        pictures = pictures[np.argsort(-self.reference_counts[pictures], kind="stable")]
         counts = self.reference_counts[pictures]
-        rows = ranges(first[pictures], counts)
+        having = [int((counts > k).sum()) for k in range(int(counts[0]))]
+        rows = np.concatenate([first[pictures[:some]] + k for k, some in enumerate(having)])
         return Overlap(
             pictures=pictures,
-            first_pair=np.concatenate([[0], np.cumsum(counts)[:-1]]),
-            pair_picture=np.repeat(np.arange(len(pictures)), counts),
+            having=having,
+            pair_picture=np.concatenate([np.arange(some) for some in having]),
             hypothesis_TP=_padded(self.hypotheses, self.hypothesis_lengths, pictures, -1),
             reference_TR=_padded(self.references, self.reference_lengths, rows, -2),
             hypothesis_lengths=self.hypothesis_lengths[pictures],
@@ -95,13 +98,14 @@ class Overlap:
 
     Args:
         pictures: [P] indices of the pictures in their set.
-        first_pair: [P] first reference of each picture within the chunk.
+        having: pictures that have a k-th reference, for each k from 0: always the first so many.
+            References lie in this order: all first ones, all second ones, and so on.
         pair_picture: [R] picture (0 to P-1) of each reference.
         hypothesis_TP, reference_TR: token ids, padded with -1 and -2, which never match.
     """
 
     pictures: Ints
-    first_pair: Ints
+    having: list[int]
     pair_picture: Ints
     hypothesis_TP: NDArray[np.int32]
     reference_TR: NDArray[np.int32]
@@ -118,7 +122,13 @@ class Overlap:
 
     def best_reference(self, values: NDArray) -> NDArray:
         """Maximum over the references of each picture, along the last axis."""
-        return np.maximum.reduceat(values, self.first_pair, axis=-1)
+        start = self.having[0]
+        best = values[..., :start].copy()
+        for some in self.having[1:]:
+            part = best[..., :some]
+            np.maximum(part, values[..., start : start + some], out=part)
+            start += some
+        return best
 
 
 def _padded(flat: Ints, lengths: Ints, rows: Ints, pad: int) -> NDArray[np.int32]:
