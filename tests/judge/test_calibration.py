@@ -14,6 +14,7 @@ from beholder.errors import DataError
 from beholder.judge import Judge
 from beholder.judge.calibration import HIGHEST, LOWEST, Calibration, fit_temperature, tempered
 from beholder.judge.engine import RawOpinions
+from beholder.metrics.conformal import ConformalInterval
 
 
 def overconfident(pictures: int, classes: int, sharper: float, seed: int = 0) -> tuple:
@@ -127,3 +128,12 @@ def test_labels_and_their_order_stay(logits_BK: np.ndarray, temperature: float) 
         assert list(before.attributes["mood"].probabilities) == list(mood.probabilities)
         assert sum(mood.probabilities.values()) == pytest.approx(1.0)
         assert mood.probability == mood.probabilities[mood.label]
+
+
+def test_a_judge_has_no_spread_to_normalise_intervals_with() -> None:
+    normalised = ConformalInterval(level=0.9, quantile=2.0, floor=0.1, pictures=40)
+    with pytest.raises(ValueError, match="no spread"):
+        Calibration(score=normalised)
+    assert Calibration().interval(3.0) is None
+    plain = ConformalInterval(level=0.9, quantile=0.5, pictures=40)
+    assert Calibration(score=plain).interval(3.0) == (2.5, 3.5)

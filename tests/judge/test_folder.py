@@ -18,6 +18,7 @@ from beholder.features.config import BackboneConfig
 from beholder.judge.calibration import Calibration, tempered
 from beholder.judge.folder import save_judge
 from beholder.judge.model import JudgeConfig, JudgeModel
+from beholder.metrics.conformal import ConformalInterval
 from beholder.models.config import HeadConfig
 from beholder.models.expansionnet import ExpansionNetConfig
 
@@ -45,8 +46,10 @@ def model() -> JudgeModel:
         comment=comment,
         classes=CLASSES,
         vocabulary=vocabulary.to_dict(),
-        score_margin=0.25,
-        calibration=Calibration(temperatures={"light": 2.0}),
+        calibration=Calibration(
+            temperatures={"light": 2.0},
+            score=ConformalInterval(level=0.9, quantile=0.25, pictures=40),
+        ),
     )
     return JudgeModel(config, backbone).eval()
 

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 from scipy.special import softmax
@@ -17,8 +18,16 @@ from beholder.judge.calibration import Calibration, fit_temperature
 from beholder.judge.engine import RawOpinions
 from beholder.metrics.classification import ece
 from beholder.predict.calibrate import calibrate_judge
+from beholder.predict.evaluation import evaluate_judge, headline, render_metrics
 
 CLASSES = {"light": ("dark", "bright"), "unknown": ("a", "b")}
+
+
+class Scorer:
+    """Scores a gray picture 0 to 5 by its mean."""
+
+    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> RawOpinions:
+        return RawOpinions(score_B=5.0 * pixels_B3HW.mean(axis=(1, 2, 3), dtype=np.float64))
 
 
 class TooSure:
@@ -87,3 +96,66 @@ def test_attribute_that_the_table_does_not_have_is_left_out(
     annotations, root = table
     bare = AnnotationTable.from_columns(annotations.keys)
     assert calibrate_judge(make_judge(), bare, root).calibration == Calibration()
+
+
+def scored(root: Path, count: int, groups: int, seed: int = 0) -> AnnotationTable:
+    """Gray pictures whose given score is their level with noise of a known deviation."""
+    generator = np.random.default_rng(seed)
+    keys, scores = [], []
+    for index in range(count):
+        level = int(generator.integers(0, 256))
+        keys.append(f"s{seed}-{index}.png")
+        Image.new("RGB", (9, 9), (level,) * 3).save(root / keys[-1])
+        scores.append(level / 51 + generator.normal(0, 0.4))
+    names = [str(index % groups) for index in range(count)]
+    return AnnotationTable.from_columns(keys, score=scores, group=names, split=["val"] * count)
+
+
+def scorer(calibration: Calibration | None = None) -> Judge:
+    transform = EvalTransform(size=(8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return Judge(Scorer(), transform, classes={}, beam_size=None, calibration=calibration)
+
+
+def test_intervals_of_scores_hold_on_further_pictures(tmp_path: Path) -> None:
+    table = scored(tmp_path, 150, 150)
+    assert scorer()(tmp_path / "s0-0.png").interval is None
+    found = calibrate_judge(scorer(), table, tmp_path, level=0.9)
+    interval = found.calibration.score
+    assert interval is not None
+    assert (interval.level, interval.pictures) == (0.9, 150)
+    assert interval.quantile == pytest.approx(1.645 * 0.4, rel=0.2)
+    assert found.metrics == {"interval_width": pytest.approx(2 * interval.quantile, abs=1e-6)}
+    judge = scorer(found.calibration)
+    verdict = judge(tmp_path / "s0-0.png")
+    assert verdict.score is not None
+    half = interval.quantile
+    assert verdict.interval == pytest.approx((verdict.score - half, verdict.score + half))
+    fresh = scored(tmp_path, 200, 200, seed=1)
+    result = evaluate_judge(judge, fresh, tmp_path, resamples=100)
+    told = result.metrics["interval"]
+    inside = result.predictions.select(pl.col("score").is_between("low", "high"))
+    assert told == {
+        "level": 0.9, "calibrated_on": 150, "pictures": 200,
+        "covered": inside.to_series().mean(), "width": pytest.approx(2 * half),
+    }  # fmt: skip
+    assert 0.82 <= told["covered"] <= 0.97
+    assert headline(result.metrics)["coverage"] == told["covered"]
+    assert "intervals   90% asked" in render_metrics(result.metrics)
+    without = evaluate_judge(scorer(), fresh, tmp_path, resamples=100)
+    assert "interval" not in without.metrics
+    assert without.predictions["low"].null_count() == 200
+
+
+def test_too_few_pictures_or_groups_for_intervals_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = calibrate_judge(scorer(), scored(tmp_path, 8, 8), tmp_path)
+    assert few.calibration == Calibration()
+    assert "8 pictures with a score to calibrate on, 90% intervals need 9" in caplog.text
+    caplog.clear()
+    grouped = calibrate_judge(scorer(), scored(tmp_path, 30, 3), tmp_path)
+    assert grouped.calibration.score is not None
+    assert "of 3 groups only" in caplog.text
+    caplog.clear()
+    calibrate_judge(make_judge(), scored(tmp_path, 8, 8), tmp_path)  # gives no scores
+    assert "score:" not in caplog.text

@@ -14,7 +14,9 @@ from PIL import Image
 from beholder.data.transforms import EvalTransform
 from beholder.errors import DataError
 from beholder.judge import Judge, Verdict
+from beholder.judge.calibration import Calibration
 from beholder.judge.engine import RawOpinions
+from beholder.metrics.conformal import ConformalInterval
 from beholder.predict.local import Failure, Request, find_pictures, judge_pictures
 from beholder.predict.printing import print_outcomes, render_outcome
 
@@ -123,7 +125,8 @@ def test_csv_waits_for_the_first_verdict_to_know_its_columns(
 
 def test_table_shows_score_interval_and_labels() -> None:
     judge = make_judge()
-    judge.score_margin = 0.5
+    interval = ConformalInterval(level=0.9, quantile=0.5, pictures=40)
+    judge.calibration = Calibration(score=interval)
     text = render_outcome(judge(Image.new("RGB", (9, 9), (255, 255, 255))))
     assert "255.00  (254.50 to 255.50)" in text
     assert "bright (100%)" in text

@@ -173,3 +173,21 @@ def test_alarms_are_shown(run: Path) -> None:
     page = Page(write_report(run).read_text("utf-8"))
     assert "the reward fell" in page.text
     assert [entry["epoch"] for entry in read_alarms(run / "metrics.jsonl")] == [2]
+
+
+def test_intervals_and_the_averages_of_regressors_are_shown(run: Path) -> None:
+    assert "Scores of regressors" not in write_report(run).read_text("utf-8")
+    place = run / "evaluation" / "metrics.json"
+    metrics = json.loads(place.read_text())
+    interval = {"level": 0.9, "calibrated_on": 50, "pictures": 6, "covered": 0.87, "width": 1.25}
+    write_json(place, metrics | {"interval": interval})
+    split = {"plcc": 0.71, "srcc": 0.655, "rmse": 0.4}
+    write_json(
+        run / "scores" / "mean" / "metrics.json",
+        {"interval": {"level": 0.8}, "val": split,
+         "test": split | {"coverage": 0.79, "interval_width": 1.5}},
+    )  # fmt: skip
+    text = " ".join(Page(write_report(run).read_text("utf-8")).text.split())
+    assert "calibrated on 50 pictures: 90% asked, 87% of 6 held-out pictures covered" in text
+    assert "mean width 1.25" in text
+    assert "meanval0.7100.6550.400meantest0.7100.6550.40079% of 80% asked1.50" in text

@@ -2,7 +2,8 @@
 
 Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017): softmax of
 logits / T, one T per attribute, which makes probabilities agree with how often the label is right.
-It keeps the order of the classes, so that no label changes.
+It keeps the order of the classes, so that no label changes. A score gets an interval that covers
+the given scores of so many pictures as it says: `metrics.conformal`.
 
 Shape suffixes: B pictures, K classes of an attribute.
 """
@@ -14,10 +15,11 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from beholder.errors import DataError
 from beholder.metrics.classification import UNLABELLED
+from beholder.metrics.conformal import ConformalInterval
 
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures that are tried
 TINY = 1e-45  # the smallest probability that a float32 softmax tells from 0
@@ -31,6 +33,23 @@ class Calibration(BaseModel):
     temperatures: dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]] = Field(
         {}, description="attribute -> temperature of its probabilities; absent: not calibrated"
     )
+    score: ConformalInterval | None = Field(
+        None, description="how wide a score's interval is; None: not calibrated, no interval"
+    )
+
+    @field_validator("score")
+    @classmethod
+    def _of_one_width(cls, score: ConformalInterval | None) -> ConformalInterval | None:
+        if score is not None and score.floor is not None:
+            raise ValueError("a judge knows no spread to normalise its intervals with")
+        return score
+
+    def interval(self, score: float) -> tuple[float, float] | None:
+        """Lowest and highest score that the picture may well have; None: not calibrated."""
+        if self.score is None:
+            return None
+        margin = float(self.score.margins(1)[0])
+        return score - margin, score + margin
 
     def probabilities(self, attribute: str, raw_BK: NDArray[np.float64]) -> NDArray[np.float64]:
         """Calibrated probabilities [B, K] of the network's own, 0 to 1."""

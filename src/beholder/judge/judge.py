@@ -40,7 +40,6 @@ class Judge:
         transform: from a decoded picture to the network's input.
         classes: attribute -> labels in the order of the network's outputs.
         vocabulary: of the comment head; None without one.
-        score_margin: half the width of a score's interval; None: not calibrated, no interval.
         calibration: how far the opinions can be trusted.
         beam_size: beams when a comment is written; None: no comment.
         provenance: which recipe and run it comes from, as saved with it.
@@ -53,7 +52,6 @@ class Judge:
         *,
         classes: Mapping[str, Sequence[str]],
         vocabulary: Vocabulary | None = None,
-        score_margin: float | None = None,
         calibration: Calibration | None = None,
         beam_size: int | None = 3,
         provenance: Mapping[str, Any] | None = None,
@@ -62,7 +60,6 @@ class Judge:
         self.transform = transform
         self.classes = {name: tuple(labels) for name, labels in classes.items()}
         self.vocabulary = vocabulary
-        self.score_margin = score_margin
         self.calibration = calibration or Calibration()
         self.beam_size = beam_size
         self.provenance = dict(provenance or {})
@@ -112,7 +109,6 @@ class Judge:
             model.backbone.transform,
             classes=model.classes if "attributes" in model.heads else {},
             vocabulary=model.vocabulary,
-            score_margin=model.config.score_margin,
             calibration=model.config.calibration,
             beam_size=beam_size,
             provenance=provenance,
@@ -220,9 +216,7 @@ class Judge:
 
     def _verdict(self, name: str, raw: RawOpinions, row: int) -> Verdict:
         score = None if raw.score_B is None else float(raw.score_B[row])
-        interval = None
-        if score is not None and self.score_margin is not None:
-            interval = (score - self.score_margin, score + self.score_margin)
+        interval = None if score is None else self.calibration.interval(score)
         comment = None
         if raw.comments_B is not None and self.vocabulary is not None:
             comment = display_form(self.vocabulary.decode(raw.comments_B[row]))

@@ -53,9 +53,6 @@ class JudgeConfig(BaseModel):
     score_range: tuple[float, float] | None = Field(
         None, description="lowest and highest score of the training table"
     )
-    score_margin: float | None = Field(
-        None, ge=0.0, description="half the width of a score's interval; None: not calibrated"
-    )
     calibration: Calibration = Field(
         Calibration(), description="how far the opinions can be trusted"
     )

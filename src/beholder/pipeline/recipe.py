@@ -161,7 +161,12 @@ class ExportStage(Strict):
     )
     beam_size: int = Field(3, ge=1, le=32, description="beams when the judge writes a comment")
     calibrate: Literal["val"] | None = Field(
-        None, description="split that the attributes' temperatures are fitted on; null: none are"
+        None,
+        description="split that the attributes' temperatures and the scores' intervals are fitted "
+        "on; null: none are",
+    )
+    level: float = Field(
+        0.9, gt=0, lt=1, description="share of pictures that a score's interval covers"
     )
 
     @model_validator(mode="after")

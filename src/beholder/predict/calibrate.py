@@ -6,7 +6,7 @@ Shape suffixes: B pictures, K classes of an attribute.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from beholder.data.progress import progress
 from beholder.judge.calibration import Calibration, fit_temperature, tempered
 from beholder.judge.verdict import Verdict
 from beholder.metrics.classification import ece
+from beholder.metrics.conformal import ConformalInterval, enough_for, fit_conformal
 from beholder.predict.evaluation import find_requests
 from beholder.predict.local import Failure, judge_pictures
 
@@ -29,24 +30,32 @@ log = logging.getLogger("beholder")
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The calibration and, per attribute, its temperature and the expected calibration error on
-    the same pictures before and after."""
+    """The calibration; per attribute its temperature and the expected calibration error on the
+    same pictures before and after, and of scores how wide their intervals are."""
 
     calibration: Calibration
     metrics: dict[str, float]
 
 
 def calibrate_judge(
-    judge: Judge, table: AnnotationTable, root: Path, *, batch_size: int = 32
+    judge: Judge,
+    table: AnnotationTable,
+    root: Path,
+    *,
+    level: float = 0.9,
+    batch_size: int = 32,
 ) -> Calibrated:
-    """Judge a split's pictures and fit what makes the judge's probabilities true of them.
+    """Judge a split's pictures and fit what makes the judge's probabilities and intervals true of
+    them.
 
-    An attribute without a label there, and a picture that can't be judged, are left out and told.
+    An attribute without a label there, scores of too few pictures for the level, and a picture that
+    can't be judged are left out and told.
 
     Args:
         judge: without a calibration; comments are not needed (`beam_size` None).
-        table: rows of the split, with the attributes' labels.
+        table: rows of the split, with scores and the attributes' labels.
         root: folder that the image keys start from.
+        level: share of pictures whose given score lies within the interval, above 0 and below 1.
     """
     assert judge.calibration == Calibration(), "the judge is calibrated already"
     requests, failures = find_requests(table, root)
@@ -73,7 +82,38 @@ def calibrate_judge(
         raw_BK = _probabilities(known, name, labels)
         temperatures[name] = fit_temperature(raw_BK, given_B)
         metrics |= _effect(name, given_B, raw_BK, temperatures[name])
-    return Calibrated(Calibration(temperatures=temperatures), metrics)
+    interval = _score_interval(table, verdicts, level)
+    if interval is not None:
+        metrics["interval_width"] = round(2.0 * interval.quantile, 6)
+    return Calibrated(Calibration(temperatures=temperatures, score=interval), metrics)
+
+
+def _score_interval(
+    table: AnnotationTable, verdicts: Mapping[str, Verdict], level: float
+) -> ConformalInterval | None:
+    """From the errors of the scores; None, and why in the log, where there are too few."""
+    given, predicted, groups = [], [], set()
+    for key, score, group in table.frame.select("image", "score", "group").iter_rows():
+        said = verdicts[key].score if key in verdicts else None
+        if score is not None and said is not None:
+            given.append(score)
+            predicted.append(said)
+            groups.add((group is None, key if group is None else group))
+    if not any(verdict.score is not None for verdict in verdicts.values()):
+        return None  # the judge gives no scores
+    if len(given) < enough_for(level):
+        log.warning(
+            "score: %d pictures with a score to calibrate on, %.0f%% intervals need %d; none is "
+            "fitted", len(given), 100 * level, enough_for(level),
+        )  # fmt: skip
+        return None
+    if len(groups) < enough_for(level):
+        log.warning(
+            "score: the %d pictures that intervals are calibrated on are of %d groups only; "
+            "pictures of other groups may be covered less often than %.0f%%",
+            len(given), len(groups), 100 * level,
+        )  # fmt: skip
+    return fit_conformal(given, predicted, level=level)
 
 
 def _probabilities(verdicts: Sequence[Verdict], name: str, labels: Sequence[str]) -> np.ndarray:

@@ -29,6 +29,7 @@ from beholder.metrics.classification import (
     score_attribute,
     show,
 )
+from beholder.metrics.conformal import coverage
 from beholder.metrics.correlation import bootstrap
 from beholder.predict.local import Failure, Request, judge_pictures
 
@@ -95,6 +96,7 @@ def evaluate_judge(
         "signature": {},
     }
     _score_metrics(metrics, frame, resamples, seed)
+    _interval_metrics(metrics, frame, judge)
     _attribute_metrics(metrics, frame, judge, verdicts)
     frame = _comment_metrics(metrics, frame)
     return Evaluation(metrics, frame, failures)
@@ -117,6 +119,12 @@ def _join(judge: Judge, table: AnnotationTable, verdicts: Sequence[Verdict]) -> 
     columns: dict[str, Any] = {
         "image": pl.Series([v.image for v in verdicts], dtype=pl.String),
         "predicted_score": pl.Series([v.score for v in verdicts], dtype=pl.Float64),
+        "low": pl.Series(
+            [v.interval[0] if v.interval else None for v in verdicts], dtype=pl.Float64
+        ),
+        "high": pl.Series(
+            [v.interval[1] if v.interval else None for v in verdicts], dtype=pl.Float64
+        ),
         "comment": pl.Series([v.comment for v in verdicts], dtype=pl.String),
     }
     for name in judge.classes:
@@ -141,6 +149,19 @@ def _score_metrics(metrics: dict[str, Any], frame: pl.DataFrame, resamples: int,
         for name, i in intervals.items()
     }
     metrics["signature"]["score"] = f"bootstrap:{resamples}|seed:{seed}|level:0.95"
+
+
+def _interval_metrics(metrics: dict[str, Any], frame: pl.DataFrame, judge: Judge) -> None:
+    """How many given scores lie within their intervals, where the judge gives intervals."""
+    known = frame.filter(pl.col("score").is_not_null() & pl.col("low").is_not_null())
+    if judge.calibration.score is None or known.height == 0:
+        return
+    ends = (known[name].to_numpy() for name in ("score", "low", "high"))
+    metrics["interval"] = {
+        "level": judge.calibration.score.level,
+        "calibrated_on": judge.calibration.score.pictures,
+        **coverage(*ends)._asdict(),
+    }
 
 
 def _attribute_metrics(
@@ -196,6 +217,9 @@ def _comment_metrics(metrics: dict[str, Any], frame: pl.DataFrame) -> pl.DataFra
 def headline(metrics: dict[str, Any]) -> dict[str, float]:
     """The few numbers that a manifest and a terminal show."""
     numbers = {name: metrics["score"][name]["value"] for name in CORRELATIONS if "score" in metrics}
+    if "interval" in metrics:
+        numbers["coverage"] = metrics["interval"]["covered"]
+        numbers["interval_width"] = metrics["interval"]["width"]
     for name, entry in metrics.get("attributes", {}).items():
         numbers[f"top1.{name}"] = entry["top1"]
     numbers["mean_top1"] = metrics.get("mean_top1")
@@ -211,6 +235,12 @@ def render_metrics(metrics: dict[str, Any]) -> str:
     for name, entry in metrics.get("score", {}).items():
         span = f"(95 %: {show(entry['low'], 3)} to {show(entry['high'], 3)})"
         lines.append(f"  score       {name.upper():<9} {show(entry['value'], 3)}  {span}")
+    if "interval" in metrics:
+        entry = metrics["interval"]
+        lines.append(
+            f"  intervals   {entry['level']:.0%} asked, {entry['covered']:.1%} of "
+            f"{entry['pictures']} covered, mean width {show(entry['width'], 3)}"
+        )
     for name, entry in metrics.get("attributes", {}).items():
         lines.append(
             f"  {name:<11} top-1 {show(entry['top1'], 3)}  ACSA {show(entry['acsa'], 3)}  "

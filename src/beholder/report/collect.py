@@ -46,6 +46,8 @@ class ReportData:
     predictions: pl.DataFrame | None
     summary: DataSummary | None
     quarantined: list[dict[str, Any]] = field(default_factory=list)
+    averages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Stage `average` -> its interval, and metrics per held-out split."""
 
 
 def collect(run: Path) -> ReportData:
@@ -78,6 +80,10 @@ def collect(run: Path) -> ReportData:
         if table_path.exists()
         else None,
         quarantined=pl.read_csv(quarantine_path).to_dicts() if quarantine_path.exists() else [],
+        averages={
+            path.parent.name: json.loads(path.read_text("utf-8"))
+            for path in sorted(run.glob("scores/*/metrics.json"))
+        },
     )
 
 

@@ -57,7 +57,7 @@ def check_finite(features: NDArray[Any], names: Sequence[str]) -> None:
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if bad.size:
         raise DataError(
-            f"The features of {_few([names[row] for row in bad.tolist()])} are not finite.",
+            f"The features of {_few([names[int(row)] for row in bad])} are not finite.",
             fix="Extract them again, as float32 if they overflow, or leave these pictures out.",
         )
 

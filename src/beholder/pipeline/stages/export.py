@@ -66,12 +66,13 @@ class Export(Stage):
         """Make sure that there is something to calibrate, and to calibrate on.
 
         Raises:
-            RecipeError: no attribute head, or no picture in the split.
+            RecipeError: no attribute or score head, or no picture in the split.
         """
         where = f"stages.{self.name}.calibrate"
-        if all(self._stage(name).task.opinion != "attributes" for name in self.config.heads):
+        opinions = {self._stage(name).task.opinion for name in self.config.heads}
+        if not opinions & {"attributes", "score"}:
             raise RecipeError(
-                "Only attributes are calibrated; no such head is exported.",
+                "Only attributes and scores are calibrated; no such head is exported.",
                 where=where,
                 fix="Leave `calibrate` out.",
             )
@@ -88,7 +89,9 @@ class Export(Stage):
             return model, {}
         data = self.context.data
         judge = Judge.of_model(model, choose_device(), beam_size=None)
-        found = calibrate_judge(judge, data.table.subset(self.config.calibrate), data.root)
+        found = calibrate_judge(
+            judge, data.table.subset(self.config.calibrate), data.root, level=self.config.level
+        )
         model.config = model.config.model_copy(update={"calibration": found.calibration})
         return model, found.metrics
 
