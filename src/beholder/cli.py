@@ -30,6 +30,10 @@ class TextOrJson(StrEnum):
     json = "json"
 
 
+class SubmissionForm(StrEnum):
+    samsung_iqa = "samsung-iqa"
+
+
 class VerdictFormat(StrEnum):
     table = "table"
     jsonl = "jsonl"
@@ -157,6 +161,30 @@ def evaluate(
     result = evaluate_judge(Judge.load(model), table, images or data.parent)
     as_json = json.dumps(result.metrics, ensure_ascii=False, indent=2)
     typer.echo(as_json if output is TextOrJson.json else render_metrics(result.metrics))
+
+
+@app.command()
+def submit(
+    sample: Annotated[
+        Path, typer.Option(help="The challenge's sample submission: img_name, mos, comments.")
+    ],
+    scores: Annotated[Path, typer.Option(help="Predicted scores: CSV, Parquet or JSON lines.")],
+    comments: Annotated[Path, typer.Option(help="Written comments; may be the file of scores.")],
+    into: Annotated[Path, typer.Option("--into", help="The CSV to write.")],
+    form: Annotated[
+        SubmissionForm, typer.Option(help="Whose form the submission has.")
+    ] = SubmissionForm.samsung_iqa,
+) -> None:
+    """Join scores and comments into a challenge's table, in the order of its sample submission.
+
+    Every row is filled, or nothing is written and all mismatches are listed: exit code 2.
+    """
+    from beholder.predict.submission import write_challenge_table
+
+    writers = {SubmissionForm.samsung_iqa: write_challenge_table}
+    written = writers[form](sample, scores, comments, into)
+    unused = f"; predictions of {written.unused} more are not used" if written.unused else ""
+    typer.echo(f"Submission: {into}, {written.rows} pictures{unused}")
 
 
 @app.command()

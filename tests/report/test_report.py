@@ -190,4 +190,4 @@ def test_intervals_and_the_averages_of_regressors_are_shown(run: Path) -> None:
     text = " ".join(Page(write_report(run).read_text("utf-8")).text.split())
     assert "calibrated on 50 pictures: 90% asked, 87% of 6 held-out pictures covered" in text
     assert "mean width 1.25" in text
-    assert "meanval0.7100.6550.400meantest0.7100.6550.40079% of 80% asked1.50" in text
+    assert "meanval0.7100.6550.400 meantest0.7100.6550.40079% of 80% asked1.50" in text
