@@ -8,6 +8,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 from annotation_tables import comments as comment_texts
 from annotation_tables import small_table, tables, write_picture
@@ -233,6 +234,32 @@ def test_koniq(tmp_path: Path) -> None:
     scan = scan_annotations(write(tmp_path, sets, "sets.csv"))
     assert scan.format == "koniq-sets"
     assert scan.table.frame.select("score", "split").row(0) == (77.4, "train")
+
+
+def test_votes(tmp_path: Path) -> None:
+    header = "image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,MOS_zscore\n"
+    table = read_annotations(write(tmp_path, header + "a.jpg,0,0,25,73,7,105,3.83,0.53,77.4\n"))
+    assert table.grades == (1.0, 2.0, 3.0, 4.0, 5.0)
+    assert table.frame["votes"].to_list() == [[0, 0, 25, 73, 7]]
+    # without a score the votes decide; grades are in rising order, whatever the columns' order
+    text = "image,votes.10,votes.2.5,score\na.jpg,1,3,\nb.jpg,,,7\nc.jpg,1,1,4\na.jpg,,,\n"
+    table = read_annotations(write(tmp_path, text))
+    assert table.grades == (2.5, 10.0)
+    assert table.frame["votes"].to_list() == [[3, 1], None, [1, 1]]
+    assert table.frame["score"].to_list() == [4.375, 7.0, 4.0]
+    assert table.frame["raters"].to_list() == [4, None, None]
+    assert table.frame["score_std"][0] == pytest.approx(np.std([2.5, 2.5, 2.5, 10]))
+    assert scan_annotations(tmp_path / "table.csv").problems == []
+
+
+def test_votes_that_are_none(tmp_path: Path) -> None:
+    rows = ["a,1,,", "b,1,-1,", "c,0,0,", "d,1,0.5,", "e,1,1,3", "f,x,1,", "g,1,1,2"]
+    path = write(tmp_path, "\n".join(["image,votes.1,votes.2,raters", *rows]))
+    assert codes(path) == [
+        *(("votes", row) for row in (2, 3, 4, 5, 6)), ("not_a_number", 7), ("votes", 7),
+    ]  # fmt: skip
+    conflict = write(tmp_path, "image,votes.1,votes.2\na,1,1\na,1,2\n")
+    assert ("votes", 3) in [(one.field, one.row) for one in scan_annotations(conflict).problems]
 
 
 def test_kadid_groups_by_reference(tmp_path: Path) -> None:

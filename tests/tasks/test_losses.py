@@ -17,6 +17,7 @@ from beholder.tasks.losses import (
     attribute_loss,
     caption_loss,
     class_weights,
+    emd_loss,
     pairwise_rank_loss,
     plcc_loss,
 )
@@ -60,6 +61,30 @@ def test_plcc_loss_gradient_is_finite_where_all_predictions_are_equal() -> None:
     assert prediction.grad is not None
     assert prediction.grad.isfinite().all()
     assert prediction.grad[5] < 0 < prediction.grad[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds, rows=st.integers(1, 5), grades=st.integers(2, 10))
+def test_emd_loss_is_a_plain_sum(seed: int, rows: int, grades: int) -> None:
+    p, q = draw(seed, 2, rows, grades).softmax(-1)
+    total = 0.0
+    for row in range(rows):
+        for k in range(grades):
+            total += (float(p[row, : k + 1].sum()) - float(q[row, : k + 1].sum())) ** 2 / grades
+    assert float(emd_loss(p, q)) == pytest.approx(total / rows, abs=1e-12)
+
+
+def test_emd_loss_grows_with_the_way_and_is_zero_without_pictures() -> None:
+    q = torch.eye(5)[:1]
+    losses = [float(emd_loss(torch.eye(5)[k : k + 1], q)) for k in range(5)]
+    # moved over k grades: k cumulative shares of 5 are wrong by 1
+    assert losses == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+    empty = torch.zeros(0, 5, requires_grad=True)
+    emd_loss(empty, torch.zeros(0, 5)).backward()
+    p = q.clone().requires_grad_()
+    emd_loss(p, q).backward()
+    assert p.grad is not None
+    assert p.grad.isfinite().all()
 
 
 @settings(max_examples=40, deadline=None)

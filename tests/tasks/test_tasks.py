@@ -30,6 +30,7 @@ from beholder.tasks.base import Task
 from beholder.tasks.build import judge_config
 from beholder.tasks.caption import CaptionTask
 from beholder.tasks.comments import pack_comments
+from beholder.tasks.losses import emd_loss
 from beholder.tasks.score import ScoreTask
 
 MakeJudge = Callable[..., JudgeModel]
@@ -131,6 +132,67 @@ def test_score_metrics_are_scipys_over_the_known(make_judge: MakeJudge, batch: B
     assert metrics["krcc"] == pytest.approx(stats.kendalltau(x, y).statistic)
     assert metrics["rmse"] == pytest.approx(float(np.sqrt(np.mean((x - y) ** 2))), rel=1e-5)
     assert task.weight(batch) == ROWS - 2
+
+
+GRADES = (10.0, 30.0, 50.0, 70.0, 90.0)
+
+
+def voted(batch: Batch) -> Batch:
+    """The batch with votes and the scores that they mean; the last picture has only a score."""
+    shares = torch.rand(ROWS, len(GRADES), generator=torch.Generator().manual_seed(3)).softmax(-1)
+    score = shares @ torch.tensor(GRADES)
+    shares[-1] = math.nan
+    return {**batch, "votes": shares, "score": score}
+
+
+def test_a_distribution_head_and_its_loss(make_judge: MakeJudge, batch: Batch) -> None:
+    batch = voted(batch)
+    judge = make_judge("score", grades=GRADES)
+    task = ScoreTask(judge, ScoreTaskConfig(plcc=0.0, rank=0.0, l1=0.5, emd=2.0)).eval()
+    task.prepare([batch])
+    out = task(batch)
+    probability = task.score_head.distribution(batch["pooled"])
+    torch.testing.assert_close(probability.sum(-1), torch.ones(ROWS))
+    means = probability @ torch.tensor(GRADES)
+    torch.testing.assert_close(judge.opinions(judge.features(batch)).score_B, means)
+    torch.testing.assert_close(out["emd_loss"], emd_loss(probability[:-1], batch["votes"][:-1]))
+    torch.testing.assert_close(out["loss"], 0.5 * out["l1_loss"] + 2.0 * out["emd_loss"])
+    deviation = batch["score"].std(correction=0)
+    expected_l1 = (means - batch["score"]).abs().mean() / deviation
+    torch.testing.assert_close(out["l1_loss"], expected_l1)
+    assert task.evaluate([batch])["loss"] == pytest.approx(out["loss"].item())
+
+
+def test_a_distribution_is_learnt(make_judge: MakeJudge, batch: Batch) -> None:
+    batch = voted(batch)
+    judge = make_judge("score", grades=GRADES)
+    task = ScoreTask(judge, ScoreTaskConfig(plcc=0.0, rank=0.0, l1=0.0, emd=1.0))
+    task.prepare([batch])
+    optimizer = torch.optim.Adam([p for _, p in task.trainable()], lr=0.02)
+    before = float(task(batch)["loss"])
+    for _ in range(100):
+        optimizer.zero_grad()
+        task(batch)["loss"].backward()
+        optimizer.step()
+    assert float(task(batch)["loss"]) < before / 20
+
+
+def test_emd_wants_votes_on_the_scores_scale() -> None:
+    backbone = BackboneConfig(name="efficientnet-lite0")
+    wanted = {"backbone": backbone, "pooled_dim": 4, "token_dim": 4}
+    task = ScoreTaskConfig(emd=1.0)
+    table = AnnotationTable.from_columns(["a", "b"], score=[1, 2])
+    with pytest.raises(DataError, match="No training row has votes"):
+        judge_config(task, table, **wanted)
+    votes = {"votes": [[1, 1], None], "grades": [1, 2]}
+    table = AnnotationTable.from_columns(["a", "b"], score=[1.5, 2], **votes)
+    assert judge_config(task, table, **wanted).score_grades == (1.0, 2.0)
+    assert judge_config(ScoreTaskConfig(), table, **wanted).score_grades == ()
+    table = AnnotationTable.from_columns(["a", "b"], score=[1.5, 77], **votes)
+    with pytest.raises(DataError, match="77 of b"):
+        judge_config(task, table, **wanted)
+    with pytest.raises(ValidationError, match="nothing to learn"):
+        ScoreTaskConfig(plcc=0, rank=0, l1=0)
 
 
 def test_score_loss_weights_and_scale(make_judge: MakeJudge, batch: Batch) -> None:

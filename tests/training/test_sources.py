@@ -80,6 +80,16 @@ def test_opinions_of_a_batch(table: AnnotationTable) -> None:
     assert batch["pooled"][:, 5].tolist() == [2, 0, 1]
 
 
+def test_votes_are_shares() -> None:
+    voted = AnnotationTable.from_columns(
+        KEYS, votes=[[1, 3, 0], None, [5, 0, 0], [1, 1, 2]], grades=[1, 2, 3]
+    )
+    batch = FeatureSource(FakeStore(KEYS), voted).load([3, 1, 0], 0)  # type: ignore[arg-type]
+    assert batch["votes"].dtype == torch.float32
+    assert batch["votes"][[0, 2]].tolist() == [[0.25, 0.25, 0.5], [0.25, 0.75, 0.0]]
+    assert batch["votes"][1].isnan().all()
+
+
 def test_what_nobody_reads_is_left_out(table: AnnotationTable) -> None:
     source = FeatureSource(FakeStore(KEYS), table, tokens=False)  # type: ignore[arg-type]
     batch = source.load([0], epoch=0)

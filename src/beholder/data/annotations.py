@@ -7,6 +7,7 @@ an empty list), so that one table may hold scored, commented and labelled pictur
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from beholder.errors import DataError, Problem
 
 SPLITS = ("train", "val", "test")
 ATTRIBUTE_PREFIX = "attribute."
+VOTES = "votes"
 COLUMNS: dict[str, pl.DataType] = {
     "image": pl.String(),
     "score": pl.Float64(),
@@ -33,6 +35,7 @@ COLUMNS: dict[str, pl.DataType] = {
 _FORMAT_VERSION = "1"
 _VERSION_KEY = "beholder.annotations"
 _CLASSES_KEY = "beholder.classes"
+_GRADES_KEY = "beholder.grades"
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class AnnotationTable:
 
     Args:
         frame: the columns below, in this order, then one String column `attribute.<name>` per
-            attribute (null: unlabelled).
+            attribute (null: unlabelled), then, if the table has grades, `votes` List(Int64): how
+            many people gave each of them (null: unknown).
 
             - `image` String: the image key, unique
             - `score` Float64: mean opinion score, finite, null: not scored
@@ -52,6 +56,7 @@ class AnnotationTable:
             - `split` String: null, "train", "val" or "test"
             - `group` String: pictures of one group never straddle splits, null: alone
         classes: attribute name -> class labels, in index order; every attribute column has them.
+        grades: the scores that a rater could give, rising; empty: the table has no votes.
 
     Raises:
         DataError: with every problem of the frame, not only the first. Rows count from 0.
@@ -59,14 +64,16 @@ class AnnotationTable:
 
     frame: pl.DataFrame
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    grades: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "grades", tuple(map(float, self.grades)))
         object.__setattr__(self, "classes", {k: tuple(v) for k, v in self.classes.items()})
         # polars forgets the type of a list column that holds only nulls, e.g. in `reverse`
         untyped = [n for n, t in self.frame.schema.items() if t == pl.List(pl.Null)]
         typed = [pl.col(n).cast(COLUMNS[n]) for n in untyped if n in COLUMNS]
         object.__setattr__(self, "frame", self.frame.with_columns(typed))
-        problems = list(_find_problems(self.frame, self.classes))
+        problems = list(_find_problems(self.frame, self.classes, self.grades))
         if problems:
             raise DataError("The annotations are not usable.", problems=problems)
 
@@ -76,7 +83,11 @@ class AnnotationTable:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, AnnotationTable):
             return NotImplemented
-        return self.classes == other.classes and self.frame.equals(other.frame)
+        return (
+            self.classes == other.classes
+            and self.grades == other.grades
+            and self.frame.equals(other.frame)
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -97,6 +108,7 @@ class AnnotationTable:
         *,
         attributes: Mapping[str, Sequence[str | None]] | None = None,
         classes: Mapping[str, Sequence[str]] | None = None,
+        grades: Sequence[float] = (),
         **columns: Sequence[Any],
     ) -> AnnotationTable:
         """A table from plain sequences, one value per picture.
@@ -105,22 +117,24 @@ class AnnotationTable:
             image: image keys.
             attributes: attribute name -> labels.
             classes: labels in index order; by default the sorted labels that occur.
+            grades: what the lists of a column `votes` count.
             columns: any of the other columns of the table; left out means null.
 
         Raises:
             DataError: an unknown column, columns of different lengths, or unusable values.
         """
-        unknown = sorted(set(columns) - set(COLUMNS))
+        known = [*COLUMNS, VOTES] if grades else [*COLUMNS]
+        unknown = sorted(set(columns) - set(known))
         if unknown:
-            raise DataError(
-                f"Unknown column {', '.join(unknown)}.", fix=f"Use {', '.join(COLUMNS)}."
-            )
+            raise DataError(f"Unknown column {', '.join(unknown)}.", fix=f"Use {', '.join(known)}.")
         attributes = attributes or {}
         data: dict[str, Any] = {"image": image, **columns}
         schema: dict[str, pl.DataType] = dict(COLUMNS)
         for name, labels in attributes.items():
             data[ATTRIBUTE_PREFIX + name] = labels
             schema[ATTRIBUTE_PREFIX + name] = pl.String()
+        if grades:
+            schema[VOTES] = pl.List(pl.Int64())
         for name in schema:
             data.setdefault(name, [[] if name == "comments" else None] * len(image))
         lengths = {name: len(values) for name, values in data.items()}
@@ -131,22 +145,28 @@ class AnnotationTable:
             name: tuple(sorted({label for label in labels if label is not None}))
             for name, labels in attributes.items()
         }
-        return cls(frame, {**found, **{k: tuple(v) for k, v in (classes or {}).items()}})
+        given = {name: tuple(labels) for name, labels in (classes or {}).items()}
+        return cls(frame, {**found, **given}, tuple(grades))
 
     def subset(self, split: str) -> AnnotationTable:
         """The rows of one split, in row order; the classes stay."""
-        return AnnotationTable(self.frame.filter(pl.col("split") == split), self.classes)
+        return self.with_frame(self.frame.filter(pl.col("split") == split))
 
     def with_split(self, split: pl.Series | Sequence[str | None]) -> AnnotationTable:
         """The same table with another `split` column, one value per row."""
         column = pl.Series("split", split, dtype=pl.String)
-        return AnnotationTable(self.frame.with_columns(column), self.classes)
+        return self.with_frame(self.frame.with_columns(column))
+
+    def with_frame(self, frame: pl.DataFrame) -> AnnotationTable:
+        """Another frame of the same columns, with these classes and grades."""
+        return AnnotationTable(frame, self.classes, self.grades)
 
     def to_parquet(self, path: str | Path) -> None:
         """Write the table, classes in the Parquet metadata. Never leaves half a file."""
         metadata = {
             _VERSION_KEY: _FORMAT_VERSION,
             _CLASSES_KEY: json.dumps(self.classes, ensure_ascii=False),
+            _GRADES_KEY: json.dumps(self.grades),
         }
         with atomic_path(path) as temporary:
             self.frame.write_parquet(temporary, metadata=metadata)
@@ -176,17 +196,20 @@ class AnnotationTable:
                 fix="Give the original table (CSV, JSON, folder) instead, or update Beholder.",
             )
         classes = json.loads(metadata[_CLASSES_KEY])
+        grades = json.loads(metadata.get(_GRADES_KEY, "[]"))
         try:
-            return cls(frame, classes)
+            return cls(frame, classes, tuple(grades))
         except DataError as error:
             raise DataError(error.what, where=where, problems=error.problems) from None
 
 
 def _find_problems(
-    frame: pl.DataFrame, classes: Mapping[str, tuple[str, ...]]
+    frame: pl.DataFrame, classes: Mapping[str, tuple[str, ...]], grades: tuple[float, ...]
 ) -> Iterator[Problem]:
     """Everything wrong with a frame; the values are looked at only where the columns are right."""
     expected = dict(COLUMNS) | {ATTRIBUTE_PREFIX + name: pl.String() for name in classes}
+    if grades:
+        expected[VOTES] = pl.List(pl.Int64())
     if list(frame.columns) != list(expected):
         yield Problem(
             "error",
@@ -203,6 +226,8 @@ def _find_problems(
     yield from _class_problems(classes)
     yield from _key_problems(frame)
     yield from _value_problems(frame)
+    if grades:
+        yield from _vote_problems(frame, grades)
     for name, labels in classes.items():
         column = ATTRIBUTE_PREFIX + name
         message = f"The class is not one of {', '.join(labels)}."
@@ -268,6 +293,17 @@ def _value_problems(frame: pl.DataFrame) -> Iterator[Problem]:
     ]
     for column, code, condition, message in rules:
         yield from _rows_where(frame, condition, code, column, message)
+
+
+def _vote_problems(frame: pl.DataFrame, grades: tuple[float, ...]) -> Iterator[Problem]:
+    if list(grades) != sorted(set(grades)) or not all(map(math.isfinite, grades)):
+        yield Problem("error", VOTES, f"The grades {grades} are not finite and rising.")
+    votes = pl.col(VOTES)
+    counts = votes.list.eval(pl.element().is_not_null() & (pl.element() >= 0)).list.all()
+    usable = (votes.list.len() == len(grades)) & counts & (votes.list.sum() > 0)
+    message = f"The votes are not {len(grades)} counts, one of them above 0."
+    wrong = votes.is_not_null() & ~usable.fill_null(False)
+    yield from _rows_where(frame, wrong, VOTES, VOTES, message)
 
 
 def _rows_where(

@@ -34,6 +34,9 @@ class JudgeConfig(BaseModel):
     pooled_dim: int = Field(ge=1, description="pooled features that score and attributes read")
     token_dim: int = Field(ge=1, description="features of a token that the comment head reads")
     score: HeadConfig | None = None
+    score_grades: tuple[float, ...] = Field(
+        (), description="grades whose probabilities the score is the mean of; empty: a plain score"
+    )
     attributes: HeadConfig | None = None
     comment: ExpansionNetConfig | None = None
     comment_reads: Literal["tokens", "pooled"] = Field(
@@ -116,7 +119,7 @@ class JudgeModel(nn.Module):
         )
         self.heads = nn.ModuleDict()
         if config.score is not None:
-            self.heads["score"] = ScoreHead(config.pooled_dim, config.score)
+            self.heads["score"] = ScoreHead(config.pooled_dim, config.score, config.score_grades)
         if config.attributes is not None:
             self.heads["attributes"] = AttributeHeads(
                 config.pooled_dim, config.classes, config.attributes, config.attribute_inputs

@@ -107,20 +107,28 @@ def _layers(in_dim: int, out_dim: int, config: HeadConfig) -> nn.Sequential:
 
 
 class ScoreHead(nn.Module):
-    """Pooled features [B, P] -> scores [B], on the scale of the training table."""
+    """Pooled features [B, P] -> scores [B], on the scale of the training table.
+
+    With `grades` it says how likely each of them is, and the score is their mean.
+    """
 
     output_mean: Tensor
     output_std: Tensor
+    grades_K: Tensor
 
-    def __init__(self, in_dim: int, config: HeadConfig | None = None) -> None:
+    def __init__(
+        self, in_dim: int, config: HeadConfig | None = None, grades: Sequence[float] = ()
+    ) -> None:
         super().__init__()
         self.config = config or HeadConfig()
         width = _width(in_dim, self.config)
         self.standardise = Standardise(width, self.config.clamp)
         self.input_dropout = nn.Dropout(self.config.input_dropout)
-        self.layers = _layers(width, 1, self.config)
+        self.layers = _layers(width, len(grades) or 1, self.config)
         self.register_buffer("output_mean", torch.zeros(()))
         self.register_buffer("output_std", torch.ones(()))
+        # the config holds them, so checkpoints need not
+        self.register_buffer("grades_K", torch.tensor(tuple(grades)), persistent=False)
 
     def fit_input(self, pooled: Tensor | Moments) -> None:
         """Fit the standardisation to the training pictures' pooled features [B, P], given
@@ -140,11 +148,29 @@ class ScoreHead(nn.Module):
 
     def standardised(self, pooled_BP: Tensor) -> Tensor:
         """Scores [B] in deviations from the mean of the training scores."""
-        x_BP = self.input_dropout(self.standardise(pooled_BP))
-        return self.layers(x_BP).squeeze(-1)
+        outputs_BK = self._outputs(pooled_BP)
+        if len(self.grades_K) == 0:
+            return outputs_BK.squeeze(-1)
+        return self.in_deviations(self.mean_grade(outputs_BK.softmax(-1)))
+
+    def distribution(self, pooled_BP: Tensor) -> Tensor:
+        """Probability of each grade [B, K]; the head has grades."""
+        assert len(self.grades_K), "a head without grades gives no distribution"
+        return self._outputs(pooled_BP).softmax(-1)
+
+    def mean_grade(self, probability_BK: Tensor) -> Tensor:
+        """The score [B] that a distribution over the grades means."""
+        return probability_BK @ self.grades_K
+
+    def in_deviations(self, score_B: Tensor) -> Tensor:
+        """Scores [B] of the table's scale in deviations from their training mean."""
+        return (score_B - self.output_mean) / self.output_std
 
     def forward(self, pooled_BP: Tensor) -> Tensor:
         return self.standardised(pooled_BP) * self.output_std + self.output_mean
+
+    def _outputs(self, pooled_BP: Tensor) -> Tensor:
+        return self.layers(self.input_dropout(self.standardise(pooled_BP)))
 
 
 class AttributeHeads(nn.Module):

@@ -30,6 +30,7 @@ class Task(nn.Module):
 
     A batch is a dict: `keys`: list of image keys; `pixels` float32 [B, 3, H, W], or `tokens`
     float32 [B, N, C] and `pooled` float32 [B, P]; `score` float32 [B], NaN where missing;
+    `votes` (if the table has grades) float32 [B, K], the raters' shares, NaN where missing;
     `attributes`: {name: int64 [B]}, -1 where missing; `comments`: per picture a list of lists of
     token ids with both ends.
 

@@ -6,7 +6,9 @@ of scores. All of it comes from the training rows alone.
 
 from __future__ import annotations
 
-from beholder.data.annotations import AnnotationTable
+import polars as pl
+
+from beholder.data.annotations import VOTES, AnnotationTable
 from beholder.data.subwords import SubwordVocabulary
 from beholder.data.vocabulary import Vocabulary
 from beholder.errors import DataError, RecipeError
@@ -51,7 +53,8 @@ def judge_config(
         if scores.is_empty():
             raise _nothing_to_learn("score", "a column of scores", task)
         low, high = float(scores.min()), float(scores.max())  # type: ignore[arg-type]
-        return JudgeConfig(**common, score=task.head, score_range=(low, high))
+        grades = _grades(table) if task.emd else ()
+        return JudgeConfig(**common, score=task.head, score_grades=grades, score_range=(low, high))
     if isinstance(task, AttributesTaskConfig):
         if not table.classes:
             raise _nothing_to_learn("attribute", "attribute columns", task)
@@ -81,6 +84,24 @@ def judge_config(
     return JudgeConfig(
         **common, comment=head, comment_reads=task.reads, vocabulary=vocabulary.to_dict()
     )
+
+
+def _grades(table: AnnotationTable) -> tuple[float, ...]:
+    """The grades that the votes of the training rows are for."""
+    if not table.grades or table.frame[VOTES].drop_nulls().is_empty():
+        raise DataError(
+            "No training row has votes, which the score task's emd learns from.",
+            fix="Give the table a column votes.<grade> per grade, or set task.emd to 0.",
+        )
+    low, high = table.grades[0], table.grades[-1]
+    outside = table.frame.filter(~pl.col("score").is_between(low, high))
+    if outside.height:
+        raise DataError(
+            f"{outside.height} scores are not between the lowest and the highest grade ({low:g} to "
+            f"{high:g}), e.g. {outside['score'][0]:g} of {outside['image'][0]}.",
+            fix="Give scores on the scale of the votes, or set task.emd to 0.",
+        )
+    return table.grades
 
 
 def _check_attribute_inputs(

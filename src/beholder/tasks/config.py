@@ -36,11 +36,17 @@ class ScoreTaskConfig(_TaskConfig):
     smooth_l1: float = Field(
         0.0, ge=0.0, description="errors below this many deviations are squared; 0: plain L1"
     )
+    emd: float = Field(
+        0.0,
+        ge=0.0,
+        description="weight of the squared earth mover's distance to the raters' votes; above 0 "
+        "the head says how likely each grade is, and its score is their mean",
+    )
 
     @model_validator(mode="after")
     def _some_loss(self) -> ScoreTaskConfig:
-        if self.plcc + self.rank + self.l1 == 0.0:
-            raise ValueError("plcc, rank and l1 are all 0: nothing to learn from")
+        if self.plcc + self.rank + self.l1 + self.emd == 0.0:
+            raise ValueError("plcc, rank, l1 and emd are all 0: nothing to learn from")
         return self
 
 

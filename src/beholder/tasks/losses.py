@@ -3,7 +3,7 @@
 All are lower-is-better scalars without branches on the data, so that a device is never waited
 for. Where a loss is undefined (one row, equal targets, nothing labelled) its gradient is 0.
 
-Shape suffixes: B pictures, M words of all comments, V vocabulary, K classes.
+Shape suffixes: B pictures, M words of all comments, V vocabulary, K classes or grades.
 """
 
 from __future__ import annotations
@@ -56,6 +56,23 @@ def pairwise_rank_loss(prediction_B: Tensor, target_B: Tensor) -> Tensor:
     difference_BB = prediction_B[:, None] - prediction_B[None, :]
     # Multiplying by the mask rather than indexing keeps shapes static: no device synchronisation.
     return (F.softplus(-difference_BB) * above_BB).sum() / pairs.clamp_min(1)
+
+
+def emd_loss(probability_BK: Tensor, share_BK: Tensor) -> Tensor:
+    """Squared earth mover's distance between predicted and given distributions over grades.
+
+    Mean over pictures of 1 / K sum_k (P_k - Q_k)^2, with P and Q cumulative over the grades in
+    rising order. Source: Talebi & Milanfar, "NIMA: Neural Image Assessment", IEEE TIP 2018, with
+    r = 2, without their root over each picture, whose gradient has no bound near 0.
+
+    Args:
+        probability_BK, share_BK: each row sums to 1.
+
+    Returns:
+        A scalar in [0, 1]; 0 is perfect. 0 if there is no picture.
+    """
+    difference_BK = (probability_BK - share_BK).cumsum(dim=1)
+    return difference_BK.square().sum() / max(difference_BK.numel(), 1)
 
 
 def attribute_loss(

@@ -1,12 +1,12 @@
-"""The score task: PLCC + rank + L1 between predicted and given scores.
+"""The score task: PLCC + rank + L1 between predicted and given scores, EMD between distributions.
 
-Shape suffixes: B pictures, P pooled features.
+Shape suffixes: B pictures, P pooled features, K grades.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, cast
 
 import torch
@@ -19,7 +19,7 @@ from beholder.metrics.correlation import krcc, plcc, rmse, srcc
 from beholder.models.heads import Moments, ScoreHead
 from beholder.tasks.base import Batch, Direction, Task
 from beholder.tasks.config import ScoreTaskConfig
-from beholder.tasks.losses import pairwise_rank_loss, plcc_loss
+from beholder.tasks.losses import emd_loss, pairwise_rank_loss, plcc_loss
 
 
 class ScoreTask(Task):
@@ -67,18 +67,29 @@ class ScoreTask(Task):
         return float(batch["score"].isfinite().sum())
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self._losses(self.gather(self._predict(batch)), self.gather(batch["score"]))
+        predicted = [self.gather(part) for part in self._predict(batch)]
+        return self._losses(predicted, [self.gather(part) for part in self._given(batch)])
 
-    def _predict(self, batch: Batch) -> Tensor:
-        """Scores [B] in deviations; float32 also under autocast, as correlations need it."""
-        return self.score_head.standardised(self.features(batch).pooled_BP).float()
+    def _predict(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Scores [B] in deviations, and with `emd` the probabilities of the grades [B, K];
+        float32 also under autocast, as correlations need it."""
+        pooled_BP, head = self.features(batch).pooled_BP, self.score_head
+        if not self.config.emd:
+            return (head.standardised(pooled_BP).float(),)
+        probability_BK = head.distribution(pooled_BP).float()
+        return head.in_deviations(head.mean_grade(probability_BK)), probability_BK
 
-    def _losses(self, prediction_B: Tensor, score_B: Tensor) -> dict[str, Tensor]:
-        """The losses of predictions in deviations against scores on their own scale."""
+    def _given(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Scores [B] on their own scale, and with `emd` the votes' shares [B, K]."""
+        return (batch["score"], batch["votes"]) if self.config.emd else (batch["score"],)
+
+    def _losses(self, predicted: Sequence[Tensor], given: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The losses of what `_predict` says against what `_given` does."""
         head, config = self.score_head, self.config
+        prediction_B, score_B = predicted[0], given[0]
         known_B = score_B.isfinite()
         prediction_B = prediction_B[known_B]
-        target_B = (score_B[known_B] - head.output_mean) / head.output_std
+        target_B = head.in_deviations(score_B[known_B])
         parts = {
             "plcc_loss": plcc_loss(prediction_B, target_B),
             "rank_loss": pairwise_rank_loss(prediction_B, target_B),
@@ -92,26 +103,28 @@ class ScoreTask(Task):
             + config.rank * parts["rank_loss"]
             + config.l1 * parts["l1_loss"]
         )
+        if config.emd:
+            voted_B = known_B & given[1].isfinite().all(dim=1)
+            parts["emd_loss"] = emd_loss(predicted[1][voted_B], given[1][voted_B])
+            total = total + config.emd * parts["emd_loss"]
         return {"loss": total, **parts}
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """plcc, srcc, krcc (-1 to 1; NaN where undefined), rmse (of the table's scale) and the
         loss over all pictures with a score as one batch."""
-        predicted, given = [], []
-        for batch in batches:
-            predicted.append(self._predict(batch))
-            given.append(batch["score"])
-        prediction_B = torch.cat(predicted) if predicted else torch.zeros(0)
-        score_B = torch.cat(given) if given else torch.zeros(0)
-        known = score_B.isfinite().cpu().numpy()
-        if not known.any():
+        parts = [(self._predict(batch), self._given(batch)) for batch in batches]
+        if not any(given[0].isfinite().any() for _, given in parts):
             return dict.fromkeys(self.directions, math.nan)
+        predicted = [torch.cat(pieces) for pieces in zip(*(p for p, _ in parts), strict=True)]
+        given = [torch.cat(pieces) for pieces in zip(*(g for _, g in parts), strict=True)]
+        prediction_B, score_B = predicted[0], given[0]
+        known = score_B.isfinite().cpu().numpy()
         head = self.score_head
         ours = (prediction_B * head.output_std + head.output_mean).double().cpu().numpy()[known]
         theirs = score_B.double().cpu().numpy()[known]
         return {
-            "loss": float(self._losses(prediction_B, score_B)["loss"]),
+            "loss": float(self._losses(predicted, given)["loss"]),
             "plcc": plcc(theirs, ours),
             "srcc": srcc(theirs, ours),
             "krcc": krcc(theirs, ours),

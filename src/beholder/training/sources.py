@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
+from beholder.data.annotations import ATTRIBUTE_PREFIX, VOTES, AnnotationTable
 from beholder.data.augment import Augmentation
 from beholder.data.images import read_image, resolve_key
 from beholder.data.transforms import EvalTransform
@@ -65,6 +65,7 @@ class Targets:
             name: _class_indices(frame[ATTRIBUTE_PREFIX + name], labels)
             for name, labels in table.classes.items()
         }
+        self.votes = _vote_shares(frame[VOTES], len(table.grades)) if table.grades else None
         self.comments: list[list[list[int]]] | None = None
         if vocabulary is not None:
             self.comments = _encode(frame["comments"].to_list(), vocabulary, max_length)
@@ -79,6 +80,8 @@ class Targets:
                 name: torch.from_numpy(values[rows]) for name, values in self.attributes.items()
             },
         }
+        if self.votes is not None:
+            batch["votes"] = torch.from_numpy(self.votes[rows])
         if self.comments is not None:
             batch["comments"] = [self.comments[index] for index in rows]
         return batch
@@ -217,6 +220,13 @@ def _class_indices(column: pl.Series, labels: Sequence[str]) -> np.ndarray:
     """Class indices, int64; -1 where null."""
     index = {label: position for position, label in enumerate(labels)}
     return np.array([index.get(label, -1) for label in column.to_list()], dtype=np.int64)
+
+
+def _vote_shares(column: pl.Series, grades: int) -> np.ndarray:
+    """Shares of the grades [B, K], float32, each row summing to 1; NaN where null."""
+    unknown = [float("nan")] * grades
+    counts_BK = np.array([unknown if own is None else own for own in column], dtype=np.float64)
+    return (counts_BK / counts_BK.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _encode(

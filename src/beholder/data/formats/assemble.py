@@ -6,14 +6,15 @@ picture come together and how a problem is worded is decided here, once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
-from beholder.data.annotations import ATTRIBUTE_PREFIX, COLUMNS, AnnotationTable
+from beholder.data.annotations import ATTRIBUTE_PREFIX, COLUMNS, VOTES, AnnotationTable
 from beholder.data.formats.delimited import ROW
 from beholder.data.formats.layouts import BOX_FIELDS
+from beholder.data.formats.votes import vote_columns, with_votes, wrong_votes
 from beholder.data.keys import key_problem, make_key, with_posix_separators
 from beholder.errors import Problem
 
@@ -73,7 +74,13 @@ def assemble(rows: Rows) -> Assembled:
     problems: list[Problem] = []
     frame = _with_comment_lists(rows.frame, rows, problems)
     frame = _with_keys(frame, rows, problems)
-    frame = _with_numbers(frame, rows, problems)
+    votes = vote_columns(frame)
+    frame = _with_numbers(frame, rows, problems, [*_NUMBERS, *votes.values()])
+    if votes:
+        message = "The votes are not one count per grade that sum to the number of raters."
+        last = list(votes.values())[-1]
+        problems += _problems_where(frame, wrong_votes(votes), rows, VOTES, last, message)
+        frame = with_votes(frame, votes)
     frame = _with_boxes(frame, rows, problems)
     frame = _with_splits(frame, rows, problems)
     attributes = [name for name in frame.columns if name.startswith(ATTRIBUTE_PREFIX)]
@@ -82,11 +89,12 @@ def assemble(rows: Rows) -> Assembled:
         frame, labels = _with_labels(frame, name, rows, problems)
         classes[name.removeprefix(ATTRIBUTE_PREFIX)] = labels
     frame = _with_text(frame, "group").filter(pl.col(_USABLE))
-    problems += _repetition_problems(frame, rows, attributes)
+    further = [*attributes, VOTES] if votes else attributes
+    problems += _repetition_problems(frame, rows, further)
     if frame.height == 0:
         return Assembled(None, {}, problems)
-    merged = _merge(frame, attributes)
-    table = AnnotationTable(merged.drop(ROW), classes)
+    merged = _merge(frame, further)
+    table = AnnotationTable(merged.drop(ROW), classes, tuple(votes))
     numbered = merged.filter(pl.col(ROW).is_not_null())
     places = dict(zip(numbered["image"].to_list(), numbered[ROW].to_list(), strict=True))
     return Assembled(table, places, problems)
@@ -163,9 +171,11 @@ def _with_keys(frame: pl.DataFrame, rows: Rows, problems: list[Problem]) -> pl.D
     return frame.with_columns((~is_bad).alias(_USABLE))
 
 
-def _with_numbers(frame: pl.DataFrame, rows: Rows, problems: list[Problem]) -> pl.DataFrame:
+def _with_numbers(
+    frame: pl.DataFrame, rows: Rows, problems: list[Problem], names: Sequence[str]
+) -> pl.DataFrame:
     """Numeric fields as Float64, what is no finite number as null and a problem."""
-    for name in _NUMBERS:
+    for name in names:
         if name not in frame.columns:
             frame = frame.with_columns(pl.lit(None, dtype=pl.Float64).alias(name))
             continue
@@ -243,9 +253,7 @@ def _with_labels(
     return frame.with_columns(pl.when(~unknown).then(pl.col(name)).alias(name)), labels
 
 
-def _repetition_problems(
-    frame: pl.DataFrame, rows: Rows, attributes: list[str]
-) -> Iterator[Problem]:
+def _repetition_problems(frame: pl.DataFrame, rows: Rows, further: list[str]) -> Iterator[Problem]:
     """What rows of the same picture contradict, and names that only Unicode tells apart."""
     repeated = frame.filter(pl.len().over(_KEY) > 1)
     if repeated.height == 0:
@@ -262,7 +270,7 @@ def _repetition_problems(
             where = rows.names.get("image", "image")
             yield Problem("error", "duplicate_key", message, rows.file, row, where, key)
         return
-    for name in ("score", "raters", "score_std", "box", "split", "group", *attributes):
+    for name in ("score", "raters", "score_std", "box", "split", "group", *further):
         yield from _conflicts(repeated, rows, name)
 
 
@@ -298,13 +306,13 @@ def _unicode_problems(repeated: pl.DataFrame, rows: Rows) -> Iterator[Problem]:
             yield Problem("warning", "unicode_form", message, rows.file, row, where, str(key))
 
 
-def _merge(frame: pl.DataFrame, attributes: list[str]) -> pl.DataFrame:
+def _merge(frame: pl.DataFrame, further: list[str]) -> pl.DataFrame:
     """One row per picture, in order of first appearance: first given values, all comments."""
-    plain = ["score", "raters", "score_std", "box", "split", "group", *attributes]
+    plain = ["score", "raters", "score_std", "box", "split", "group", *further]
     merged = frame.group_by(_KEY, maintain_order=True).agg(
         pl.col(ROW).first(),
         *(pl.col(name).drop_nulls().first() for name in plain),
         pl.col("comments").explode(),
     )
     merged = merged.with_columns(pl.col("comments").list.drop_nulls())
-    return merged.select(pl.col(_KEY).alias("image"), *list(COLUMNS)[1:], *attributes, ROW)
+    return merged.select(pl.col(_KEY).alias("image"), *list(COLUMNS)[1:], *further, ROW)

@@ -4,7 +4,7 @@
 | --- | --- |
 | challenge | 2023 Samsung AI Challenge: one row per comment, the picture's score repeated |
 | fascode | 2024 Fashion-How (FASCODE): a box and three attributes, as class indices |
-| koniq, koniq-sets | KonIQ-10k, Hosu et al. 2020: scores and distributions; the latter with sets |
+| koniq, koniq-sets | KonIQ-10k, Hosu et al. 2020: scores; the former with votes per grade |
 | kadid | KADID-10k, Lin et al. 2019: distorted photos, grouped by their reference |
 | generic | an image column and any of the others, by usual names or by a given mapping |
 """
@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from beholder.data.annotations import ATTRIBUTE_PREFIX
+from beholder.data.formats.votes import VOTE_PREFIX, grade_of
 from beholder.errors import Problem
 
 BOX_FIELDS = ("xmin", "ymin", "xmax", "ymax")
@@ -105,7 +106,13 @@ LAYOUTS = (
         "koniq",
         "image_name, c1, c2, c3, c4, c5, c_total, MOS, SD, MOS_zscore",
         required=("image_name", "c_total", "MOS", "SD"),
-        columns={"image": "image_name", "score": "MOS", "score_std": "SD", "raters": "c_total"},
+        columns={
+            "image": "image_name",
+            "score": "MOS",
+            "score_std": "SD",
+            "raters": "c_total",
+            **{f"{VOTE_PREFIX}{grade}": f"c{grade}" for grade in range(1, 6)},
+        },
         score_range=(1.0, 5.0),
     ),
     Layout(
@@ -135,7 +142,8 @@ _USUAL_NAMES = {
 GENERIC = Layout(
     "generic",
     f"image, and any of score, raters, score_std, comments, {', '.join(BOX_FIELDS)}, split, group, "
-    f"{ATTRIBUTE_PREFIX}<name>; other names with columns={{'image': 'your column', ...}}",
+    f"{ATTRIBUTE_PREFIX}<name>, {VOTE_PREFIX}<grade>; other names with columns={{'image': 'your "
+    "column', ...}",
     required=("image",),
     repeats=True,
 )
@@ -159,6 +167,8 @@ def generic_layout(header: Sequence[str], mapping: Mapping[str, str] | None) -> 
     for name in header:
         if name.casefold().startswith(ATTRIBUTE_PREFIX) and len(name) > len(ATTRIBUTE_PREFIX):
             columns[ATTRIBUTE_PREFIX + name[len(ATTRIBUTE_PREFIX) :]] = name
+        if grade_of(name.casefold()) is not None:
+            columns[name.casefold()] = name
     columns |= dict(mapping or {})
     if "image" not in columns:
         return None
@@ -169,9 +179,11 @@ def mapping_problems(header: Sequence[str], mapping: Mapping[str, str], file: st
     """What is wrong with a given column mapping: unknown fields, columns that are not there."""
     problems = []
     for name, column in mapping.items():
-        if name not in FIELDS and not name.startswith(ATTRIBUTE_PREFIX):
+        named = name.startswith(ATTRIBUTE_PREFIX) or grade_of(name) is not None
+        if name not in FIELDS and not named:
             message = (
-                f"There is no field {name!r}; use {', '.join(FIELDS)} or {ATTRIBUTE_PREFIX}<name>."
+                f"There is no field {name!r}; use {', '.join(FIELDS)}, {ATTRIBUTE_PREFIX}<name> "
+                f"or {VOTE_PREFIX}<grade>."
             )
             problems.append(Problem("error", "columns", message, file=file, field=name))
         if column not in header:

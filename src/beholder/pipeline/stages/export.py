@@ -23,7 +23,7 @@ FOLDER = "judge"
 
 # what of a judge's config comes with each head
 _FIELDS = {
-    "score": ("score", "score_range"),
+    "score": ("score", "score_grades", "score_range"),
     "attributes": ("attributes", "attribute_inputs", "classes"),
     "comment": ("comment", "comment_reads", "vocabulary"),
 }

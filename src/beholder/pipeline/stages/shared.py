@@ -132,4 +132,4 @@ def first_readable(table: AnnotationTable, root: Path, count: int) -> Annotation
             where=str(root),
             fix="Run `beholder check` to see them all.",
         )
-    return AnnotationTable(table.frame.filter(pl.col("image").is_in(found)), table.classes)
+    return table.with_frame(table.frame.filter(pl.col("image").is_in(found)))
