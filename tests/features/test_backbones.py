@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import save_file
+from timm.optim import param_groups_layer_decay
 
 from beholder.data.transforms import EvalTransform
 from beholder.errors import BackboneError
@@ -227,3 +228,29 @@ def test_options_reach_the_model() -> None:
         build(windows=14)
     with pytest.raises(ValidationError, match="num_classes"):
         build(num_classes=3)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tf_efficientnet_lite0",
+        "vit_tiny_patch16_224",
+        "convnext_atto",
+        "swin_tiny_patch4_window7_224",
+    ],
+)
+def test_depths_are_those_of_timms_layer_decay(name: str) -> None:
+    classifier = timm.create_model(name, num_classes=3)
+    scales = {
+        id(parameter): group["lr_scale"]
+        for group in param_groups_layer_decay(classifier, layer_decay=0.5)
+        for parameter in group["params"]
+    }
+    expected = {f"trunk.{name}": scales[id(p)] for name, p in classifier.named_parameters()}
+    ours = "efficientnet-lite0" if name == "tf_efficientnet_lite0" else f"timm/{name}"
+    backbone = create_backbone(BackboneConfig(name=ours, weights="random"))
+    depths = backbone.depths()
+    assert depths.keys() == dict(backbone.named_parameters()).keys()
+    assert {name: 0.5**depth for name, depth in depths.items()} == {n: expected[n] for n in depths}
+    rest = {value for name, value in expected.items() if name not in depths}
+    assert rest == {1.0}, "the classifier is where a head is"

@@ -269,6 +269,9 @@ def test_contradictions_are_recipe_errors(finished: Path, tmp_path: Path) -> Non
     task = {"kind": "score", "train_backbone": True}
     with pytest.raises(RecipeError, match="frozen features"):
         fit_recipe(small_recipe(finished, stages__score__task=task), tmp_path / "run")
+    training = {"epochs": 1, "layer_decay": 0.5}
+    with pytest.raises(RecipeError, match="no layer of a backbone"):
+        fit_recipe(small_recipe(finished, stages__score__training=training), tmp_path / "run")
     with pytest.raises(BackboneError, match="no backbone"):
         fit_recipe(small_recipe(finished, backbone={"name": "timm/resnet5O"}), tmp_path / "run")
 

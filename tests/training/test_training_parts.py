@@ -97,6 +97,19 @@ def test_weight_decay_spares_vectors_and_the_backbone_has_its_own_rate():
     }
 
 
+def test_layers_further_down_learn_more_slowly():
+    task = TinyTask()
+    settings = config(backbone_lr_factor=0.5, layer_decay=0.1)
+    depths = {"backbone.weight": 3, "backbone.bias": 1}
+    optimizer = create_optimizer(task.trainable(), settings, depths=depths)
+    set_learning_rate(optimizer, 2.0)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    found = {name: rates[id(parameter)] for name, parameter in task.trainable()}
+    assert found == pytest.approx(
+        {"backbone.weight": 1e-3, "backbone.bias": 0.1, "head.weight": 2.0, "head.bias": 2.0}
+    )
+
+
 @pytest.mark.parametrize("name", ["radam", "adamw", "adam", "sgd"])
 def test_optimiser_state_by_name_goes_round(name):
     def stepped(task, optimizer, times):

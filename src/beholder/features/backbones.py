@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
+from timm.models._manipulate import group_with_matcher
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
@@ -39,6 +40,9 @@ SPACED_STAGES = 4
 EARLY_REDUCTION = 16
 # keeps the gradient of the deviation finite where a channel is constant
 VARIANCE_FLOOR = 1e-6
+
+# a name that no pattern of a family knows, as the classifier's is
+_CLASSIFIER = "classifier of old"
 
 _RESIZE: dict[str, Resize] = {"center": "crop", "squash": "squash", "border": "pad"}
 _INTERPOLATION: dict[str, Interpolation] = {"bilinear": "bilinear", "lanczos": "lanczos"}
@@ -140,6 +144,26 @@ class Backbone(nn.Module):
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
         hash_tensors(self.trunk.state_dict().items(), digest)
         return digest.hexdigest()
+
+    def depths(self) -> dict[str, int]:
+        """For each parameter how many layers it lies below a head on this backbone.
+
+        Layers are timm's own groups (stem, each block, last norm). A head stands where the model's
+        classifier was; a norm that belongs to the classifier's layer lies 0 below.
+
+        Raises:
+            BackboneError: the family does not tell its layers.
+        """
+        if not hasattr(self.trunk, "group_matcher"):
+            raise BackboneError(
+                f"The layers of {self.config.name} are not known.",
+                where="training.layer_decay",
+                fix="Leave layer_decay out, or choose another backbone.",
+            )
+        named = [*self.trunk.named_parameters(), (_CLASSIFIER, self.trunk)]
+        layers = group_with_matcher(named, self.trunk.group_matcher(coarse=False), reverse=True)
+        top = layers.pop(_CLASSIFIER)
+        return {f"trunk.{name}": top - layer for name, layer in layers.items()}
 
     def _tokens(self, features: Tensor) -> Tensor:
         if self._layout.kind == "NCHW":

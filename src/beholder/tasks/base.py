@@ -103,6 +103,16 @@ class Task(nn.Module):
             if id(parameter) in chosen and parameter.requires_grad
         ]
 
+    def depths(self) -> dict[str, int]:
+        """Name of each parameter of the backbone -> how many layers it lies below the heads.
+
+        Raises:
+            BackboneError: the backbone's family does not tell its layers.
+        """
+        if self.model.backbone is None:
+            return {}
+        return {f"model.backbone.{n}": depth for n, depth in self.model.backbone.depths().items()}
+
     def features(self, batch: Batch) -> Features:
         """The judge's features of a batch; without gradient unless the backbone is trained."""
         with torch.set_grad_enabled(self.train_backbone and torch.is_grad_enabled()):

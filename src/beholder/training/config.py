@@ -127,6 +127,13 @@ class TrainConfig(_Strict):
     backbone_lr_factor: float = Field(
         default=1.0, ge=0.0, description="times lr is the backbone's learning rate"
     )
+    layer_decay: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=1.0,
+        description="times the rate of a backbone's layer is that of the layer below, so that "
+        "early layers change least, e.g. 0.75; null: all alike",
+    )
     schedule: ScheduleConfig = CosineSchedule()
     clip_norm: float | None = Field(
         default=None, gt=0.0, description="longest gradient (2-norm of all); null: any"

@@ -13,7 +13,11 @@ NamedParameters = Sequence[tuple[str, nn.Parameter]]
 
 
 def create_optimizer(
-    parameters: NamedParameters, config: TrainConfig, *, on_device: bool = False
+    parameters: NamedParameters,
+    config: TrainConfig,
+    *,
+    depths: Mapping[str, int] | None = None,
+    on_device: bool = False,
 ) -> torch.optim.Optimizer:
     """The configured optimiser over groups that differ in weight decay and learning rate.
 
@@ -21,11 +25,13 @@ def create_optimizer(
     the schedule's rate is multiplied by.
 
     Args:
+        depths: parameter name -> layers between it and the head, for `layer_decay`; those that are
+            not named belong to the head.
         on_device: for CUDA: the step is computed from a learning rate that is a tensor there,
             without waiting for it.
     """
     wanted = config.optimizer
-    groups = _groups(parameters, config)
+    groups = _groups(parameters, config, depths or {})
     if wanted.name == "sgd":
         return torch.optim.SGD(
             groups, lr=config.lr, momentum=wanted.betas[0], fused=True if on_device else None
@@ -81,11 +87,15 @@ def load_optimizer_state(
     )
 
 
-def _groups(parameters: NamedParameters, config: TrainConfig) -> list[dict[str, object]]:
+def _groups(
+    parameters: NamedParameters, config: TrainConfig, depths: Mapping[str, int]
+) -> list[dict[str, object]]:
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters:
         decay = config.optimizer.weight_decay if parameter.ndim > 1 else 0.0
         factor = config.backbone_lr_factor if "backbone" in name.split(".") else 1.0
+        if config.layer_decay is not None:
+            factor *= config.layer_decay ** depths.get(name, 0)
         groups.setdefault((decay, factor), []).append(parameter)
     return [
         {"params": members, "weight_decay": decay, "factor": factor}

@@ -88,7 +88,10 @@ class StepRunner:
         deferred = on_cuda if defer_guard is None else defer_guard
         self._defer = deferred and self._amp is not torch.float16
         self.scale = LossScale() if self._amp is torch.float16 else None
-        self.optimizer = create_optimizer(parameters, config, on_device=self._defer and on_cuda)
+        depths = {} if config.layer_decay is None else task.depths()
+        self.optimizer = create_optimizer(
+            parameters, config, depths=depths, on_device=self._defer and on_cuda
+        )
         self.gradients = Gradients([parameter for _, parameter in parameters])
         self.ema = EMA(parameters, config.ema_decay) if config.ema_decay else None
         self.sums = IntervalSums(processes)

@@ -127,6 +127,12 @@ class Train(Stage):
                 "%s.augment changes what the scores are of: colours, size or parts of a picture.",
                 where,
             )
+        if self.training.layer_decay is not None and not config.task.train_backbone:
+            raise RecipeError(
+                "There is no layer of a backbone to train at a lower rate.",
+                where=f"{where}.training.layer_decay",
+                fix="Leave it out, or set task.train_backbone to true.",
+            )
         if config.features and config.augment:
             raise RecipeError(
                 "Frozen features can't be augmented.",
