@@ -121,7 +121,7 @@ def test_labels_and_their_order_stay(logits_BK: np.ndarray, temperature: float) 
         for calibration in (None, Calibration(temperatures={"mood": temperature}))
     ]
     names = ["picture"] * len(raw_BK)
-    plain, calibrated = (judge.verdicts(names, np.zeros((1, 3, 1, 1))) for judge in judges)
+    plain, calibrated = (judge.verdicts(names, np.zeros((1, 1, 3, 1, 1))) for judge in judges)
     for before, after in zip(plain, calibrated, strict=True):
         mood = after.attributes["mood"]
         assert before.attributes["mood"].label == mood.label

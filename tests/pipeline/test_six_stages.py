@@ -257,7 +257,7 @@ def test_an_ensemble_averages_probabilities(stage: str, finished: Path, run: Pat
     assert fit_recipe(recipe, run) == ["judge", "evaluation"]
     judge = Judge.load(run / "judge")
     pictures = [finished / "pictures" / f"{index}.png" for index in range(19, 24)]
-    pixels = torch.from_numpy(np.stack([judge.prepare(path) for path in pictures]))
+    pixels = torch.from_numpy(np.concatenate([judge.prepare(path) for path in pictures]))
     model = load_judge(run / "judge").model.eval()
     assert len(model.others) == 2
     assert all(("backbone" in other) == (stage == "rf-e2e") for other in model.others)

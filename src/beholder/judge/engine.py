@@ -7,6 +7,7 @@ Legend: B pictures, K classes of an attribute.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -24,6 +25,45 @@ class RawOpinions:
     score_B: NDArray[np.float64] | None = None
     probabilities_BK: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     comments_B: list[list[int]] | None = None
+
+
+def joined(parts: Sequence[RawOpinions]) -> RawOpinions:
+    """The scores and probabilities of several batches as one."""
+    scores = [part.score_B for part in parts if part.score_B is not None]
+    return RawOpinions(
+        np.concatenate(scores) if scores else None,
+        {
+            name: np.concatenate([part.probabilities_BK[name] for part in parts])
+            for name in parts[0].probabilities_BK
+        },
+    )
+
+
+def mean_opinions(first: RawOpinions, further: RawOpinions, counts_B: Sequence[int]) -> RawOpinions:
+    """The opinions of pictures seen in several views: mean scores and probabilities, the first
+    view's comments.
+
+    Args:
+        first: of the first view of each picture.
+        further: of all their other views, picture by picture.
+        counts_B: how many other views each picture has.
+    """
+    owner = np.repeat(np.arange(len(counts_B)), counts_B)
+    views_B = np.asarray(counts_B) + 1
+
+    def mean(own: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = own.copy()
+        np.add.at(total, owner, others)
+        return total / views_B.reshape(-1, *[1] * (own.ndim - 1))
+
+    score_B = None
+    if first.score_B is not None and further.score_B is not None:
+        score_B = mean(first.score_B, further.score_B)
+    probabilities_BK = {
+        name: mean(own, further.probabilities_BK[name])
+        for name, own in first.probabilities_BK.items()
+    }
+    return RawOpinions(score_B, probabilities_BK, first.comments_B)
 
 
 class Engine(Protocol):

@@ -1,6 +1,6 @@
 """The judge that users load: pictures in, verdicts out.
 
-Legend: B pictures, H height, W width.
+Legend: B pictures, V views of a picture, H height, W width.
 """
 
 from __future__ import annotations
@@ -16,10 +16,17 @@ from numpy.typing import NDArray
 
 from beholder.data.images import read_image
 from beholder.data.transforms import EvalTransform
+from beholder.data.views import ViewConfig, read_views
 from beholder.data.vocabulary import Vocabulary, display_form
 from beholder.errors import DataError, JudgeError, MissingExtra
 from beholder.judge.calibration import Calibration
-from beholder.judge.engine import Engine, ExplainingEngine, RawOpinions
+from beholder.judge.engine import (
+    Engine,
+    ExplainingEngine,
+    RawOpinions,
+    joined,
+    mean_opinions,
+)
 from beholder.judge.explanation import Explanation, place_heat, scale_heat
 from beholder.judge.verdict import Attribute, Verdict
 
@@ -41,6 +48,8 @@ class Judge:
         classes: attribute -> labels in the order of the network's outputs.
         vocabulary: of the comment head; None without one.
         calibration: how far the opinions can be trusted.
+        views: what of a picture is looked at; scores and probabilities are means over the views,
+            comments and explanations are of the first.
         beam_size: beams when a comment is written; None: no comment.
         provenance: which recipe and run it comes from, as saved with it.
     """
@@ -53,6 +62,7 @@ class Judge:
         classes: Mapping[str, Sequence[str]],
         vocabulary: Vocabulary | None = None,
         calibration: Calibration | None = None,
+        views: ViewConfig | None = None,
         beam_size: int | None = 3,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
@@ -61,6 +71,8 @@ class Judge:
         self.classes = {name: tuple(labels) for name, labels in classes.items()}
         self.vocabulary = vocabulary
         self.calibration = calibration or Calibration()
+        self.views = views or ViewConfig()
+        self.views.check(transform)
         self.beam_size = beam_size
         self.provenance = dict(provenance or {})
 
@@ -110,6 +122,7 @@ class Judge:
             classes=model.classes if "attributes" in model.heads else {},
             vocabulary=model.vocabulary,
             calibration=model.config.calibration,
+            views=model.config.views,
             beam_size=beam_size,
             provenance=provenance,
         )
@@ -140,12 +153,12 @@ class Judge:
         verdicts: list[Verdict] = []
         for start in range(0, len(pictures), batch_size):
             batch = pictures[start : start + batch_size]
-            pixels = np.stack([self.prepare(picture) for picture in batch])
-            verdicts += self.verdicts([_name(picture) for picture in batch], pixels)
+            views = [self.prepare(picture) for picture in batch]
+            verdicts += self.verdicts([_name(picture) for picture in batch], views)
         return verdicts
 
     def prepare(self, picture: Picture | bytes, box: Box | None = None) -> NDArray[np.float32]:
-        """Decode a picture and make it the network's input [3, H, W].
+        """Decode a picture and make its views the network's input [V, 3, H, W].
 
         Args:
             box: `(xmin, ymin, xmax, ymax)` in pixels of the upright picture; None: all of it.
@@ -153,11 +166,23 @@ class Judge:
         Raises:
             PictureError: it can't be used.
         """
-        return self.transform.read(picture, box)
+        return read_views(self.transform, picture, self.views, box)
 
-    def verdicts(self, names: Sequence[str], pixels_B3HW: NDArray[np.float32]) -> list[Verdict]:
-        """Verdicts on prepared pictures, reported under `names`."""
-        raw = self.engine.opinions(pixels_B3HW, self.beam_size)
+    def verdicts(self, names: Sequence[str], views: Sequence[NDArray[np.float32]]) -> list[Verdict]:
+        """Verdicts on prepared pictures, reported under `names`.
+
+        Args:
+            views: of each picture, as `prepare` gives them [V, 3, H, W].
+        """
+        raw = self.engine.opinions(np.stack([own[0] for own in views]), self.beam_size)
+        others = np.concatenate([own[1:] for own in views])
+        if len(others):
+            size = len(views)
+            said = [
+                self.engine.opinions(others[start : start + size], None)
+                for start in range(0, len(others), size)
+            ]
+            raw = mean_opinions(raw, joined(said), [len(own) - 1 for own in views])
         return [self._verdict(name, raw, row) for row, name in enumerate(names)]
 
     def explain(
@@ -185,7 +210,7 @@ class Judge:
         if not isinstance(engine, ExplainingEngine):
             raise _unexplained()
         upright = read_image(picture)
-        pixels = self.prepare(picture, box)
+        pixels = self.transform.read(picture, box)
         raw = engine.opinions(pixels[None], None)
         index = None
         if opinion in self.classes:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, cast
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from beholder.data.views import ViewConfig
 from beholder.data.vocabulary import Vocabulary
 from beholder.errors import JudgeError
 from beholder.features.backbones import Backbone, Features, create_backbone
@@ -53,6 +54,9 @@ class JudgeConfig(BaseModel):
         False, description="every further comment head has a backbone of its own"
     )
     vocabulary: dict[str, Any] | None = Field(None, description="`Vocabulary.to_dict()`")
+    views: ViewConfig = Field(
+        ViewConfig(), description="views of a picture that scores and attributes are means over"
+    )
     score_range: tuple[float, float] | None = Field(
         None, description="lowest and highest score of the training table"
     )

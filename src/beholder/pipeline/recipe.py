@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from beholder.data.augment import AugmentConfig
+from beholder.data.views import ViewConfig
 from beholder.errors import RecipeError
 from beholder.features.config import BackboneConfig
 from beholder.models.regressors.config import EnsembleConfig, RegressorConfig
@@ -160,6 +161,7 @@ class ExportStage(Strict):
         "probabilities averaged at every word; 1: none",
     )
     beam_size: int = Field(3, ge=1, le=32, description="beams when the judge writes a comment")
+    views: ViewConfig = ViewConfig()
     calibrate: Literal["val"] | None = Field(
         None,
         description="split that the attributes' temperatures and the scores' intervals are fitted "

@@ -116,7 +116,7 @@ def _judge_batch(
     judge: Judge, batch: Sequence[Request], decoded: Sequence[np.ndarray | Failure]
 ) -> Iterator[Outcome]:
     names = [r.name for r, d in zip(batch, decoded, strict=True) if not isinstance(d, Failure)]
-    pixels = [d for d in decoded if not isinstance(d, Failure)]
-    verdicts = iter(judge.verdicts(names, np.stack(pixels)) if pixels else [])
+    views = [d for d in decoded if not isinstance(d, Failure)]
+    verdicts = iter(judge.verdicts(names, views) if views else [])
     for entry in decoded:
         yield entry if isinstance(entry, Failure) else next(verdicts)

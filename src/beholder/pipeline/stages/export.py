@@ -44,6 +44,7 @@ class Export(Stage):
             stage = self._stage(name)
             pictures = len(self.context.data.table.subset("train"))
             check_enough(stage, name, pictures, max(config.soup, config.ensemble), where)
+        config.views.check(stage_backbone(self.context, self.name).transform)
         if config.calibrate:
             self._check_calibration(config.calibrate)
 
@@ -99,7 +100,7 @@ class Export(Stage):
         """One judge with the heads of all stages on the backbone that they belong to."""
         config, context = self.config, self.context
         parts = [self._part(name) for name in config.heads]
-        merged = _merge(parts)
+        merged = _merge(parts) | {"views": config.views}
         further: list[State] = []
         for name in self._comment_stages():
             first, *further = self._states(name, config.ensemble)
