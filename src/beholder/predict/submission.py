@@ -13,7 +13,7 @@ import io
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,7 @@ def _look_up(
             answers[form].add(key)
     found: dict[str, tuple[str, Any]] = {}
     for row, name in names.items():
-        keys: Iterable[str] = ()
+        keys: list[str] = []
         for form in _forms(make_key(name)):
             keys = [form] if form in values else sorted(answers[form])
             if keys:
