@@ -76,6 +76,26 @@ def test_judge_prints_a_line_per_picture_in_order(
     assert len(capsys.readouterr().out.splitlines()) == 17
 
 
+def test_judge_writes_overlays_on_request(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.jpg").write_text("no picture")
+    names = [data / "pictures" / "3.png", tmp_path / "bad.jpg", data / "pictures" / "1.png"]
+    shown = ("--explain", "score", "--into", tmp_path / "why", "--format", "jsonl")
+    assert run("judge", data / "run" / "judge", *names, *shown) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    files = [line["explanations"]["score"] for line in lines if "error" not in line]
+    assert sorted(map(str, (tmp_path / "why").iterdir())) == files
+    for file in files:
+        with Image.open(file) as overlay:
+            assert overlay.size == (64, 64)
+    judge = data / "run" / "judge"
+    assert run("judge", judge, names[0], "--explain", "score") == 2
+    assert run("judge", judge, names[0], "--explain", "mood", "--into", tmp_path / "no") == 2
+    assert "Use one of: score" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
 def test_evaluate_prints_metrics(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = data / "scores.csv"
     arguments = (data / "run" / "judge", table, "--images", data / "pictures", "--split", "test")

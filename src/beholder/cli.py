@@ -108,17 +108,30 @@ def judge(
         VerdictFormat, typer.Option("--format", help="How to print.")
     ] = VerdictFormat.table,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures judged at a time.")] = 16,
+    explain: Annotated[
+        list[str] | None,
+        typer.Option(help="Also show where this comes from: an attribute, or `score`. Repeatable."),
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option("--into", help="Folder of the overlays that --explain writes.")
+    ] = None,
 ) -> None:
     """Score, comment and attributes of pictures, in input order, errors in place.
 
     Exit code 1 if some pictures could not be judged.
     """
     from beholder.judge import Judge
+    from beholder.predict.explaining import explain_outcomes
     from beholder.predict.local import Failure, find_pictures, judge_pictures
     from beholder.predict.printing import print_outcomes
 
+    if bool(explain) != bool(into):
+        raise typer.BadParameter("--explain and --into go together: what to show, and where.")
     requests = find_pictures(pictures)
-    outcomes = judge_pictures(Judge.load(model), requests, batch_size=batch_size)
+    loaded = Judge.load(model)
+    outcomes = judge_pictures(loaded, requests, batch_size=batch_size)
+    if explain and into:
+        outcomes = explain_outcomes(loaded, requests, outcomes, explain, into)
     failures = 0
     for outcome in print_outcomes(outcomes, output.value):
         failures += isinstance(outcome, Failure)

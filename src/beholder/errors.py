@@ -151,6 +151,13 @@ class OutputError(BeholderError):
     code = "output"
 
 
+class GateError(BeholderError):
+    """What a run has made is not fit to be shipped, e.g. larger than allowed."""
+
+    code = "gate"
+    exit_code = 1
+
+
 class MissingExtra(BeholderError):
     """A command needs an extra that is not installed."""
 

@@ -124,6 +124,9 @@ def test_run_leaves_what_it_promises(finished: Path) -> None:
     assert again == small_recipe(finished)
     predictions = pl.read_parquet(run / "evaluation" / "predictions.parquet")
     assert predictions["image"].to_list() == [f"{index}.png" for index in range(18, 24)]
+    overlays = json.loads((run / "evaluation" / "explanations" / "index.json").read_text())
+    assert len(overlays) == 4
+    assert {entry["image"] for entry in overlays} <= set(predictions["image"])
     judge = Judge.load(run / "judge")
     for key, predicted in predictions.select("image", "predicted_score").iter_rows():
         verdict = judge(finished / "pictures" / key)

@@ -17,7 +17,8 @@ from beholder.errors import RunError
 from beholder.metrics.classification import score_attribute
 from beholder.pipeline.manifest import Manifest, StageRecord
 from beholder.report import write_report
-from beholder.report.collect import read_alarms, read_curves
+from beholder.report.attributes import attribute_parts
+from beholder.report.collect import collect, read_alarms, read_curves
 
 EVIL = "<script>alert(1)</script>"
 CLASSES = {"light": ("dark", "bright", "never")}
@@ -77,12 +78,22 @@ def run(tmp_path: Path) -> Path:
     scores = score_attribute(
         [labels.index(x) for x in given], [labels.index(x) for x in predicted], labels, [0.9] * 6
     )
+    light = scores.to_dict()
+    light["before_calibration"] = {
+        "temperature": 2.5, "ece": 0.321, "reliability": light["reliability"],
+    }  # fmt: skip
+    overlays = folder / "evaluation" / "explanations"
+    overlays.mkdir()
+    Image.new("RGB", (8, 8), "red").save(overlays / "0-0.webp")
+    shown = {"opinion": "light", "label": EVIL, "value": 0.7, "file": "0-0.webp"}
+    write_json(overlays / "index.json", [{"image": KEYS[0], "overlays": [shown]}])
     entry = {"value": 0.8125, "low": None, "high": 0.9}
     metrics = {
         "score_name": "pseudo-MOS",
         "score": dict.fromkeys(("plcc", "srcc", "krcc", "rmse"), entry),
-        "attributes": {"light": scores.to_dict()},
+        "attributes": {"light": light},
         "mean_top1": 0.5,
+        "mean_acsa": 0.25,
         "comments": {"BLEU-4": 0.25, "CIDEr-D": 1.5},
         "counts": {"pictures": 6, "failed": 1},
         "image_root": str(pictures),
@@ -129,7 +140,9 @@ def test_page_says_what_the_run_came_to(run: Path) -> None:
     for said in (
         "0.812", "pseudo-MOS", "n/a to 0.900", "1 could not be judged", "CIDEr-D 1.500",
         "given: bright", "picture no longer readable", "1 min 15 s", "truncated", "2 train",
-        "bootstrap:2000", "name: demo",
+        "bootstrap:2000", "name: demo", "0.321 before its temperature of 2.50",
+        "bright taken for dark 2 pictures", "of the share that is right) 25%",
+        "Most confident mistakes", "never 0 n/a n/a n/a", "Where opinions come from", "70%",
     ):  # fmt: skip
         assert said in text, said
 
@@ -142,6 +155,19 @@ def test_ids_of_plots_are_unique(run: Path) -> None:
 def test_report_is_the_same_when_written_again(run: Path) -> None:
     first = write_report(run).read_bytes()
     assert write_report(run).read_bytes() == first
+
+
+def test_mistakes_are_the_surest_first(run: Path) -> None:
+    path = run / "evaluation" / "predictions.parquet"
+    sure = pl.Series("probability.light", [0.9, 0.6, 0.7, 0.9, 0.95, 0.8])
+    pl.read_parquet(path).with_columns(sure).write_parquet(path)
+    (part,) = attribute_parts(collect(run))
+    wrong = [(row["image"], row["probability.light"]) for row in part["mistakes"]]
+    # given dark, bright, ...; predicted dark, dark, bright, dark, dark, bright
+    assert wrong == [(KEYS[3], 0.9), (KEYS[2], 0.7), (KEYS[1], 0.6)]
+    found = [(pair["given"], pair["predicted"], pair["count"]) for pair in part["confusions"]]
+    assert found == [("bright", "dark", 2), ("dark", "bright", 1)]
+    assert [key for key, _ in part["confusions"][0]["pictures"]] == [KEYS[3], KEYS[1]]
 
 
 def test_run_without_evaluation_still_has_a_report(run: Path) -> None:

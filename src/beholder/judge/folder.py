@@ -19,6 +19,7 @@ from beholder import __version__
 from beholder.data.files import atomic_path, sha256_file, write_json
 from beholder.errors import JudgeError
 from beholder.judge.model import JudgeConfig, JudgeModel
+from beholder.judge.numbers import NumberType, stored_as
 
 FORMAT = 1
 _CARD, _WEIGHTS, _VOCABULARY = "judge.json", "weights.safetensors", "vocabulary.json"
@@ -34,15 +35,22 @@ class Stored:
 
 
 def save_judge(
-    model: JudgeModel, folder: Path, *, beam_size: int, provenance: dict[str, Any] | None = None
+    model: JudgeModel,
+    folder: Path,
+    *,
+    beam_size: int,
+    provenance: dict[str, Any] | None = None,
+    dtype: NumberType = "float32",
 ) -> None:
     """Write a judge atomically; an older judge of that name is replaced as a whole.
 
     Args:
         beam_size: beams when the judge writes a comment, at least 1.
         provenance: JSON-like: which recipe, seed and stages it comes from.
+        dtype: of the stored weights.
 
     Raises:
+        JudgeError: a weight is beyond what float16 can hold.
         OutputError: the place can't be written.
     """
     from safetensors.torch import save_file
@@ -50,7 +58,8 @@ def save_judge(
     assert model.backbone is not None, "a judge is saved with its backbone"
     config = model.config.model_dump(mode="json")
     vocabulary = config.pop("vocabulary")
-    state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    weights = stored_as(model.state_dict(), dtype)
+    state = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         save_file(state, temporary / _WEIGHTS)

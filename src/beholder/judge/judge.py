@@ -205,7 +205,7 @@ class Judge:
             JudgeError: no such opinion or class, or what runs this judge can't tell.
             MissingExtra: PyTorch is not installed.
         """
-        self._check_opinion(opinion, label)
+        self.check_opinion(opinion, label)
         engine = self.engine
         if not isinstance(engine, ExplainingEngine):
             raise _unexplained()
@@ -226,7 +226,12 @@ class Judge:
         placed = place_heat(heat, region, upright.size)
         return Explanation(_name(picture), opinion, label, value, placed, upright)
 
-    def _check_opinion(self, opinion: str, label: str | None) -> None:
+    def check_opinion(self, opinion: str, label: str | None = None) -> None:
+        """Make sure that `explain` may be asked for an opinion.
+
+        Raises:
+            JudgeError: there is no such attribute or class; names those that there are.
+        """
         labels = self.classes.get(opinion, ())
         if not labels and opinion != "score":
             raise JudgeError(

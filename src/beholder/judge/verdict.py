@@ -23,6 +23,7 @@ class Verdict:
 
     What the judge has no head for is None (attributes: empty). `score` is on the scale of the
     table the judge was trained on; `interval` is None unless the judge was calibrated.
+    `explanations` holds the files of overlays, by opinion, where they were asked for.
     """
 
     image: str
@@ -30,10 +31,11 @@ class Verdict:
     interval: tuple[float, float] | None = None
     comment: str | None = None
     attributes: dict[str, Attribute] = field(default_factory=dict)
+    explanations: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """One line of `beholder judge --format jsonl`."""
-        return {
+        line: dict[str, object] = {
             "image": self.image,
             "score": self.score,
             "interval": None if self.interval is None else list(self.interval),
@@ -43,3 +45,6 @@ class Verdict:
                 for name, attribute in self.attributes.items()
             },
         }
+        if self.explanations:
+            line["explanations"] = dict(self.explanations)
+        return line

@@ -162,6 +162,9 @@ class ExportStage(Strict):
     )
     beam_size: int = Field(3, ge=1, le=32, description="beams when the judge writes a comment")
     views: ViewConfig = ViewConfig()
+    dtype: Literal["float32", "float16"] = Field(
+        "float32", description="of the weights in the judge's file; it computes in float32"
+    )
     calibrate: Literal["val"] | None = Field(
         None,
         description="split that the attributes' temperatures and the scores' intervals are fitted "
@@ -189,6 +192,20 @@ class EvaluateStage(Strict):
     split: Literal["train", "val", "test"] = "test"
     batch_size: int = Field(32, ge=1, description="pictures judged at a time")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples of the intervals")
+    explain: int = Field(
+        4, ge=0, description="pictures of the report with overlays of where opinions come from"
+    )
+
+    def needs(self) -> Needs:
+        return {self.judge: ("export",)}
+
+
+class GateStage(Strict):
+    """Fail unless the file of weights that ships is small enough, and is of one model."""
+
+    kind: Literal["gate"]
+    judge: str = Field(description="export stage whose judge is measured")
+    megabytes: float = Field(25.0, gt=0, description="most that its weights may have; 1 MB is 10^6")
 
     def needs(self) -> Needs:
         return {self.judge: ("export",)}
@@ -229,7 +246,13 @@ class AverageStage(Strict):
 
 
 StageConfig = Annotated[
-    ExtractStage | TrainStage | ExportStage | EvaluateStage | RegressStage | AverageStage,
+    ExtractStage
+    | TrainStage
+    | ExportStage
+    | EvaluateStage
+    | GateStage
+    | RegressStage
+    | AverageStage,
     Field(discriminator="kind"),
 ]
 

@@ -91,4 +91,5 @@ def render_outcome(outcome: Outcome) -> str:
         f"  {name:<{max(width, 7)}}  {attribute.label} ({attribute.probability:.0%})"
         for name, attribute in outcome.attributes.items()
     ]
+    lines += [f"  why {name}: {file}" for name, file in outcome.explanations.items()]
     return "\n".join(lines)

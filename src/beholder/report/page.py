@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from beholder.data.images import read_image, resolve_key
-from beholder.errors import PictureError
 from beholder.metrics.classification import show
 from beholder.metrics.info import METRICS
+from beholder.predict.explaining import by_chance
 from beholder.report import plots
+from beholder.report.attributes import attribute_parts, explained
+from beholder.report.cards import picture_cards
 from beholder.report.collect import Curves, ReportData
 
-THUMBNAIL = 320
 GALLERY = 24
 EXAMPLES = 4
 _HERE = Path(__file__).parent
@@ -47,6 +43,8 @@ def render_page(data: ReportData) -> str:
         length_histogram=_histogram(
             data.summary.comment_lengths if data.summary else [], "words in a comment"
         ),
+        attributes=attribute_parts(data),
+        explained=explained(data),
         comments=_comment_examples(data),
         gallery=_gallery(data),
         metric_info=METRICS,
@@ -107,26 +105,6 @@ def _histogram(values: list[Any], name: str) -> str:
     return plots.histogram(values, name) if values else ""
 
 
-def _rows(data: ReportData, frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rows for the cards: values, thumbnail, and each attribute with whether it is right."""
-    root = Path((data.metrics or {})["image_root"])
-    cards = []
-    for row in frame.to_dicts():
-        names = [c.removeprefix("predicted.") for c in row if c.startswith("predicted.")]
-        row["thumbnail"] = thumbnail(root, row["image"])
-        row["opinions"] = [
-            {
-                "name": name,
-                "label": row[f"predicted.{name}"],
-                "probability": row[f"probability.{name}"],
-                "given": row.get(f"attribute.{name}"),
-            }
-            for name in names
-        ]
-        cards.append(row)
-    return cards
-
-
 def _comment_examples(data: ReportData) -> dict[str, list[dict[str, Any]]]:
     """Best and worst comments by CIDEr-D."""
     if data.predictions is None or "comments" not in (data.metrics or {}):
@@ -134,8 +112,8 @@ def _comment_examples(data: ReportData) -> dict[str, list[dict[str, Any]]]:
     known = data.predictions.filter(pl.col("cider_d").is_not_null()).sort("cider_d", "image")
     count = min(EXAMPLES, known.height // 2)
     return {
-        "Best": _rows(data, known.tail(count).reverse()),
-        "Worst": _rows(data, known.head(count)),
+        "Best": picture_cards(data, known.tail(count).reverse()),
+        "Worst": picture_cards(data, known.head(count)),
     }
 
 
@@ -143,22 +121,9 @@ def _gallery(data: ReportData) -> list[dict[str, Any]]:
     """Held-out pictures, drawn by the hash of their keys: no rhythm of the table shows."""
     if data.predictions is None:
         return []
-    keys = sorted(data.predictions["image"], key=lambda key: hashlib.sha256(key.encode()).digest())
+    keys = sorted(data.predictions["image"], key=by_chance)
     chosen = data.predictions.filter(pl.col("image").is_in(keys[:GALLERY]))
-    return _rows(data, chosen.sort("image"))
-
-
-@lru_cache(maxsize=128)
-def thumbnail(root: Path, key: str) -> str:
-    """A small picture as a data URI; empty when the picture can't be read any more."""
-    try:
-        image = read_image(resolve_key(root, key), at_least=THUMBNAIL)
-    except PictureError:
-        return ""
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=82)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return picture_cards(data, chosen.sort("image"))
 
 
 def _duration(seconds: float) -> str:

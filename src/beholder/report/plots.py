@@ -101,6 +101,28 @@ def histogram(values: Sequence[float], name: str, bins: int = 20) -> str:
     return canvas.svg
 
 
+def reliability(
+    name: str, bins: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]] | None
+) -> str:
+    """Accuracy against confidence in equal bins, the number of pictures as the dots' size, and the
+    line of perfect calibration; `before` is without the temperature."""
+    with _figure(4.6, 3.6, f"Reliability of {name}") as (axes, canvas):
+        axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 4)))
+        for label, drawn, colour in (("uncalibrated", before, SECOND), ("as said", bins, ACCENT)):
+            known = [one for one in drawn or () if one["count"]]
+            if not known:
+                continue
+            x = [one["confidence"] for one in known]
+            y = [one["accuracy"] for one in known]
+            most = max(one["count"] for one in known)
+            sizes = [12 + 90 * one["count"] / most for one in known]
+            axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.8, label=label)
+            axes.scatter(x, y, s=sizes, color=colour, alpha=0.65, linewidths=0)
+        axes.set(xlim=(0, 1.02), ylim=(-0.02, 1.04), xlabel="confidence", ylabel="right")
+        axes.legend(loc="upper left")
+    return canvas.svg
+
+
 def curve(title: str, lines: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> str:
     """Values over steps; the first line is the main one, the second is drawn in another colour."""
     with _figure(4.6, 2.5, title) as (axes, canvas):

@@ -1,4 +1,4 @@
-"""The kinds of stages: extract, train, export, evaluate, regress, average."""
+"""The kinds of stages: extract, train, export, evaluate, gate, regress, average."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from beholder.pipeline.recipe import (
     EvaluateStage,
     ExportStage,
     ExtractStage,
+    GateStage,
     RegressStage,
     StageConfig,
     TrainStage,
@@ -39,6 +40,10 @@ def make_stage(name: str, config: StageConfig, context: RunContext) -> Stage:
         from beholder.pipeline.stages.average import Average
 
         return Average(name, config, context)
+    if isinstance(config, GateStage):
+        from beholder.pipeline.stages.gate import Gate
+
+        return Gate(name, config, context)
     assert isinstance(config, EvaluateStage)
     from beholder.pipeline.stages.evaluate import Evaluate
 

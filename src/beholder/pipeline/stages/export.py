@@ -11,6 +11,7 @@ from beholder.features.device import choose_device
 from beholder.judge import Judge
 from beholder.judge.folder import save_judge
 from beholder.judge.model import JudgeConfig, JudgeModel
+from beholder.judge.numbers import stored_as
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.recipe import ExportStage, TrainStage
 from beholder.pipeline.stages.base import Stage, StageResult
@@ -58,7 +59,13 @@ class Export(Stage):
             "stages": {name: dict(self._metrics(name)) for name in self.config.heads},
         }
         target = context.folder / FOLDER
-        save_judge(model, target, beam_size=self.config.beam_size, provenance=provenance)
+        save_judge(
+            model,
+            target,
+            beam_size=self.config.beam_size,
+            provenance=provenance,
+            dtype=self.config.dtype,
+        )
         size = sum(path.stat().st_size for path in target.iterdir())
         outputs = {"judge": (target, sha256_file(target / "judge.json"))}
         return StageResult(outputs, {"megabytes": round(size / 1e6, 2), **metrics})
@@ -119,7 +126,8 @@ class Export(Stage):
         backbone = stage_backbone(context, self.name).cpu()
         model = JudgeModel.from_config(JudgeConfig.model_validate(merged))
         frozen = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
-        model.load_state_dict(frozen | state, strict=True)
+        # what is calibrated is what ships: with weights as they are stored
+        model.load_state_dict(stored_as(frozen | state, config.dtype), strict=True)
         return model.eval()
 
     def _part(self, name: str) -> Trained:

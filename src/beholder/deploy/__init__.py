@@ -1,0 +1,1 @@
+"""A judge on its way out: how large it is, and the forms that others want it in."""

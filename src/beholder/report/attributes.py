@@ -1,0 +1,107 @@
+"""The page's part on attributes: classes, calibration, what is confused, why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from beholder.report import plots
+from beholder.report.cards import as_uri, image_root, picture_cards, thumbnail
+from beholder.report.collect import ReportData
+
+MISTAKES = 6  # of each attribute
+CONFUSIONS, OF_EACH = 3, 4
+
+
+def attribute_parts(data: ReportData) -> list[dict[str, Any]]:
+    """For each evaluated attribute: its metrics, a table of classes, the reliability diagram, the
+    most frequent confusions, and the mistakes that the judge was surest of."""
+    parts = []
+    for name, entry in (data.metrics or {}).get("attributes", {}).items():
+        wrong = _wrong(data, name)
+        before = entry.get("before_calibration")
+        parts.append(
+            {
+                "name": name,
+                "entry": entry,
+                "before": before,
+                "classes": _class_rows(entry),
+                "reliability": plots.reliability(
+                    name, entry["reliability"], before["reliability"] if before else None
+                )
+                if entry["ece"] is not None
+                else "",
+                "confusions": _confusions(data, name, wrong),
+                "mistakes": picture_cards(data, wrong.head(MISTAKES)),
+            }
+        )
+    return parts
+
+
+def explained(data: ReportData) -> list[dict[str, Any]]:
+    """Pictures with the overlays that the evaluation has written."""
+    folder = data.folder / "evaluation" / "explanations"
+    if not (folder / "index.json").exists():
+        return []
+    root = image_root(data)
+    entries = json.loads((folder / "index.json").read_text("utf-8"))
+    return [
+        {
+            "image": entry["image"],
+            "thumbnail": thumbnail(root, entry["image"]),
+            "overlays": [_overlay(folder, one) for one in entry["overlays"]],
+        }
+        for entry in entries
+    ]
+
+
+def _overlay(folder: Path, one: dict[str, Any]) -> dict[str, Any]:
+    return {**one, "picture": as_uri((folder / one["file"]).read_bytes())}
+
+
+def _class_rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": label,
+            "support": support,
+            "precision": entry["precision_per_class"][label],
+            "recall": entry["accuracy_per_class"][label],
+            "f1": entry["f1_per_class"][label],
+        }
+        for label, support in zip(entry["classes"], entry["support"], strict=True)
+    ]
+
+
+def _wrong(data: ReportData, name: str) -> pl.DataFrame:
+    """The mistakes, the surest first."""
+    if data.predictions is None:
+        return pl.DataFrame()
+    given, said = pl.col(f"attribute.{name}"), pl.col(f"predicted.{name}")
+    wrong = data.predictions.filter(given.is_not_null() & (given != said))
+    return wrong.sort(f"probability.{name}", "image", descending=[True, False])
+
+
+def _confusions(data: ReportData, name: str, wrong: pl.DataFrame) -> list[dict[str, Any]]:
+    """The most frequent pairs of given and predicted class, with a few of their pictures."""
+    if wrong.height == 0:
+        return []
+    given, said = f"attribute.{name}", f"predicted.{name}"
+    pairs = (
+        wrong.group_by(given, said).len().sort("len", given, said, descending=[True, False, False])
+    )
+    root = image_root(data)
+    found = []
+    for true, guess, count in pairs.head(CONFUSIONS).iter_rows():
+        keys = wrong.filter((pl.col(given) == true) & (pl.col(said) == guess))["image"]
+        found.append(
+            {
+                "given": true,
+                "predicted": guess,
+                "count": count,
+                "pictures": [(key, thumbnail(root, key)) for key in keys.head(OF_EACH)],
+            }
+        )
+    return found

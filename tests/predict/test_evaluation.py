@@ -1,0 +1,72 @@
+"""A judge against given opinions: its attributes before and after calibration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from beholder.data.annotations import AnnotationTable
+from beholder.data.transforms import EvalTransform
+from beholder.judge import Judge
+from beholder.judge.calibration import Calibration
+from beholder.judge.engine import RawOpinions
+from beholder.metrics.classification import score_attribute
+from beholder.predict.evaluation import evaluate_judge, headline, render_metrics
+
+CLASSES = {"light": ("dark", "bright", "never"), "plain": ("a", "b")}
+
+
+class Brightness:
+    """`bright` by the mean; `plain` is always `a`."""
+
+    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> RawOpinions:
+        mean_B = pixels_B3HW.mean(axis=(1, 2, 3)).astype(np.float64)
+        light_BK = np.stack([(1 - mean_B) * 0.9, mean_B * 0.9, np.full(len(mean_B), 0.1)], axis=1)
+        return RawOpinions(
+            probabilities_BK={"light": light_BK, "plain": np.tile([0.75, 0.25], (len(mean_B), 1))}
+        )
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for index in range(8):
+        Image.new("RGB", (9, 9), (index * 36,) * 3).save(tmp_path / f"{index}.png")
+    return tmp_path
+
+
+def test_attributes_before_and_after_calibration(root: Path) -> None:
+    transform = EvalTransform(size=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3)
+    calibration = Calibration(temperatures={"light": 0.5})
+    judge = Judge(Brightness(), transform, classes=CLASSES, calibration=calibration)
+    given = ["dark", "bright", None, "dark", "bright", "bright", "dark", "bright"]
+    table = AnnotationTable.from_columns(
+        [f"{index}.png" for index in range(8)],
+        attributes={"light": given, "plain": ["a", "b"] * 4},
+        classes=CLASSES,
+    )
+    result = evaluate_judge(judge, table, root)
+    light, plain = (result.metrics["attributes"][name] for name in ("light", "plain"))
+    levels = np.array([index * 36 / 255 for index in range(8)])
+    raw_BK = np.stack([(1 - levels) * 0.9, levels * 0.9, np.full(8, 0.1)], axis=1)
+    said_BK = raw_BK**2 / (raw_BK**2).sum(axis=1, keepdims=True)
+    index_B = np.array([-1 if label is None else CLASSES["light"].index(label) for label in given])
+    expected = score_attribute(index_B, raw_BK.argmax(1), CLASSES["light"], said_BK)
+    before = score_attribute(index_B, raw_BK.argmax(1), CLASSES["light"], raw_BK)
+    assert light["ece"] == pytest.approx(expected.ece)
+    assert light["top1"] == expected.top1
+    assert light["support"] == [3, 4, 0]
+    assert light["f1_per_class"]["never"] is None
+    assert light["before_calibration"]["ece"] == pytest.approx(before.ece)
+    assert light["before_calibration"]["temperature"] == 0.5
+    assert len(light["before_calibration"]["reliability"]) == len(light["reliability"]) == 15
+    assert "before_calibration" not in plain
+    assert result.metrics["mean_top1"] == pytest.approx((expected.top1 + 0.5) / 2)
+    assert result.metrics["mean_acsa"] == pytest.approx((expected.acsa + 0.5) / 2)
+    assert headline(result.metrics)["mean_acsa"] == result.metrics["mean_acsa"]
+    text = render_metrics(result.metrics)
+    assert f"({before.ece:.3f} before its temperature)" in text
+    assert "mean" in text
+    assert text.count("before its temperature") == 1
