@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from beholder.errors import BeholderError
+from beholder.errors import BeholderError, MissingExtra
 
 app = typer.Typer(
     name="beholder",
@@ -32,6 +32,12 @@ class TextOrJson(StrEnum):
 
 class SubmissionForm(StrEnum):
     samsung_iqa = "samsung-iqa"
+    fascode = "fascode"
+
+
+class SubmissionDtype(StrEnum):
+    float32 = "float32"
+    float16 = "float16"
 
 
 class VerdictFormat(StrEnum):
@@ -178,26 +184,54 @@ def evaluate(
 
 @app.command()
 def submit(
-    sample: Annotated[
-        Path, typer.Option(help="The challenge's sample submission: img_name, mos, comments.")
-    ],
-    scores: Annotated[Path, typer.Option(help="Predicted scores: CSV, Parquet or JSON lines.")],
-    comments: Annotated[Path, typer.Option(help="Written comments; may be the file of scores.")],
-    into: Annotated[Path, typer.Option("--into", help="The CSV to write.")],
+    into: Annotated[Path, typer.Option("--into", help="The CSV or, for fascode, the folder.")],
+    model: Annotated[Path | None, typer.Argument(help="A judge; for fascode.")] = None,
     form: Annotated[
         SubmissionForm, typer.Option(help="Whose form the submission has.")
     ] = SubmissionForm.samsung_iqa,
+    sample: Annotated[
+        Path | None,
+        typer.Option(help="The challenge's own: img_name, mos, comments."),
+    ] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="Predicted scores: CSV, Parquet or JSON lines.")
+    ] = None,
+    comments: Annotated[
+        Path | None, typer.Option(help="Written comments; may be the file of scores.")
+    ] = None,
+    dtype: Annotated[
+        SubmissionDtype, typer.Option(help="fascode: number type of the stored weights.")
+    ] = SubmissionDtype.float32,
+    megabytes: Annotated[
+        float,
+        typer.Option(min=0.001, help="fascode: most that the file may have; 1 MB is 10^6 bytes."),
+    ] = 25.0,
 ) -> None:
-    """Join scores and comments into a challenge's table, in the order of its sample submission.
+    """Write a challenge's submission.
 
-    Every row is filled, or nothing is written and all mismatches are listed: exit code 2.
+    `samsung-iqa` joins `--scores` and `--comments` into the challenge's table, in the order of
+    `--sample`: every row is filled, or nothing is written and all mismatches are listed, exit code
+    2. `fascode` writes MODEL as model.onnx and predict.py, which needs numpy, Pillow and ONNX
+    Runtime alone.
     """
-    from beholder.predict.submission import write_challenge_table
+    if form is SubmissionForm.samsung_iqa:
+        if model or not (sample and scores and comments):
+            raise typer.BadParameter("samsung-iqa: name --sample, --scores and --comments alone.")
+        from beholder.predict.submission import write_challenge_table
 
-    writers = {SubmissionForm.samsung_iqa: write_challenge_table}
-    written = writers[form](sample, scores, comments, into)
-    unused = f"; predictions of {written.unused} more are not used" if written.unused else ""
-    typer.echo(f"Submission: {into}, {written.rows} pictures{unused}")
+        written = write_challenge_table(sample, scores, comments, into)
+        unused = f"; predictions of {written.unused} more are not used" if written.unused else ""
+        typer.echo(f"Submission: {into}, {written.rows} pictures{unused}")
+        return
+    if not model or sample or scores or comments:
+        raise typer.BadParameter("fascode: name a judge alone.")
+    try:
+        from beholder.deploy.submission import write_submission
+    except ModuleNotFoundError as error:
+        raise MissingExtra("Writing a submission", "train") from error
+
+    size = write_submission(model, into, megabytes=megabytes, dtype=dtype.value)
+    typer.echo(f"{into / 'model.onnx'}: {size:,} bytes of {megabytes * 1e6:,.0f} allowed")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -16,10 +17,20 @@ from PIL import Image
 
 from beholder import Judge
 from beholder.cli import main
-from beholder.errors import BackboneError, DataError, RecipeError
+from beholder.data.annotations import AnnotationTable
+from beholder.errors import BackboneError, DataError, GateError, RecipeError
+from beholder.pipeline.context import RunContext
+from beholder.pipeline.data import RunData
 from beholder.pipeline.manifest import load_manifest
-from beholder.pipeline.recipe import Recipe, load_recipe, parse_recipe, shipped_recipes
+from beholder.pipeline.recipe import (
+    GateStage,
+    Recipe,
+    load_recipe,
+    parse_recipe,
+    shipped_recipes,
+)
 from beholder.pipeline.runner import fit_recipe
+from beholder.pipeline.stages.gate import Gate
 
 TWINS = sorted((next(iter(shipped_recipes().values())).parent / "tiny").glob("*.yaml"))
 
@@ -145,6 +156,47 @@ def test_only_what_changed_and_what_depends_on_it_runs_again(finished: Path, run
     assert after is not None
     assert before.find("features") == after.find("features")
     assert len(list((run / "stages" / "score").iterdir())) == 1
+
+
+def test_gate_lets_a_small_judge_pass_and_stops_a_large_one(
+    finished: Path, run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = {"kind": "export", "heads": ["score"], "dtype": "float16"}
+    gate = {"kind": "gate", "judge": "judge", "megabytes": 4}
+    recipe = small_recipe(finished, stages__judge=half, stages__gate=gate)
+    with caplog.at_level(logging.INFO):
+        assert fit_recipe(recipe, run) == ["judge", "evaluation", "gate"]
+    manifest = load_manifest(run)
+    assert manifest is not None
+    record = manifest.find("gate")
+    assert record is not None
+    size = (run / "judge" / "weights.safetensors").stat().st_size
+    assert record.metrics["megabytes"] == size / 1e6 == record.metrics["megabytes_float16"]
+    assert record.metrics["megabytes_int8_weights"] < size / 1e6
+    assert "of 4 ship" in caplog.text
+    (verdict,) = Judge.load(run / "judge")([finished / "pictures" / "1.png"])
+    assert verdict.score is not None
+    limit = size / 1e6 - 0.001
+    recipe = small_recipe(finished, stages__judge=half, stages__gate=gate | {"megabytes": limit})
+    with pytest.raises(GateError, match=f"{size:,} bytes") as caught:
+        fit_recipe(recipe, run)
+    assert "largest tensors" in str(caught.value)
+
+
+def test_gate_is_asked_before_anything_runs(finished: Path, tmp_path: Path) -> None:
+    gate = {"kind": "gate", "judge": "judge", "megabytes": 0.01}
+    with pytest.raises(GateError, match="backbone alone"):
+        fit_recipe(small_recipe(finished, stages__gate=gate), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    several = {"kind": "export", "heads": ["score"], "ensemble": 2}
+    config = GateStage(kind="gate", judge="judge")
+    recipe = small_recipe(finished, stages__judge=several, stages__gate=config.model_dump())
+    manifest = load_manifest(finished / "run")
+    assert manifest is not None
+    data = RunData(AnnotationTable.from_columns(["a"]), finished, "")
+    context = RunContext(finished, recipe, data, manifest, rehearsing=True)
+    with pytest.raises(RecipeError, match="lets one model pass"):
+        Gate("gate", config, context).rehearse()
 
 
 def test_calibrating_what_has_no_attributes_is_refused(finished: Path) -> None:

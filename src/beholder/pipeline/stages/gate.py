@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from beholder.data.files import sha256_file, write_json
-from beholder.deploy.size import check_size, measure, state_bytes, too_large
+from beholder.deploy.size import MEGABYTE, check_size, measure, state_bytes, too_large
 from beholder.errors import RecipeError
 from beholder.judge.numbers import stored_as
 from beholder.pipeline.context import RunContext
@@ -39,7 +39,7 @@ class Gate(Stage):
         backbone = stage_backbone(self.context, self.config.judge)
         state = stored_as(backbone.state_dict(), export.dtype)
         size = state_bytes(state)
-        if size > self.config.megabytes * 1e6:
+        if size > self.config.megabytes * MEGABYTE:
             what = f"The backbone alone, {size:,} bytes as {export.dtype},"
             raise too_large(what, f"stages.{self.name}", self.config.megabytes, state)
 
@@ -51,8 +51,8 @@ class Gate(Stage):
         size = check_size(path, self.config.megabytes, state)
         sizes = measure(state).megabytes()
         shown = ", ".join(f"{name[10:]} {value:.2f}" for name, value in sizes.items())
-        log.info("%.2f MB of %g ship; as %s", size / 1e6, self.config.megabytes, shown)
-        metrics = {"megabytes": size / 1e6, "limit": self.config.megabytes, **sizes}
+        log.info("%.2f MB of %g ship; as %s", size / MEGABYTE, self.config.megabytes, shown)
+        metrics = {"megabytes": size / MEGABYTE, "limit": self.config.megabytes, **sizes}
         write_json(folder / "sizes.json", metrics)
         return StageResult(
             {"sizes": (folder / "sizes.json", sha256_file(folder / "sizes.json"))}, metrics
