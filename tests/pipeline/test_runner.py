@@ -193,16 +193,29 @@ def test_gate_is_asked_before_anything_runs(finished: Path, tmp_path: Path) -> N
     recipe = small_recipe(finished, stages__judge=several, stages__gate=config.model_dump())
     manifest = load_manifest(finished / "run")
     assert manifest is not None
-    data = RunData(AnnotationTable.from_columns(["a"]), finished, "")
+    data = RunData(AnnotationTable.from_columns(["a"]), finished, "", {})
     context = RunContext(finished, recipe, data, manifest, rehearsing=True)
     with pytest.raises(RecipeError, match="lets one model pass"):
         Gate("gate", config, context).rehearse()
 
 
-def test_calibrating_what_has_no_attributes_is_refused(finished: Path) -> None:
-    judge = {"kind": "export", "heads": ["score"], "calibrate": "val"}
-    with pytest.raises(RecipeError, match="Only attributes are calibrated"):
-        fit_recipe(small_recipe(finished, stages__judge=judge), finished / "other")
+def test_a_calibrated_judge_gives_intervals_of_scores(finished: Path, run: Path) -> None:
+    judge = {"kind": "export", "heads": ["score"], "calibrate": "val", "level": 0.8}
+    assert fit_recipe(small_recipe(finished, stages__judge=judge), run) == ["judge", "evaluation"]
+    loaded = Judge.load(run / "judge")
+    table = pl.read_csv(finished / "scores.csv").filter(pl.col("split") == "val")
+    errors = [
+        abs((loaded(finished / "pictures" / key).score or 0.0) - score)
+        for key, score in table.select("image", "score").iter_rows()
+    ]
+    margin = sorted(errors)[5]  # ceil(7 * 0.8) of 6
+    frame = pl.read_parquet(run / "evaluation" / "predictions.parquet")
+    for key, score, low, high in frame.select("image", "predicted_score", "low", "high").rows():
+        assert (low, high) == pytest.approx((score - margin, score + margin), abs=1e-5)
+        assert loaded(finished / "pictures" / key).interval == pytest.approx((low, high), abs=1e-5)
+    told = json.loads((run / "evaluation" / "metrics.json").read_text())["interval"]
+    assert (told["level"], told["calibrated_on"], told["pictures"]) == (0.8, 6, 6)
+    assert told["covered"] == frame["score"].is_between(frame["low"], frame["high"]).mean()
 
 
 def test_changed_picture_is_extracted_again_and_only_that_one(

@@ -346,3 +346,8 @@ def test_the_shipped_recipe_has_the_published_values() -> None:
         "self-critical": ("self_critical", False, 48, 1, 1e-4, 15, 300, 0.8, 1, 10, 5),
         "self-critical-end-to-end": ("self_critical", True, 4, 12, 1e-5, 2, 100, 0.7, 3, 10, 5),
     }  # fmt: skip
+
+
+def test_calibrating_what_gives_only_comments_is_refused(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="Only attributes and scores are calibrated"):
+        fit_recipe(changed(finished, judge__calibrate="val"), tmp_path / "run")
