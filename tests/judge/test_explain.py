@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from beholder.data.transforms import EvalTransform, Resize
+from beholder.data.views import ViewConfig
 from beholder.errors import JudgeError
 from beholder.features.backbones import Features, create_backbone
 from beholder.features.config import BackboneConfig
@@ -245,6 +246,17 @@ def test_value_is_the_verdicts_and_any_class_can_be_asked_for(tmp_path: Path) ->
     assert not np.array_equal(against.heat, found.heat)
     assert judge.explain(path, "score").value == verdict.score
     assert found.image == str(path)
+
+
+def test_value_of_several_views_is_their_mean() -> None:
+    transform = EvalTransform(size=(64, 64), resize="native", mean=(0.0,) * 3, std=(1.0,) * 3)
+    plain = bright_judge(transform)
+    several = bright_judge(transform, views=ViewConfig(flip=True, crops=2))
+    picture = spot((150, 90), (75, 45))
+    found = several.explain(picture, "light")
+    assert found.value == several(picture).attributes["light"].probability
+    assert found.value != plain.explain(picture, "light").value
+    assert np.array_equal(found.heat, plain.explain(picture, "light", label=found.label).heat)
 
 
 def test_overlay_glows_where_the_heat_is() -> None:

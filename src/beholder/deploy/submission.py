@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import beholder
 from beholder.data.files import atomic_path
+from beholder.data.views import ViewConfig
 from beholder.deploy.onnx_weights import halve_weights
 from beholder.deploy.size import MEGABYTE, check_size, state_bytes, too_large
 from beholder.errors import GateError, JudgeError, MissingExtra
@@ -67,7 +68,7 @@ def write_submission(
         The bytes of `model.onnx`.
 
     Raises:
-        JudgeError: there is no such judge, or it has no attributes.
+        JudgeError: there is no such judge, it has no attributes, or it averages views.
         GateError: the file is too large, or does not say what the judge says.
         MissingExtra: what writes ONNX is not installed.
         OutputError: the folder can't be written.
@@ -75,6 +76,12 @@ def write_submission(
     model = load_judge(judge).model.eval()
     if "attributes" not in model.heads:
         raise JudgeError("The judge has no attributes to submit.", where=str(judge))
+    if model.config.views != ViewConfig():
+        raise JudgeError(
+            "The judge averages several views of a picture; the form has one pass.",
+            where=str(judge),
+            fix="Export it without `views`.",
+        )
     model.load_state_dict(stored_as(model.state_dict(), dtype))
     network = AttributeNetwork(model).eval()
     stored = stored_as(network.state_dict(), dtype)

@@ -174,7 +174,12 @@ class Judge:
         Args:
             views: of each picture, as `prepare` gives them [V, 3, H, W].
         """
-        raw = self.engine.opinions(np.stack([own[0] for own in views]), self.beam_size)
+        raw = self._opinions(views, self.beam_size)
+        return [self._verdict(name, raw, row) for row, name in enumerate(names)]
+
+    def _opinions(self, views: Sequence[NDArray[np.float32]], beam_size: int | None) -> RawOpinions:
+        """What the network says of prepared pictures; comments of the first view."""
+        raw = self.engine.opinions(np.stack([own[0] for own in views]), beam_size)
         others = np.concatenate([own[1:] for own in views])
         if len(others):
             size = len(views)
@@ -183,7 +188,7 @@ class Judge:
                 for start in range(0, len(others), size)
             ]
             raw = mean_opinions(raw, joined(said), [len(own) - 1 for own in views])
-        return [self._verdict(name, raw, row) for row, name in enumerate(names)]
+        return raw
 
     def explain(
         self,
@@ -194,6 +199,8 @@ class Judge:
         box: Box | None = None,
     ) -> Explanation:
         """Which places of a picture speak for an opinion (Grad-CAM).
+
+        Of several views (mirrored, crops) the first one is explained: the whole of the input.
 
         Args:
             opinion: an attribute's name, or `score`: what speaks for a higher one.
@@ -210,8 +217,8 @@ class Judge:
         if not isinstance(engine, ExplainingEngine):
             raise _unexplained()
         upright = read_image(picture)
-        pixels = self.transform.read(picture, box)
-        raw = engine.opinions(pixels[None], None)
+        views = self.prepare(picture, box)
+        raw = self._opinions([views], None)
         index = None
         if opinion in self.classes:
             said = self._verdict(_name(picture), raw, 0).attributes[opinion]
@@ -221,7 +228,7 @@ class Judge:
             value = float(raw.score_B[0])
         else:
             raise JudgeError("The judge gives no score that could be explained.")
-        heat = scale_heat(engine.heat_map(pixels, opinion, index))
+        heat = scale_heat(engine.heat_map(views[0], opinion, index))
         region = self.transform.region(upright.size, box)
         placed = place_heat(heat, region, upright.size)
         return Explanation(_name(picture), opinion, label, value, placed, upright)

@@ -44,7 +44,7 @@ def attribute_parts(data: ReportData) -> list[dict[str, Any]]:
 def explained(data: ReportData) -> list[dict[str, Any]]:
     """Pictures with the overlays that the evaluation has written."""
     folder = data.folder / "evaluation" / "explanations"
-    if not (folder / "index.json").exists():
+    if data.metrics is None or not (folder / "index.json").exists():
         return []
     root = image_root(data)
     entries = json.loads((folder / "index.json").read_text("utf-8"))

@@ -16,6 +16,7 @@ from PIL import Image
 
 from beholder import Judge
 from beholder.cli import main
+from beholder.data.views import ViewConfig
 from beholder.deploy.submission import write_submission
 from beholder.errors import GateError, JudgeError
 from beholder.features.backbones import create_backbone
@@ -135,7 +136,7 @@ def test_it_says_what_the_judge_says(
         corners = [row[name] for name in row if name.startswith("BBox")]
         box = tuple(map(float, corners)) if all(corners) else None
         pixels = loaded.prepare(data / row["image_name"], box)
-        (verdict,) = loaded.verdicts(["x"], pixels[None])
+        (verdict,) = loaded.verdicts(["x"], [pixels])
         for column, name in (("Daily", "daily"), ("Gender", "gender")):
             expected = CLASSES[name].index(verdict.attributes[name].label)
             probabilities = sorted(verdict.attributes[name].probabilities.values())
@@ -168,4 +169,9 @@ def test_too_large_or_without_attributes_is_refused(judge: Path, tmp_path: Path)
     save_judge(make_model("score"), tmp_path / "scores", beam_size=1)
     with pytest.raises(JudgeError, match="no attributes"):
         write_submission(tmp_path / "scores", tmp_path / "no")
+    model = make_model("attributes")
+    model.config = model.config.model_copy(update={"views": ViewConfig(flip=True)})
+    save_judge(model, tmp_path / "views", beam_size=1)
+    with pytest.raises(JudgeError, match="several views"):
+        write_submission(tmp_path / "views", tmp_path / "no")
     assert not (tmp_path / "no").exists()
