@@ -15,6 +15,7 @@ import timm
 import yaml
 from PIL import Image
 
+from beholder.data.annotations import AnnotationTable
 from beholder.data.formats import read_annotations
 from beholder.errors import DataError, MissingExtra, RecipeError, StoreError
 from beholder.features.store import FeatureStore
@@ -22,6 +23,7 @@ from beholder.models.regressors.ensemble import ScoreEnsemble
 from beholder.pipeline.manifest import load_manifest
 from beholder.pipeline.recipe import Recipe, parse_recipe, shipped_recipes
 from beholder.pipeline.runner import fit_recipe
+from beholder.pipeline.stages.train import with_targets
 
 STORES = ("one", "one-flipped", "two", "two-flipped")
 
@@ -287,3 +289,38 @@ def test_the_recipe_names_models_that_timm_publishes_at_their_sizes() -> None:
     assert recipe["stages"]["mos"]["features"] == [
         name for name, stage in recipe["stages"].items() if stage["kind"] == "extract"
     ]
+
+
+def test_predictions_are_targets_where_no_score_is_given(finished: Path, run: Path) -> None:
+    student = {
+        "kind": "train", "features": "one", "targets": "scores", "task": {"kind": "score"},
+        "training": {"epochs": 1, "batch_size": 4},
+    }  # fmt: skip
+    assert fit_recipe(changed(finished, stages__student=student), run) == ["student"]
+    record = load_manifest(run)
+    assert record is not None
+    student_record = record.find("student")
+    assert student_record is not None
+    # 36 scored training pictures and 4 without a score, by 4
+    assert student_record.metrics["steps"] == 10
+    predictions = pl.read_parquet(output(run, "scores", "predictions"))
+    table = AnnotationTable.from_parquet(run / "annotations.parquet")
+    learnt = with_targets(table, predictions).frame
+    assert learnt["split"].to_list() == ["train"] * 40
+    given = dict(table.frame.select("image", "score").iter_rows())
+    predicted = dict(predictions.select("image", "predicted_score").iter_rows())
+    for key, score in learnt.select("image", "score").iter_rows():
+        expected = predicted[key] if key.startswith("test/") else given[key]
+        assert score == expected
+
+
+def test_targets_are_for_scores_and_come_from_an_average(finished: Path, run: Path) -> None:
+    student = {
+        "kind": "train", "features": "one", "targets": "mos", "task": {"kind": "score"},
+        "training": {"epochs": 1},
+    }  # fmt: skip
+    with pytest.raises(RecipeError, match="average"):
+        fit_recipe(changed(finished, stages__student=student), run)
+    student |= {"targets": "scores", "task": {"kind": "caption"}}
+    with pytest.raises(RecipeError, match="score task alone"):
+        changed(finished, stages__student=student)

@@ -114,6 +114,11 @@ class TrainStage(Strict):
         "also the backbone that they belong to",
     )
     teacher: TeacherConfig | None = Field(None, description="of the distillation task alone")
+    targets: str | None = Field(
+        None,
+        description="average stage whose predictions a score task learns from where a picture has "
+        "no score, also of `data.unlabelled`; null: only scored pictures count",
+    )
     task: TaskConfig
     augment: AugmentConfig | None = Field(None, description="only end to end")
     training: TrainConfig
@@ -132,8 +137,16 @@ class TrainStage(Strict):
             raise ValueError("a teacher looks at pictures: leave features out")
         return self
 
+    @model_validator(mode="after")
+    def _targets_are_scores(self) -> TrainStage:
+        if self.targets and self.task.kind != "score":
+            raise ValueError("targets are scores: they are for the score task alone")
+        return self
+
     def needs(self) -> Needs:
         wanted: Needs = {}
+        if self.targets:
+            wanted[self.targets] = ("average",)
         if self.features:
             wanted[self.features] = ("extract",)
         if self.start_from:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 
 from beholder.data.annotations import AnnotationTable
@@ -145,7 +146,12 @@ class Train(Stage):
         return f"stages.{self.name}.start_from"
 
     def _table(self, split: str) -> AnnotationTable:
-        return self.context.data.table.subset(split)
+        """The rows of a split; those to train on with the scores that `targets` predicts."""
+        context, targets = self.context, self.config.targets
+        if split != "train" or targets is None or context.rehearsing:
+            return context.data.table.subset(split)
+        predictions = pl.read_parquet(context.output(targets, "predictions"))
+        return with_targets(context.data.table, predictions)
 
     def _judge_config(self, table: AnnotationTable, task: TaskConfig | None = None) -> JudgeConfig:
         """The judge that a task trains, by default the stage's own."""
@@ -229,6 +235,20 @@ class Train(Stage):
             batch["pooled"] = distinct.pooled_BP.cpu()[rows]
             del batch["pixels"]
         return batch
+
+
+def with_targets(table: AnnotationTable, predictions: pl.DataFrame) -> AnnotationTable:
+    """The training rows and those without a split, with predicted scores where none is given.
+
+    Args:
+        predictions: `image` and `predicted_score`, as an average stage writes them.
+    """
+    learnt = table.frame.filter((pl.col("split") == "train") | pl.col("split").is_null())
+    predicted = predictions.select("image", "predicted_score")
+    frame = learnt.join(predicted, on="image", how="left", maintain_order="left").with_columns(
+        pl.coalesce("score", "predicted_score").alias("score"), pl.lit("train").alias("split")
+    )
+    return table.with_frame(frame.drop("predicted_score"))
 
 
 def _check_same_head(trained: JudgeConfig, config: JudgeConfig, where: str) -> None:
