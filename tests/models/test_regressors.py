@@ -16,7 +16,8 @@ from beholder.data.splits import assign_folds
 from beholder.errors import DataError, RegressorError
 from beholder.metrics.correlation import srcc
 from beholder.models.regressors import kernel
-from beholder.models.regressors.config import EnsembleConfig
+from beholder.models.regressors.autogluon import AutoGluonRegressor
+from beholder.models.regressors.config import AutoGluonConfig, EnsembleConfig
 from beholder.models.regressors.ensemble import MEMBERS, ScoreEnsemble, stack
 from beholder.models.regressors.kernel import KernelRidge
 from beholder.models.regressors.mlp import Mlp
@@ -297,3 +298,18 @@ def test_every_member_of_the_schema_is_there() -> None:
     assert set(EnsembleConfig().members) == set(MEMBERS)
     with pytest.raises(ValueError, match="twice"):
         EnsembleConfig(members=("ridge", "ridge"))
+
+
+def test_autogluon_behind_the_same_interface() -> None:
+    pytest.importorskip("autogluon.tabular")
+    x, y, _ = made(200, 12)
+    config = AutoGluonConfig(kind="autogluon", time_limit=20.0)
+    regressor = AutoGluonRegressor.fit(x, 3.0 + y, units_of(200), config=config)
+    predicted = regressor.predict(x)
+    assert predicted.shape == (200,)
+    assert srcc(y, predicted) > 0.4
+    assert abs(predicted.mean() - 3.0) < 0.3
+    with pytest.raises(DataError, match="reads 12 features"):
+        regressor.predict(x[:, :5])
+    with pytest.raises(DataError, match="at least 100 pictures"):
+        AutoGluonRegressor.fit(x[:90], y[:90], units_of(90), config=config)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from beholder.errors import DataError, MissingExtra
 from beholder.models.regressors.checks import check_finite, check_training
 from beholder.models.regressors.config import AutoGluonConfig
 
+# of fewer, some of its models predict constants, and its metric has no value for these
+FEWEST = 100
 HELD_OUT = 10  # one of so many parts is what AutoGluon chooses and weighs its models with
 
 
@@ -46,11 +49,16 @@ class AutoGluonRegressor:
         """Fit on nine tenths of the units, choosing by the rest; arguments as `ScoreEnsemble.fit`.
 
         Raises:
-            DataError: as `ScoreEnsemble.fit`.
+            DataError: as `ScoreEnsemble.fit`, or fewer than `FEWEST` pictures.
             MissingExtra: AutoGluon is not installed.
         """
         tabular = autogluon_tabular()
         features, scores = check_training(features_NP, scores_N, units, keys)
+        if len(scores) < FEWEST:
+            raise DataError(
+                f"AutoGluon needs at least {FEWEST} pictures with a score; there are {len(scores)}.",
+                fix="Use `regressor: {kind: ensemble}`.",
+            )
         held_out = assign_folds(units, min(HELD_OUT, len(set(units))), seed) == 0
         frame = _frame(features).assign(score=scores)
         folder = tempfile.TemporaryDirectory(prefix="beholder-autogluon-")
@@ -58,7 +66,7 @@ class AutoGluonRegressor:
             label="score",
             problem_type="regression",
             eval_metric="pearsonr",
-            path=folder.name,
+            path=str(Path(folder.name) / "predictor"),
             verbosity=1,
         )
         predictor.fit(
@@ -66,8 +74,11 @@ class AutoGluonRegressor:
             tuning_data=frame[held_out],
             presets=config.presets,
             time_limit=config.time_limit,
-            # also with presets that bag: what is held out stays out
-            use_bag_holdout=True,
+            # presets that bag would make folds of their own, by rows, and divide units
+            auto_stack=False,
+            dynamic_stacking=False,
+            num_bag_folds=0,
+            num_stack_levels=0,
         )
         return cls(predictor, folder, features.shape[1])
 
