@@ -49,6 +49,9 @@ class VerdictFormat(StrEnum):
 Images = Annotated[
     Path | None, typer.Option("--images", help="Folder that the image keys start from.")
 ]
+Codebook = Annotated[
+    Path | None, typer.Option(help="File with the names of the attributes' values.")
+]
 
 
 @app.command()
@@ -73,6 +76,7 @@ def check(
         tuple[float, float] | None,
         typer.Option(help="Lowest and highest score; default: what the format knows."),
     ] = None,
+    codebook: Codebook = None,
     output: Annotated[TextOrJson, typer.Option("--format", help="How to print.")] = TextOrJson.text,
 ) -> None:
     """List everything wrong with a table of opinions and its pictures, in one go.
@@ -82,7 +86,9 @@ def check(
     """
     from beholder.data.check import check_annotations, render_json, render_text
 
-    problems = check_annotations(data, images, format=data_format, score_range=score_range)
+    problems = check_annotations(
+        data, images, format=data_format, score_range=score_range, codebook=codebook
+    )
     typer.echo(render_json(problems) if output is TextOrJson.json else render_text(problems))
     if any(problem.severity == "error" for problem in problems):
         raise typer.Exit(2)
@@ -151,6 +157,7 @@ def evaluate(
     data: Annotated[Path | None, typer.Argument(help="Table of given opinions.")] = None,
     images: Images = None,
     split: Annotated[str | None, typer.Option(help="Only this split: train, val or test.")] = None,
+    codebook: Codebook = None,
     references: Annotated[
         Path | None, typer.Option(help="Reference captions, to compare without a judge.")
     ] = None,
@@ -174,7 +181,7 @@ def evaluate(
     from beholder.judge import Judge
     from beholder.predict.evaluation import evaluate_judge, render_metrics
 
-    table = read_annotations(data, root=images)
+    table = read_annotations(data, root=images, codebook=codebook)
     if split:
         table = table.subset(split)
     result = evaluate_judge(Judge.load(model), table, images or data.parent)

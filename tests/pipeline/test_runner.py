@@ -20,7 +20,7 @@ from beholder.cli import main
 from beholder.data.annotations import AnnotationTable
 from beholder.errors import BackboneError, DataError, GateError, RecipeError
 from beholder.pipeline.context import RunContext
-from beholder.pipeline.data import RunData
+from beholder.pipeline.data import RunData, load_data
 from beholder.pipeline.manifest import load_manifest
 from beholder.pipeline.recipe import (
     GateStage,
@@ -156,6 +156,25 @@ def test_only_what_changed_and_what_depends_on_it_runs_again(finished: Path, run
     assert after is not None
     assert before.find("features") == after.find("features")
     assert len(list((run / "stages" / "score").iterdir())) == 1
+
+
+def test_boxes_are_counted_and_those_outside_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = small_recipe(tmp_path, stages__features={"kind": "extract", "workers": 0})
+    rows = (tmp_path / "scores.csv").read_text().splitlines()
+    boxed = [rows[0] + ",xmin,ymin,xmax,ymax", *(f"{row},0,0,64,64" for row in rows[1:])]
+    boxed[2] = boxed[2].replace("0,0,64,64", "-9,0,64,200")
+    (tmp_path / "scores.csv").write_text("\n".join(boxed))
+    with caplog.at_level(logging.WARNING):
+        load_data(recipe.data, tmp_path / "run")
+    assert "1 of 24 boxes reach out" in caplog.text
+    boxed[5] = boxed[5].replace("0,0,64,64", "70,0,99,64")
+    boxed[7] = boxed[7].replace("0,0,64,64", "0,64,64,99")
+    (tmp_path / "scores.csv").write_text("\n".join(boxed))
+    with pytest.raises(DataError, match="2 boxes lie outside") as caught:
+        load_data(recipe.data, tmp_path / "run")
+    assert {problem.key for problem in caught.value.problems} == {"4.png", "6.png"}
 
 
 def test_gate_lets_a_small_judge_pass_and_stops_a_large_one(

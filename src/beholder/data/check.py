@@ -19,7 +19,8 @@ from beholder.data.fingerprints import Fingerprint, fingerprint_all, near_pairs
 from beholder.data.formats import Scan, scan_annotations
 from beholder.data.images import MAX_PIXELS
 from beholder.data.splits import connected, find_leaks
-from beholder.errors import Problem
+from beholder.data.transforms import clip_box
+from beholder.errors import PictureError, Problem
 
 TINY_SIDE = 32
 """Pictures with a side shorter than this many pixels are told of."""
@@ -35,6 +36,7 @@ def check_annotations(
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
     score_range: tuple[float, float] | None = None,
+    codebook: str | Path | None = None,
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
 ) -> list[Problem]:
@@ -43,7 +45,7 @@ def check_annotations(
     Args:
         source: a table, or a file or folder to read it from.
         images: the image root; None: pictures are not opened.
-        format, columns, encoding: as for `read_annotations`.
+        format, columns, encoding, codebook: as for `read_annotations`.
         score_range: lowest and highest score; by default what the format knows.
         max_pixels: pictures with more are errors.
         workers: pictures open at a time; by default the number of cores.
@@ -62,6 +64,7 @@ def check_annotations(
             root=images,
             encoding=encoding,
             score_range=score_range,
+            codebook=codebook,
         )
     problems = list(scan.problems)
     root_found = images is None or Path(images).is_dir()
@@ -152,7 +155,11 @@ def _table_problems(table: AnnotationTable) -> Iterator[Problem]:
         column = ATTRIBUTE_PREFIX + name
         seen = set(train[column].drop_nulls().unique())
         missing = [label for label in labels if label not in seen]
-        if missing:
+        if len(labels) < 2:
+            only = f"one class alone, {labels[0]}" if labels else "no label at all"
+            message = f"The attribute has {only}: there is nothing to learn."
+            yield Problem("error", "one_class", message, field=column)
+        elif missing:
             where = "the training split" if given else "the table"
             message = f"No picture of {where} has the class {', '.join(missing)}."
             yield Problem("warning", "no_example", message, field=column)
@@ -180,9 +187,27 @@ def _picture_problems(
             if min(known.size) < TINY_SIDE:
                 message = f"The picture is tiny: {width} x {height} pixels."
                 yield Problem("warning", "tiny", message, field="image", key=known.key)
-            if box and (box[0] < 0 or box[1] < 0 or box[2] > width or box[3] > height):
-                message = f"The box {box} reaches out of the picture of {width} x {height} pixels."
-                yield Problem("warning", "box_outside", message, field="box", key=known.key)
+            if box:
+                yield from box_problems(known.key, box, known.size)
+
+
+def box_problems(key: str, box: Sequence[float], size: tuple[int, int]) -> Iterator[Problem]:
+    """A box that reaches out of its picture (it is clipped), or lies outside (it is refused).
+
+    Args:
+        size: (width, height) of the picture.
+    """
+    width, height = size
+    shown = f"of {width} x {height} pixels"
+    try:
+        clip_box(box, size)
+    except PictureError:
+        message = f"The box {list(box)} lies outside of the picture {shown}."
+        yield Problem("error", "box_empty", message, field="box", key=key)
+        return
+    if box[0] < 0 or box[1] < 0 or box[2] > width or box[3] > height:
+        message = f"The box {list(box)} reaches out of the picture {shown}; it is clipped."
+        yield Problem("warning", "box_outside", message, field="box", key=key)
 
 
 def _suggestion(root: Path, key: str, siblings: dict[str, dict[str, list[str]]]) -> str:

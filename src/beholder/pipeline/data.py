@@ -6,6 +6,7 @@ size and modification time, so that a file is read again only when it has been t
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,20 @@ from typing import Any
 import polars as pl
 
 from beholder.data.annotations import AnnotationTable
+from beholder.data.check import box_problems
 from beholder.data.files import atomic_path
 from beholder.data.fingerprints import Fingerprint, fingerprint_all, near_pairs
 from beholder.data.formats import read_annotations
-from beholder.data.images import EXTENSIONS, content_hash, resolve_key
+from beholder.data.images import EXTENSIONS, content_hash, read_header, resolve_key
 from beholder.data.keys import make_key
 from beholder.data.progress import progress
 from beholder.data.sample.builder import build_sample
 from beholder.data.splits import assign_splits, unit_names
-from beholder.errors import DataError, PictureError
+from beholder.errors import DataError, PictureError, Problem
 from beholder.pipeline.manifest import digest
 from beholder.pipeline.recipe import DataConfig
+
+log = logging.getLogger("beholder")
 
 _PICTURES = "pictures.parquet"
 _SCHEMA = {
@@ -57,13 +61,23 @@ def load_data(config: DataConfig, folder: Path) -> RunData:
         DataError: the table or the folder of pictures can't be used, or a split that the table
             gives leaks.
     """
+    if config.annotations == "sample" and config.codebook:
+        raise DataError(
+            "The embedded sample names its classes itself.",
+            where="data.codebook",
+            fix="Leave it out.",
+        )
     if config.annotations == "sample":
         table, root = build_sample(folder / "sample", photos=config.sample_photos)
     else:
         path = Path(config.annotations)
         root = Path(config.images) if config.images else path.parent
         table = read_annotations(
-            path, config.format, columns=config.columns or None, root=config.images
+            path,
+            config.format,
+            columns=config.columns or None,
+            root=config.images,
+            codebook=config.codebook,
         )
     if len(table) == 0:
         raise DataError("The table has no row.", where=config.annotations)
@@ -73,6 +87,7 @@ def load_data(config: DataConfig, folder: Path) -> RunData:
             where=str(root),
             fix="Set data.images to the folder that the image keys start from.",
         )
+    _check_boxes(table, root, config.annotations)
     # Only a split that has to be made needs to know which pictures look alike.
     unsplit = table.frame["split"].is_null().any()
     further = _unlabelled(table, root, config.unlabelled) if config.unlabelled else None
@@ -114,6 +129,37 @@ def _unlabelled(table: AnnotationTable, root: Path, folder: str) -> AnnotationTa
         )
     empty: dict[str, list[str | None]] = {n: [None] * len(keys) for n in table.attribute_names}
     return AnnotationTable.from_columns(keys, attributes=empty, classes=table.classes)
+
+
+def _check_boxes(table: AnnotationTable, root: Path, where: str) -> None:
+    """Count the boxes that are clipped to their pictures.
+
+    Raises:
+        DataError: boxes lie outside of their pictures; names all of them.
+    """
+    problems: list[Problem] = []
+    boxed = table.frame.filter(pl.col("box").is_not_null()).select("image", "box")
+    for key, box in boxed.iter_rows():
+        try:
+            size = read_header(resolve_key(root, key)).size
+        except PictureError:
+            continue  # extraction and training report it, with its key and reason
+        problems += box_problems(key, box, size)
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        raise DataError(
+            f"{len(errors)} boxes lie outside of their pictures.",
+            where=where,
+            fix="Correct the places below; boxes are xmin, ymin, xmax, ymax of upright pictures.",
+            problems=errors,
+        )
+    if problems:
+        log.warning(
+            "%d of %d boxes reach out of their pictures and are clipped; `beholder check` lists "
+            "them",
+            len(problems),
+            boxed.height,
+        )
 
 
 def _known_pictures(keys: list[str], root: Path, cache: Path, *, looks: bool) -> list[Fingerprint]:

@@ -49,6 +49,11 @@ class DataConfig(Strict):
     )
     format: str = Field("auto", description="format of the table, see `beholder check --help`")
     columns: dict[str, str] = Field({}, description="own column name of each field, generic CSV")
+    codebook: str | None = Field(
+        None,
+        description="file that names the attributes' values: JSON, YAML, or a CSV of attribute, "
+        "value, name",
+    )
     score_name: str = Field("MOS", description="what the scores are called in reports")
     split: SplitConfig = SplitConfig()
     sample_photos: list[str] | None = Field(

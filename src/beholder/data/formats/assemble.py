@@ -44,6 +44,7 @@ class Rows:
         repeats: a picture may have several rows.
         score_range: lowest and highest score.
         classes: attribute -> labels, where they are known beforehand.
+        codebook: attribute in small letters -> value -> name: its classes are these names.
         names: field -> what the file calls it, for the problems.
         root: what absolute names of pictures start with.
     """
@@ -53,6 +54,7 @@ class Rows:
     repeats: bool = False
     score_range: tuple[float, float] | None = None
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    codebook: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     root: str | None = None
 
@@ -88,6 +90,7 @@ def assemble(rows: Rows) -> Assembled:
     for name in attributes:
         frame, labels = _with_labels(frame, name, rows, problems)
         classes[name.removeprefix(ATTRIBUTE_PREFIX)] = labels
+    problems += _unused_codes(rows, set(classes))
     frame = _with_text(frame, "group").filter(pl.col(_USABLE))
     further = [*attributes, VOTES] if votes else attributes
     problems += _repetition_problems(frame, rows, further)
@@ -244,13 +247,33 @@ def _with_labels(
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """An attribute's labels and its classes: the known ones, or else those that occur, sorted."""
     frame = _with_text(frame, name)
-    labels = rows.classes.get(name.removeprefix(ATTRIBUTE_PREFIX))
+    attribute = name.removeprefix(ATTRIBUTE_PREFIX)
+    named = rows.codebook.get(attribute.casefold())
+    labels = tuple(named.values()) if named else rows.classes.get(attribute)
     if labels is None:
         return frame, tuple(sorted(frame[name].drop_nulls().unique()))
+    # a column with gaps comes out of many programs as 3.0 instead of 3
+    whole = pl.col(name).str.replace(r"^(-?\d+)\.0+$", "$1")
+    known = [*labels, *(named or ())]
+    frame = frame.with_columns(
+        pl.when(pl.col(name).is_in(known)).then(pl.col(name)).otherwise(whole).alias(name)
+    )
+    if named:
+        frame = frame.with_columns(pl.col(name).replace(dict(named)).alias(name))
     unknown = pl.col(name).is_not_null() & ~pl.col(name).is_in(list(labels))
-    message = "The class {!r} is not one of " + _literal(", ".join(labels)) + "."
+    shown = [f"{value} ({label})" for value, label in named.items()] if named else labels
+    message = "The class {!r} is not one of " + _literal(", ".join(shown)) + "."
     problems += _problems_where(frame, unknown, rows, "unknown_class", name, message)
     return frame.with_columns(pl.when(~unknown).then(pl.col(name)).alias(name)), labels
+
+
+def _unused_codes(rows: Rows, attributes: set[str]) -> Iterator[Problem]:
+    """A warning for each attribute that the codebook names and the table does not have."""
+    there = {name.casefold() for name in attributes}
+    for name in rows.codebook:
+        if name not in there:
+            message = f"The codebook names classes of {name!r}, which the table does not have."
+            yield Problem("warning", "codebook", message, file=rows.file)
 
 
 def _repetition_problems(frame: pl.DataFrame, rows: Rows, further: list[str]) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from beholder.data.annotations import AnnotationTable
 from beholder.data.formats import captions, folder
 from beholder.data.formats.assemble import Rows, assemble
+from beholder.data.formats.codebook import read_codebook
 from beholder.data.formats.delimited import ROW, Delimited, parse_delimited
 from beholder.data.formats.layouts import (
     GENERIC,
@@ -69,6 +70,7 @@ class _Options:
     encoding: str | None
     attribute: str
     score_range: tuple[float, float] | None
+    codebook: Mapping[str, Mapping[str, str]]
 
 
 def read_annotations(
@@ -80,6 +82,7 @@ def read_annotations(
     encoding: str | None = None,
     attribute: str = "class",
     score_range: tuple[float, float] | None = None,
+    codebook: str | Path | None = None,
 ) -> AnnotationTable:
     """Read a table of opinions.
 
@@ -92,6 +95,7 @@ def read_annotations(
         encoding: of a text file; by default recognised (UTF-8, UTF-16, CP949).
         attribute: what the classes of a folder per class are classes of.
         score_range: lowest and highest score; by default what the format knows.
+        codebook: file with the names of the attributes' values, see `data.formats.codebook`.
 
     Raises:
         DataError: with every problem of the file at once. Warnings only are logged.
@@ -104,6 +108,7 @@ def read_annotations(
         encoding=encoding,
         attribute=attribute,
         score_range=score_range,
+        codebook=codebook,
     )
     errors = [problem for problem in scan.problems if problem.severity == "error"]
     if errors or scan.table is None:
@@ -128,6 +133,7 @@ def scan_annotations(
     encoding: str | None = None,
     attribute: str = "class",
     score_range: tuple[float, float] | None = None,
+    codebook: str | Path | None = None,
 ) -> Scan:
     """Read as much of a table as there is, and list what is wrong with it. Arguments as for
     `read_annotations`.
@@ -137,10 +143,17 @@ def scan_annotations(
     """
     if format != "auto" and format not in FORMATS:
         raise DataError(f"There is no format {format!r}.", fix=f"Use auto, {', '.join(FORMATS)}.")
-    options = _Options(
-        format, columns, None if root is None else str(root), encoding, attribute, score_range
-    )
+    named: dict[str, dict[str, str]] = {}
+    wrong: tuple[Problem, ...] = ()
+    if codebook is not None:
+        try:
+            named = read_codebook(codebook)
+        except DataError as error:
+            wrong = error.problems  # told together with what is wrong with the table
+    base = None if root is None else str(root)
+    options = _Options(format, columns, base, encoding, attribute, score_range, named)
     scan = _scan(Path(path), options)
+    scan = replace(scan, problems=[*wrong, *scan.problems])
     if scan.table is None and not any(problem.severity == "error" for problem in scan.problems):
         message = "The table is empty: there is no row in it."
         scan.problems.append(Problem("error", "empty_table", message, file=str(path)))
@@ -160,7 +173,8 @@ def _scan(path: Path, options: _Options) -> Scan:
     try:
         if format == "folder":
             frame, problems = folder.folder_rows(path, options.attribute)
-            return _finish(Rows(frame, file, names={"image": "file"}), problems, "folder")
+            rows = Rows(frame, file, names={"image": "file"}, codebook=options.codebook)
+            return _finish(rows, problems, "folder")
         with path.open("rb") as stream:
             start = stream.read(512)
         if format == "parquet" or (format == "auto" and start.startswith(b"PAR1")):
@@ -191,6 +205,9 @@ def _finish(rows: Rows, problems: list[Problem], format: str) -> Scan:
 
 def _scan_parquet(path: Path, options: _Options) -> Scan:
     """Rows count from 0."""
+    if options.codebook:
+        message = "A Parquet file brings the names of its classes along; leave the codebook out."
+        return Scan(None, [Problem("error", "codebook", message, file=str(path))], "parquet")
     try:
         table = AnnotationTable.from_parquet(path)
     except DataError as error:
@@ -217,7 +234,8 @@ def _scan_json(text: str, file: str, options: _Options) -> Scan:
     frame, problems = captions.json_rows(content, format, file)
     names = {"image": "path" if format == "captioner" else "filename"}
     names["comments"] = "captions" if format == "captioner" else "sentences[].raw"
-    return _finish(Rows(frame, file, names=names, root=options.root), problems, format)
+    rows = Rows(frame, file, names=names, root=options.root, codebook=options.codebook)
+    return _finish(rows, problems, format)
 
 
 def _scan_delimited(text: str, file: str, options: _Options) -> Scan:
@@ -243,6 +261,7 @@ def _scan_delimited(text: str, file: str, options: _Options) -> Scan:
         repeats=layout.repeats,
         score_range=options.score_range or layout.score_range,
         classes=layout.classes,
+        codebook=options.codebook,
         names=columns,
         root=options.root,
     )
