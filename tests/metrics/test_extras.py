@@ -1,4 +1,4 @@
-"""CLIPScore with a tiny random CLIP, and what SPICE says when it can't run."""
+"""CLIPScore with a tiny random CLIP."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beholder.errors import BeholderError, CheckpointError, DataError
-from beholder.metrics.captions import spice as spice_module
+from beholder.errors import CheckpointError, DataError
 from beholder.metrics.captions.clipscore import ClipScorer
 
 WORDS = ["a</w>", "photo</w>", "depicts</w>", "dog</w>", "cat</w>", "red</w>", "blue</w>"]
@@ -91,12 +90,6 @@ def test_no_clip_there(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     with pytest.raises(CheckpointError, match="CLIP"):
         ClipScorer(tmp_path)
-
-
-def test_spice_names_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spice_module.shutil, "which", lambda name: None)
-    with pytest.raises(BeholderError, match="SPICE needs Java"):
-        spice_module.spice([["a dog"]], ["a dog"])
 
 
 def test_metrics_import_no_torch() -> None:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from beholder import __version__
+
 Direction = Literal["max", "min"]
 
 
@@ -45,6 +47,14 @@ class MetricInfo:
             "source": self.source,
             "version": self.version,
         }
+
+
+def signature(name: str, *details: str) -> str:
+    """How a number was computed: metric, its variant, details such as the tokenizer, this software.
+
+    Numbers may be compared only if their signatures agree.
+    """
+    return "|".join([name, METRICS[name].version, *details, f"beholder {__version__}"])
 
 
 def _finite(value: float) -> float | None:

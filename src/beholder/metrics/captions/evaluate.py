@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from beholder import __version__
 from beholder.errors import DataError, Problem
 from beholder.metrics.captions.bleu import bleu
 from beholder.metrics.captions.catalogue import GROUPS, ImageScores, Scores, canonical
@@ -20,7 +19,7 @@ from beholder.metrics.captions.ptb import PTB_VERSION, ptb_tokenize
 from beholder.metrics.captions.rouge import rouge_l
 from beholder.metrics.captions.spice import spice
 from beholder.metrics.captions.tokens import CaptionSet
-from beholder.metrics.info import METRICS
+from beholder.metrics.info import METRICS, signature
 
 Tokenizer = Literal["ptb", "none"]
 
@@ -116,6 +115,8 @@ def evaluate_captions(
     if tokenizer == "ptb":
         groups, captions = _tokenise(groups, captions)
     found: dict[str, tuple[float, NDArray[np.float64]]] = {}
+    if "SPICE" in asked:  # first, as it may lack something
+        found["SPICE"] = spice(groups, captions)
     encoded = CaptionSet.build(groups, captions)
     if "BLEU" in asked:
         corpus, each = bleu(encoded)
@@ -127,24 +128,17 @@ def evaluate_captions(
         found["METEOR"] = meteor(groups, captions)
     if "CIDEr-D" in asked:
         found["CIDEr-D"] = cider_d(encoded)
-    if "SPICE" in asked:
-        found["SPICE"] = spice(groups, captions)
     names = [name for group in asked for name in GROUPS[group]]
+    tokens = f"ptb-coco {PTB_VERSION}" if tokenizer == "ptb" else "given"
     return CaptionScores(
         corpus=Scores({name: found[name][0] for name in names}),
         per_image=ImageScores(
             {name: dict(zip(keys, found[name][1].tolist(), strict=True)) for name in names}
         ),
-        signature={name: signature(name, tokenizer) for name in names},
+        signature={name: signature(name, f"tokens: {tokens}") for name in names},
         counts={"pictures": len(keys), "references": sum(map(len, raw_groups))},
         problems=tuple(problems + _notes(asked, keys, raw_captions, captions)),
     )
-
-
-def signature(name: str, tokenizer: Tokenizer = "ptb") -> str:
-    """How a number was computed: metric, parameters, tokenizer, version of this software."""
-    tokens = f"ptb-coco {PTB_VERSION}" if tokenizer == "ptb" else "given"
-    return f"{name}|{METRICS[name].version}|tokens: {tokens}|beholder {__version__}"
 
 
 def comment_challenge(corpus: Mapping[str, float]) -> float:
