@@ -103,8 +103,11 @@ def test_evaluate_prints_metrics(data: Path, capsys: pytest.CaptureFixture[str])
     metrics = json.loads(capsys.readouterr().out)
     stored = json.loads((data / "run" / "evaluation" / "metrics.json").read_text())
     assert metrics["score"]["srcc"] == stored["score"]["srcc"]
+    manifest = json.loads((data / "run" / "manifest.json").read_text())
+    assert manifest["stages"][-1]["signature"] == metrics["signature"] == stored["signature"]
     assert run("evaluate", *arguments) == 0
-    assert "SRCC" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "SRCC" in text and "signature   srcc|mean ranks|95 % bootstrap interval: 2000" in text
 
 
 def test_report_is_written_where_it_says(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,6 +202,35 @@ def test_feature_store_of_another_backbone_is_refused(
     code = run("fit", path, "stages.score.training.lr=0.1", "--into", tmp_path / "run")
     assert code == 2
     assert "backbone" in capsys.readouterr().err
+
+
+def test_evaluate_compares_caption_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    references, results = tmp_path / "references.csv", tmp_path / "results.json"
+    references.write_text("image_id,caption\n1,a dog runs\n1,the dog runs\n2,a red car\n")
+    results.write_text('[{"image_id": 1, "caption": "a dog runs"}, {"image_id": 2, "caption": ""}]')
+    files = ("--references", references, "--hypotheses", results)
+    assert run("evaluate", *files, "--metric", "CIDEr", "--metric", "Bleu", "--format", "json") == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert list(found["corpus"]) == ["CIDEr-D", *(f"BLEU-{order}" for order in range(1, 5))]
+    assert found["metrics"]["CIDEr-D"]["direction"] == "max"
+    assert [problem["key"] for problem in found["problems"]] == ["2"]
+    assert run("evaluate", *files, "--metric", "ROUGE_L") == 0
+    text = capsys.readouterr().out
+    assert "ROUGE_L  0.5" in text and "signature: ROUGE_L|beta 1.2|tokens: ptb-coco" in text
+    assert "2: an empty hypothesis" in text
+    assert run("evaluate", *files, "--metric", "ROUG") == 2
+    assert "no caption metric 'ROUG'" in capsys.readouterr().err
+    results.write_text('[{"image_id": 1, "caption": 5}, {"image_id": 3, "caption": "x"}]')
+    assert run("evaluate", *files) == 2
+    error = capsys.readouterr().err
+    assert "3 problem(s)" in error and "1: the hypothesis is int, not text" in error
+    assert "3: a hypothesis without references" in error
+    assert "2: references without a hypothesis" in error
+    assert run("evaluate", "--references", references) == 2
+    assert run("evaluate", "judge", references, "--metric", "BLEU") == 2
 
 
 def test_output_folder_that_cannot_be_written(

@@ -162,6 +162,13 @@ def evaluate(
         Path | None, typer.Option(help="Reference captions, to compare without a judge.")
     ] = None,
     hypotheses: Annotated[Path | None, typer.Option(help="Captions to compare.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of captions: BLEU, ROUGE_L, METEOR, CIDEr-D or SPICE, once for each; default: "
+            "all but SPICE."
+        ),
+    ] = None,
     output: Annotated[TextOrJson, typer.Option("--format", help="How to print.")] = TextOrJson.text,
 ) -> None:
     """Compare a judge with given opinions, or caption files with each other.
@@ -172,10 +179,10 @@ def evaluate(
     if references and hypotheses and not model:
         from beholder.metrics.captions.files import evaluate_files
 
-        scores = evaluate_files(references, hypotheses)
+        scores = evaluate_files(references, hypotheses, metric)
         typer.echo(scores.to_json() if output is TextOrJson.json else scores.render())
         return
-    if not (model and data) or references or hypotheses:
+    if not (model and data) or references or hypotheses or metric:
         raise typer.BadParameter("Name MODEL and DATA, or --references and --hypotheses.")
     from beholder.data.formats import read_annotations
     from beholder.judge import Judge

@@ -97,7 +97,7 @@ def run(tmp_path: Path) -> Path:
         "comments": {"BLEU-4": 0.25, "CIDEr-D": 1.5},
         "counts": {"pictures": 6, "failed": 1},
         "image_root": str(pictures),
-        "signature": {"score": "bootstrap:2000"},
+        "signature": {"srcc": "srcc|mean ranks|beholder 0"},
     }
     write_json(folder / "evaluation" / "metrics.json", metrics)
     record = StageRecord(
@@ -140,7 +140,7 @@ def test_page_says_what_the_run_came_to(run: Path) -> None:
     for said in (
         "0.812", "pseudo-MOS", "n/a to 0.900", "1 could not be judged", "CIDEr-D 1.500",
         "given: bright", "picture no longer readable", "1 min 15 s", "truncated", "2 train",
-        "bootstrap:2000", "name: demo", "0.321 before its temperature of 2.50",
+        "srcc|mean ranks|beholder 0", "name: demo", "0.321 before its temperature of 2.50",
         "bright taken for dark 2 pictures", "of the share that is right) 25%",
         "Most confident mistakes", "never0n/an/an/a", "Where opinions come from", "70%",
     ):  # fmt: skip

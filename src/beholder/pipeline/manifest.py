@@ -39,6 +39,7 @@ class StageRecord(BaseModel):
     config: dict[str, Any]
     outputs: dict[str, Output] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
+    signature: dict[str, str] = Field(default_factory=dict)
     started: str
     seconds: float
 

@@ -149,6 +149,7 @@ def _run_if_needed(name: str, order: list[str], context: RunContext, processes: 
                 for key, (path, sha) in result.outputs.items()
             },
             metrics=result.metrics,
+            signature=result.signature,
             started=started.isoformat(timespec="seconds"),
             seconds=round(time.perf_counter() - clock, 3),
         )

@@ -31,6 +31,7 @@ from beholder.metrics.classification import (
 )
 from beholder.metrics.conformal import coverage
 from beholder.metrics.correlation import bootstrap
+from beholder.metrics.info import signature
 from beholder.predict.local import Failure, Request, judge_pictures
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("beholder")
 
 CORRELATIONS = ("plcc", "srcc", "krcc", "rmse")
+ATTRIBUTE_METRICS = ("top1", "acsa", "macro_f1", "ece")
 CAPTION_METRICS = ("BLEU", "ROUGE_L", "CIDEr-D")
 
 
@@ -148,7 +150,8 @@ def _score_metrics(metrics: dict[str, Any], frame: pl.DataFrame, resamples: int,
         name: {"value": _plain(i.value), "low": _plain(i.low), "high": _plain(i.high)}
         for name, i in intervals.items()
     }
-    metrics["signature"]["score"] = f"bootstrap:{resamples}|seed:{seed}|level:0.95"
+    how = f"95 % bootstrap interval: {resamples} resamples, seed {seed}"
+    metrics["signature"] |= {name: signature(name, how) for name in CORRELATIONS}
 
 
 def _interval_metrics(metrics: dict[str, Any], frame: pl.DataFrame, judge: Judge) -> None:
@@ -188,6 +191,7 @@ def _attribute_metrics(
                 "reliability": [asdict(one) for one in bins],
             }
     if scores:
+        metrics["signature"] |= {name: signature(name) for name in ATTRIBUTE_METRICS}
         metrics["attributes"] = entries
         metrics["mean_top1"] = mean_top1(scores)
         metrics["mean_acsa"] = mean_acsa(scores)
@@ -207,7 +211,7 @@ def _comment_metrics(metrics: dict[str, Any], frame: pl.DataFrame) -> pl.DataFra
     hypotheses = dict(known.select("image", "comment").iter_rows())
     scores = evaluate_captions(references, hypotheses, metrics=CAPTION_METRICS)
     metrics["comments"] = {name: _plain(value) for name, value in scores.corpus.items()}
-    metrics["signature"]["comments"] = scores.signature
+    metrics["signature"] |= scores.signature
     each = scores.per_image["CIDEr-D"]
     return frame.with_columns(
         cider_d=pl.Series([each.get(key) for key in frame["image"]], dtype=pl.Float64)
@@ -254,6 +258,7 @@ def render_metrics(metrics: dict[str, Any]) -> str:
         )
     for name, value in metrics.get("comments", {}).items():
         lines.append(f"  comments    {name:<9} {show(value, 3)}")
+    lines += [f"  signature   {text}" for text in metrics["signature"].values()]
     return "\n".join(lines)
 
 

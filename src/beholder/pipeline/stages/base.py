@@ -11,10 +11,12 @@ from beholder.pipeline.context import RunContext
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage made: output name -> (path, its hash), and the numbers worth keeping."""
+    """What a stage made: output name -> (path, its hash), the numbers worth keeping, and the
+    signatures of those numbers."""
 
     outputs: dict[str, tuple[Path, str]]
     metrics: dict[str, float] = field(default_factory=dict)
+    signature: dict[str, str] = field(default_factory=dict)
 
 
 class Stage(ABC):

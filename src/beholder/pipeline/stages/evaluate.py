@@ -67,7 +67,7 @@ class Evaluate(Stage):
         if self._explain(judge, result, target / EXPLANATIONS):
             place = target / EXPLANATIONS
             outputs["explanations"] = (place, path_digest(place))
-        return StageResult(outputs, headline(result.metrics))
+        return StageResult(outputs, headline(result.metrics), result.metrics["signature"])
 
     def _explain(self, judge: Judge, result: Evaluation, folder: Path) -> bool:
         """Write the report's overlays; False: none are wanted, or the judge can't be explained."""
