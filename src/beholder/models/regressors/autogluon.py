@@ -56,7 +56,7 @@ class AutoGluonRegressor:
         features, scores = check_training(features_NP, scores_N, units, keys)
         if len(scores) < FEWEST:
             raise DataError(
-                f"AutoGluon needs at least {FEWEST} pictures with a score; there are {len(scores)}.",
+                f"AutoGluon needs {FEWEST} pictures with a score or more; there are {len(scores)}.",
                 fix="Use `regressor: {kind: ensemble}`.",
             )
         held_out = assign_folds(units, min(HELD_OUT, len(set(units))), seed) == 0
