@@ -165,8 +165,8 @@ def evaluate(
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            help="Of captions: BLEU, ROUGE_L, METEOR, CIDEr-D or SPICE, once for each; default: "
-            "all but SPICE."
+            help="Of captions, once for each: BLEU, ROUGE_L, METEOR, CIDEr-D, SPICE, "
+            "comment_challenge; default: the first four."
         ),
     ] = None,
     output: Annotated[TextOrJson, typer.Option("--format", help="How to print.")] = TextOrJson.text,

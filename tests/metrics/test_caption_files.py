@@ -34,6 +34,10 @@ def test_all_formats_agree(tmp_path: Path) -> None:
         "h.json": HYPOTHESES,
         "one.json": {key: [text] for key, text in HYPOTHESES.items()},
         "results.json": [{"image_id": int(k), "caption": t} for k, t in HYPOTHESES.items()],
+        "h.jsonl": "".join(
+            json.dumps({"image": k, "score": None, "comment": t}) + "\n\n"
+            for k, t in HYPOTHESES.items()
+        ),
         "h.csv": "\ufeffimg_name,comments\n" + "".join(f"{k},{t}\n" for k, t in HYPOTHESES.items()),
     }
     found = [
@@ -41,7 +45,7 @@ def test_all_formats_agree(tmp_path: Path) -> None:
         for a, x in references.items()
         for b, y in hypotheses.items()
     ]
-    assert len(found) == 20
+    assert len(found) == 25
     assert all(scores.to_dict() == found[0].to_dict() for scores in found)
     assert found[0].corpus["BLEU-1"] == pytest.approx(5 / 6, abs=1e-6)
     text = found[0].render()
@@ -61,6 +65,9 @@ def test_all_formats_agree(tmp_path: Path) -> None:
         ({"1": "a"}, "no_hypothesis", None),
         ("{", "not_json", None),
         ('"text"', "format", None),
+        ([{"image_id": 1, "caption": "a"}, {"image_id": None, "caption": "b"}], "format", 1),
+        ([{"image_id": True, "caption": "a"}], "format", 0),
+        ([{"image_id": 1.0, "caption": "a"}], "format", 0),
     ],
 )
 def test_problems_have_a_place(tmp_path: Path, content: object, code: str, row: int | None) -> None:
@@ -80,6 +87,7 @@ def test_problems_have_a_place(tmp_path: Path, content: object, code: str, row: 
         ("image,caption\n1,a\n,b\n", "no_key", 3),
         ("image,caption\n1,a\n2\n", "no_caption", 3),
         ("image,caption\n1,a\n1,b\n", "duplicate", 3),
+        ('image,caption\n1,"' + "x" * 140_000, "not_csv", 2),
     ],
 )
 def test_problems_of_tables(tmp_path: Path, text: str, code: str, row: int) -> None:
@@ -87,6 +95,15 @@ def test_problems_of_tables(tmp_path: Path, text: str, code: str, row: int) -> N
     with pytest.raises(DataError) as caught:
         evaluate_files(references, write(tmp_path / "h.csv", text), METRICS)
     assert (code, row) in {(problem.code, problem.row) for problem in caught.value.problems}
+
+
+def test_problems_of_lines(tmp_path: Path) -> None:
+    references = write(tmp_path / "r.json", REFERENCES)
+    lines = '{"image": "1", "comment": "a"}\n{"image": "2", "error": {}}\n{"image"\n[1]\n'
+    with pytest.raises(DataError, match="Give JSON, JSON lines, CSV or TSV") as caught:
+        evaluate_files(references, write(tmp_path / "h.jsonl", lines), METRICS)
+    found = {(problem.row, problem.code) for problem in caught.value.problems}
+    assert found == {(2, "format"), (3, "not_json"), (4, "format")}
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -194,6 +194,12 @@ def test_every_problem_is_listed() -> None:
 def test_oddities_are_noted() -> None:
     scores = evaluate_captions({"a": ["a dog"]}, {"a": ""}, WITHOUT_DATA)
     assert {problem.code for problem in scores.problems} == {"empty_text", "one_picture"}
+    references = {"a": ["a dog", " "], "b": ["...", "a cat"]}
+    noted = evaluate_captions(references, {"a": "a dog", "b": "a cat"}, WITHOUT_DATA).problems
+    assert [(problem.key, problem.message.split(":")[0]) for problem in noted] == [
+        ("a", "reference 1 is empty"),
+        ("b", "reference 0 has no words"),
+    ]
     assert scores.corpus["CIDEr-D"] == 0.0
     assert "warning" in scores.render()
 

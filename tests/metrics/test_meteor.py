@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from beholder.errors import BeholderError
-from beholder.metrics.captions import evaluate_captions
+from beholder.metrics.captions import comment_challenge, evaluate_captions
 from beholder.metrics.captions.meteor import data, meteor
 from beholder.metrics.captions.meteor.words import normalise_line, stem
 
@@ -49,6 +49,19 @@ def test_equals_java(golden: dict[str, Any], java: None) -> None:
     ours_corpus, ours = meteor(references, hypotheses)
     assert ours_corpus == pytest.approx(corpus, abs=1e-6)
     assert np.quantile(np.abs(ours - each), 0.99) < 1e-6
+
+
+def test_challenge_score_brings_its_parts(golden: dict[str, Any], pycocoevalcap: None) -> None:
+    texts = golden["references"], golden["hypotheses"]
+    scores = evaluate_captions(*texts, metrics=["comment_challenge"])
+    expected = 4 * golden["CIDEr"] + 3 * golden["METEOR"] + golden["ROUGE_L"]
+    expected += golden["BLEU"][2] + golden["BLEU"][3]
+    assert scores.corpus["comment_challenge"] == pytest.approx(expected, abs=1e-6)
+    assert list(scores.corpus)[-1] == "comment_challenge" and len(scores.corpus) == 8
+    key = golden["ids"][0]
+    one = {name: each[key] for name, each in scores.per_image.items()}
+    assert comment_challenge(one) == pytest.approx(one["comment_challenge"])
+    assert scores.signature["comment_challenge"].startswith("comment_challenge|2023|tokens")
 
 
 def test_empty_and_foreign_captions(pycocoevalcap: None) -> None:

@@ -11,8 +11,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "METEOR": ("METEOR",),
     "CIDEr-D": ("CIDEr-D",),
     "SPICE": ("SPICE",),
+    "comment_challenge": ("comment_challenge",),
 }
 """What `evaluate_captions` can be asked for, and the names of the scores each gives."""
+
+PARTS = {"comment_challenge": ("BLEU", "ROUGE_L", "METEOR", "CIDEr-D")}
+"""What a metric is made of: asked for with it."""
 
 
 def _plain(name: str) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beholder.errors import DataError, Problem
 from beholder.metrics.captions.bleu import bleu
-from beholder.metrics.captions.catalogue import GROUPS, ImageScores, Scores, canonical
+from beholder.metrics.captions.catalogue import GROUPS, PARTS, ImageScores, Scores, canonical
 from beholder.metrics.captions.cider import cider_d
 from beholder.metrics.captions.meteor import meteor
 from beholder.metrics.captions.ptb import PTB_VERSION, ptb_tokenize
@@ -22,6 +22,8 @@ from beholder.metrics.captions.tokens import CaptionSet
 from beholder.metrics.info import METRICS, signature
 
 Tokenizer = Literal["ptb", "none"]
+Texts = tuple[list[list[str]], list[str]]  # references and hypotheses, in one order of pictures
+Number = TypeVar("Number", float, NDArray[np.float64])
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def evaluate_captions(
     Args:
         references: image key -> one or more references.
         hypotheses: image key -> the caption to judge (or a list of just one).
-        metrics: of BLEU, ROUGE_L, METEOR, CIDEr-D, SPICE.
+        metrics: of BLEU, ROUGE_L, METEOR, CIDEr-D, SPICE, and comment_challenge, which brings the
+            four that it is made of.
         tokenizer: "ptb" as the MS-COCO evaluation does; "none" if captions are tokens joined by
             spaces already.
 
@@ -109,15 +112,30 @@ def evaluate_captions(
             problems=problems,
         )
     keys = list(texts)
-    groups = [list(references[key]) for key in keys]
-    captions = [str(texts[key]) for key in keys]
-    raw_groups, raw_captions = groups, captions
-    if tokenizer == "ptb":
-        groups, captions = _tokenise(groups, captions)
+    given = [list(references[key]) for key in keys], [str(texts[key]) for key in keys]
+    groups, captions = _tokenise(*given) if tokenizer == "ptb" else given
+    encoded = CaptionSet.build(groups, captions)
+    found = _compute(asked, groups, captions, encoded)
+    names = [name for group in asked for name in GROUPS[group]]
+    tokens = f"ptb-coco {PTB_VERSION}" if tokenizer == "ptb" else "given"
+    return CaptionScores(
+        corpus=Scores({name: found[name][0] for name in names}),
+        per_image=ImageScores(
+            {name: dict(zip(keys, found[name][1].tolist(), strict=True)) for name in names}
+        ),
+        signature={name: signature(name, f"tokens: {tokens}") for name in names},
+        counts={"pictures": len(keys), "references": len(encoded.reference_lengths)},
+        problems=tuple(_notes(asked, keys, given, encoded)),
+    )
+
+
+def _compute(
+    asked: list[str], groups: list[list[str]], captions: list[str], encoded: CaptionSet
+) -> dict[str, tuple[float, NDArray[np.float64]]]:
+    """Corpus score, and scores of the pictures in their order, by name."""
     found: dict[str, tuple[float, NDArray[np.float64]]] = {}
     if "SPICE" in asked:  # first, as it may lack something
         found["SPICE"] = spice(groups, captions)
-    encoded = CaptionSet.build(groups, captions)
     if "BLEU" in asked:
         corpus, each = bleu(encoded)
         for name, score, scores in zip(GROUPS["BLEU"], corpus, each, strict=True):
@@ -128,23 +146,19 @@ def evaluate_captions(
         found["METEOR"] = meteor(groups, captions)
     if "CIDEr-D" in asked:
         found["CIDEr-D"] = cider_d(encoded)
-    names = [name for group in asked for name in GROUPS[group]]
-    tokens = f"ptb-coco {PTB_VERSION}" if tokenizer == "ptb" else "given"
-    return CaptionScores(
-        corpus=Scores({name: found[name][0] for name in names}),
-        per_image=ImageScores(
-            {name: dict(zip(keys, found[name][1].tolist(), strict=True)) for name in names}
-        ),
-        signature={name: signature(name, f"tokens: {tokens}") for name in names},
-        counts={"pictures": len(keys), "references": sum(map(len, raw_groups))},
-        problems=tuple(problems + _notes(asked, keys, raw_captions, captions)),
-    )
+    if "comment_challenge" in asked:
+        found["comment_challenge"] = (
+            comment_challenge({name: score for name, (score, _) in found.items()}),
+            comment_challenge({name: each for name, (_, each) in found.items()}),
+        )
+    return found
 
 
-def comment_challenge(corpus: Mapping[str, float]) -> float:
+def comment_challenge(corpus: Mapping[str, Number]) -> Number:
     """4 CIDEr-D + 3 METEOR + 2 mean(BLEU-3, BLEU-4) + ROUGE_L, higher is better.
 
-    The comment score of the 2023 Samsung AI Challenge: Image Quality Assessment.
+    The comment score of the 2023 Samsung AI Challenge: Image Quality Assessment, of scores by name
+    (numbers, or one array each).
     """
     blend = (corpus["BLEU-3"] + corpus["BLEU-4"]) / 2
     return 4 * corpus["CIDEr-D"] + 3 * corpus["METEOR"] + 2 * blend + corpus["ROUGE_L"]
@@ -182,7 +196,7 @@ def check_captions(
 
 def _asked(metrics: Sequence[str]) -> list[str]:
     wanted = [metrics] if isinstance(metrics, str) else list(metrics)
-    asked = []
+    asked: list[str] = []
     for metric in wanted:
         name = canonical(metric)
         group = "BLEU" if name.startswith("BLEU") else name
@@ -191,8 +205,7 @@ def _asked(metrics: Sequence[str]) -> list[str]:
                 f"{name} is not computed from captions alone.",
                 fix=f"Choose from {', '.join(GROUPS)}.",
             )
-        if group not in asked:
-            asked.append(group)
+        asked += [part for part in (*PARTS.get(group, ()), group) if part not in asked]
     return asked
 
 
@@ -208,12 +221,18 @@ def _tokenise(groups: list[list[str]], captions: list[str]) -> tuple[list[list[s
     return [[" ".join(next(tokens)) for _ in group] for group in groups], hypotheses
 
 
-def _notes(asked: list[str], keys: list[str], raw: list[str], captions: list[str]) -> list[Problem]:
+def _notes(asked: list[str], keys: list[str], given: Texts, encoded: CaptionSet) -> list[Problem]:
     notes = []
-    for key, text, tokens in zip(keys, raw, captions, strict=True):
-        if not tokens.strip():
-            what = "an empty hypothesis" if not text.strip() else "a hypothesis without words"
-            notes.append(Problem("warning", "empty_text", f"{what}: scores 0", key=key))
+    for row in np.flatnonzero(encoded.hypothesis_lengths == 0).tolist():
+        what = "a hypothesis without words" if given[1][row].strip() else "an empty hypothesis"
+        notes.append(Problem("warning", "empty_text", f"{what}: scores 0", key=keys[row]))
+    first = np.cumsum(encoded.reference_counts) - encoded.reference_counts
+    for place in np.flatnonzero(encoded.reference_lengths == 0).tolist():
+        row = int(np.searchsorted(first, place, side="right")) - 1
+        member = place - int(first[row])
+        what = "has no words" if given[0][row][member].strip() else "is empty"
+        message = f"reference {member} {what}: it matches nothing, but counts as a reference"
+        notes.append(Problem("warning", "empty_text", message, key=keys[row]))
     if "CIDEr-D" in asked and len(keys) == 1:
         message = (
             "CIDEr-D of one picture is always 0: every n-gram is in all pictures of the corpus, "

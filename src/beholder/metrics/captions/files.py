@@ -2,7 +2,8 @@
 
 Read are JSON `{"key": "caption"}` or `{"key": ["caption", ...]}`, JSON lists of
 `{"image_id", "caption"}` (the COCO results format), COCO annotations (`{"annotations": [...]}`),
-and CSV with a column for the picture and one for the caption, one row per caption.
+JSON lines of such entries (as `beholder judge --format jsonl` prints), and CSV or TSV with a column
+for the picture and one for the caption, one row per caption.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from beholder.metrics.captions.evaluate import CaptionScores, check_captions, ev
 from beholder.metrics.captions.meteor.data import meteor_data
 
 KEY_COLUMNS = ("image_id", "image", "image_name", "img_name", "img_path", "key", "id")
+_OF_FILES = ("unreadable", "not_json", "not_csv", "format", "columns")
 TEXT_COLUMNS = ("caption", "comment", "comments", "hypothesis", "reference", "text")
 
 
@@ -66,13 +68,15 @@ def evaluate_files(
                 )
             )
         chosen.setdefault(entry.key, entry.text)
+    readable = not any(problem.code in _OF_FILES for problem in problems)
     if not problems:
         problems += check_captions(groups, chosen)  # type: ignore[arg-type]
     if any(problem.severity == "error" for problem in problems):
+        pairs = "Give every picture of the one file exactly one hypothesis in the other."
         raise DataError(
             f"The captions can't be evaluated: {len(problems)} problem(s).",
             where=f"{references}, {hypotheses}",
-            fix="Give every picture of the one file exactly one hypothesis in the other.",
+            fix=pairs if readable else "Give JSON, JSON lines, CSV or TSV: see docs/metrics.md.",
             problems=problems,
         )
     if metrics is not None:
@@ -96,6 +100,8 @@ def _read(path: Path, problems: list[Problem]) -> list[_Row]:
         return []
     if path.suffix.lower() in (".csv", ".tsv"):
         return _read_table(path, content, "\t" if path.suffix.lower() == ".tsv" else ",", problems)
+    if path.suffix.lower() == ".jsonl":
+        return _read_lines(path, content, problems)
     duplicates: list[str] = []
 
     def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
@@ -121,7 +127,7 @@ def _read(path: Path, problems: list[Problem]) -> list[_Row]:
     if isinstance(found, dict):
         return list(_of_mapping(found))
     if isinstance(found, list):
-        return list(_of_entries(path, found, problems))
+        return list(_of_entries(path, enumerate(found), problems))
     message = f"holds a {type(found).__name__}, neither a mapping nor a list of captions"
     problems.append(Problem("error", "format", message, file=str(path)))
     return []
@@ -133,8 +139,22 @@ def _of_mapping(found: dict[str, object]) -> Iterable[_Row]:
             yield _Row(row, key, text)
 
 
-def _of_entries(path: Path, found: list[object], problems: list[Problem]) -> Iterable[_Row]:
-    for row, entry in enumerate(found):
+def _read_lines(path: Path, content: str, problems: list[Problem]) -> list[_Row]:
+    entries = []
+    for row, line in enumerate(content.splitlines(), start=1):
+        if line.strip():
+            try:
+                entries.append((row, json.loads(line)))
+            except json.JSONDecodeError as error:
+                message = f"is not JSON: {error.msg}"
+                problems.append(Problem("error", "not_json", message, file=str(path), row=row))
+    return list(_of_entries(path, entries, problems))
+
+
+def _of_entries(
+    path: Path, found: Iterable[tuple[int, object]], problems: list[Problem]
+) -> Iterable[_Row]:
+    for row, entry in found:
         names = entry.keys() if isinstance(entry, dict) else ()
         key = next((name for name in KEY_COLUMNS if name in names), None)
         text = next((name for name in TEXT_COLUMNS if name in names), None)
@@ -142,6 +162,10 @@ def _of_entries(path: Path, found: list[object], problems: list[Problem]) -> Ite
             problems.append(
                 Problem("error", "format", "needs image_id and caption", file=str(path), row=row)
             )
+            continue
+        if type(entry[key]) not in (str, int):
+            message = f"must be text or a whole number, not {json.dumps(entry[key])[:40]}"
+            problems.append(Problem("error", "format", message, file=str(path), row=row, field=key))
             continue
         for value in entry[text] if isinstance(entry[text], list) else [entry[text]]:
             yield _Row(row, str(entry[key]), value)
@@ -160,7 +184,7 @@ def _read_table(path: Path, content: str, comma: str, problems: list[Problem]) -
         problems.append(Problem("error", "columns", message, file=str(path), row=1))
         return []
     rows = []
-    for entry in reader:
+    for entry in _csv_rows(path, reader, problems):
         line = reader.line_num
         if not entry[key]:
             problems.append(
@@ -175,3 +199,15 @@ def _read_table(path: Path, content: str, comma: str, problems: list[Problem]) -
         else:
             rows.append(_Row(line, entry[key], entry[text]))
     return rows
+
+
+def _csv_rows(
+    path: Path, reader: csv.DictReader[str], problems: list[Problem]
+) -> Iterable[dict[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        message = f"is not CSV: {error} (a quote that is not closed?)"
+        problems.append(
+            Problem("error", "not_csv", message, file=str(path), row=reader.line_num + 1)
+        )
