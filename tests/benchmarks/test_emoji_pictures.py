@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import emoji_pictures as emoji
 import numpy as np
 import pytest
 from PIL import Image
 
+import emoji_pictures as emoji
 from beholder.data.images import read_image
 from beholder.errors import DataError
 
