@@ -1,6 +1,6 @@
 """How well scores carry over to photographs that were never seen: SRCC with pseudo-MOS.
 
-    python benchmarks/quality.py [--cache FOLDER] [--scenes 4]
+    python benchmarks/quality.py [--cache FOLDER] [--scenes 4] [--variants efficientnet-lite0 ...]
 
 Regressors on mean and deviation of the early feature maps of EfficientNet-Lite0, 1 and 2 (`pooling:
 early`), and the stack of them all; fitted on the sample alone, and with further pictures of the
@@ -102,13 +102,15 @@ class Comparison:
         self.cache = cache
         self.sets = {
             "sample": cached(cache / "sample.npz", sample_pictures),
-            f"more{scenes}": cached(cache / f"more{scenes}.npz", lambda: further_pictures(scenes)),
             "foreign": cached(cache / "foreign.npz", foreign_pictures),
         }
-        self.sample, self.more, self.foreign = self.sets.values()
+        if scenes:
+            more = cached(cache / f"more{scenes}.npz", lambda: further_pictures(scenes))
+            self.sets[f"more{scenes}"] = more
+        self.sample, self.foreign, *self.more = self.sets.values()
 
     def load(self, variants: Sequence[str]) -> list[NDArray[np.float32]]:
-        """Features of the sample, of the further and of the foreign pictures."""
+        """Features of the sample, of the foreign and, if there are any, of the further pictures."""
         return [
             np.concatenate(
                 [features(own, v, self.cache / f"{name}-{v}.npy") for v in variants], axis=1
@@ -118,14 +120,16 @@ class Comparison:
 
     def rows(self, variants: Sequence[str]) -> None:
         """Print a row per regressor and training set."""
-        sample_NP, more_NP, foreign_NP = self.load(variants)
-        for further in (False, True):
+        sample_NP, foreign_NP, *more_NP = self.load(variants)
+        for further in (False, True) if self.more else (False,):
+            extra = list(zip(more_NP, self.more, strict=True)) if further else []
             held: dict[str, list[float]] = {}
             for photos in photo_folds():
-                out, train = self.sample.of(photos), ~self.more.of(photos)
+                out = self.sample.of(photos)
                 given = [(sample_NP[~out], _part(self.sample, ~out))]
-                if further:
-                    given.append((more_NP[train], _part(self.more, train)))
+                given += [
+                    (rows[~own.of(photos)], _part(own, ~own.of(photos))) for rows, own in extra
+                ]
                 (said,) = predictions(*_stacked(given), [sample_NP[out]])
                 for name, predicted in said.items():
                     held.setdefault(name, []).append(srcc(self.sample.scores[out], predicted))
@@ -134,7 +138,7 @@ class Comparison:
             # without knowledge of photographs: every picture is a unit of its own
             alone = Pictures(part.pixels, part.scores, np.arange(len(part.scores)).astype(str))
             (leaked,) = predictions(sample_NP[~chance], alone, [sample_NP[chance]])
-            given = [(sample_NP, self.sample), *([(more_NP, self.more)] if further else [])]
+            given = [(sample_NP, self.sample), *extra]
             (abroad,) = predictions(*_stacked(given), [foreign_NP])
             for name, values in held.items():
                 print(
@@ -159,15 +163,20 @@ def _stacked(
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "beholder-quality")
-    parser.add_argument("--scenes", type=int, default=4, help="further crops of each photograph")
+    parser.add_argument(
+        "--scenes", type=int, default=4, help="further crops of each photo; 0: none"
+    )
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     comparison = Comparison(arguments.cache, arguments.scenes)
     counts = {name: len(own.scores) for name, own in comparison.sets.items()}
     print(f"SRCC with pseudo-MOS; pictures: {counts}")
     print("Lite  fitted  by      held out        random split  foreign")
-    for variants in (VARIANTS[:1], VARIANTS):
-        comparison.rows(variants)
+    first, *others = arguments.variants
+    comparison.rows([first])
+    if others:
+        comparison.rows([first, *others])
 
 
 if __name__ == "__main__":
