@@ -3,8 +3,9 @@ of another origin, all distorted by the sample's own distortions.
 
 Scores are pseudo-MOS (SSIMULACRA2 against the undistorted crop, docs/sample.md); nobody rated any
 of these pictures. Photographs of another origin are fetched by package name and never kept in the
-repository: twelve of Debian's `mate-backgrounds` (nature; GPL-2 and CC-BY-SA) and the two that
-scikit-learn's wheel brings (china.jpg, flower.jpg; CC-BY). They are reduced to 640 pixels, as the
+repository: twelve of Debian's `mate-backgrounds` (nature) and the two that scikit-learn's wheel
+brings (china.jpg, flower.jpg); the packages themselves state their licences. They are reduced to
+640 pixels, as the
 sample's were, and none of them is one of the sample's (compared by perceptual hash).
 """
 
