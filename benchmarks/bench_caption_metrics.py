@@ -1,8 +1,9 @@
 """Caption metrics against pycocoevalcap, rewards against plain dictionaries, tokens against Java.
 
 5,000 pictures with 5 references; 240 sampled captions (5 for each of 48 pictures) against that
-corpus; 10,000 captions to tokenise in fresh memory. The forms take turns in one run; medians.
-Needs pycocoevalcap, and Java for the tokenizer.
+corpus; 10,000 captions to tokenise in fresh memory; METEOR of 1,000 pictures with 5 references, and
+its data from the cache. The forms take turns in one run; medians. Needs pycocoevalcap, and Java for
+the tokenizer and METEOR.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from pathlib import Path
 import numpy as np
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer
 
 from beholder.metrics.captions import CiderD, evaluate_captions, ptb, ptb_tokenize
+from beholder.metrics.captions.meteor import meteor
+from beholder.metrics.captions.meteor.data import meteor_data
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "metrics"))
 from plain_cider import PlainCiderD
@@ -45,6 +49,7 @@ def main() -> None:
     bench_reward(rng, words, weights, references)
     if shutil.which("java"):
         bench_tokenizer(rng)
+        bench_meteor(rng)
 
 
 def bench_metrics(references: Groups, hypotheses: dict[str, str]) -> None:
@@ -87,9 +92,39 @@ def bench_reward(
     )
 
 
-def bench_tokenizer(rng: random.Random) -> None:
+def bench_meteor(rng: random.Random) -> None:
+    words = [word.lower() for word in license_words()]
+    even = [1.0] * len(words)
+    bases = [rng.choices(words, k=rng.randint(8, 16)) for _ in range(1_000)]
+    groups = [[" ".join(near(rng, base, words, even)) for _ in range(5)] for base in bases]
+    captions = [" ".join(near(rng, base, words, even)) for base in bases]
+    listed = {row: [text] for row, text in enumerate(captions)}
+
+    def load() -> None:
+        meteor_data.cache_clear()
+        meteor_data()
+
+    load()
+    print(f"METEOR of {len(groups)} pictures, 5 references, Java with its start")
+    print(f"  data from the cache in {statistics.median(seconds(load) for _ in range(5)):.2f} s")
+    theirs, mine = Meteor().compute_score(dict(enumerate(groups)), listed), meteor(groups, captions)
+    print(f"  largest difference of a picture {np.abs(np.array(theirs[1]) - mine[1]).max():.1e}")
+    compare(
+        "METEOR",
+        lambda: Meteor().compute_score(dict(enumerate(groups)), listed),
+        lambda: meteor(groups, captions),
+        3,
+        "Java",
+    )
+
+
+def license_words() -> list[str]:
     text = Path(__file__).parent.parent.joinpath("LICENSE").read_text(encoding="utf-8")
-    words = [word for word in text.split() if word.isalpha()]
+    return [word for word in text.split() if word.isalpha()]
+
+
+def bench_tokenizer(rng: random.Random) -> None:
+    words = license_words()
     ends = [".", "", "!", ", but it's a bit too dark.", "; doesn't work :(", " (f/2.8, 1/250s)."]
     captions = [
         " ".join(rng.choices(words, k=rng.randint(6, 14))).capitalize() + rng.choice(ends)
