@@ -150,6 +150,9 @@ def test_one_file_of_weights_and_nothing_of_training(submission: Path) -> None:
     files = {path.relative_to(submission).as_posix() for path in submission.rglob("*.*")}
     assert {"model.onnx", "predict.py", "beholder/data/transforms.py"} <= files
     assert all(file.endswith((".py", ".onnx")) for file in files)
+    content = (submission / "model.onnx").read_bytes()
+    assert b"site-packages" not in content
+    assert b".py" not in content
 
 
 def test_float16_has_half_the_bytes(submissions: Path) -> None:

@@ -1,7 +1,4 @@
-"""An ONNX file with its matrices in half precision: half the bytes, computed with in float32.
-
-Only what is stored changes. ONNX Runtime widens the weights once, when it loads the file.
-"""
+"""What an ONNX file holds: its matrices in half precision, and nothing of where it was made."""
 
 from __future__ import annotations
 
@@ -11,7 +8,10 @@ import numpy as np
 
 
 def halve_weights(model: Any) -> None:
-    """Store the matrices of an `onnx.ModelProto` as float16, each behind a cast to float32."""
+    """Store the matrices of an `onnx.ModelProto` as float16, each behind a cast to float32.
+
+    Only what is stored changes. ONNX Runtime widens the weights once, when it loads the file.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     casts = []
@@ -25,3 +25,12 @@ def halve_weights(model: Any) -> None:
     nodes = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend([*casts, *nodes])
+
+
+def strip_origins(model: Any) -> None:
+    """Take out of an `onnx.ModelProto` what its exporter notes of every node: the lines of source
+    that it comes from, with the paths of this machine."""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""

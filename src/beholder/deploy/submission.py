@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import beholder
 from beholder.data.files import atomic_path
 from beholder.data.views import ViewConfig
-from beholder.deploy.onnx_weights import halve_weights
+from beholder.deploy.onnx_weights import halve_weights, strip_origins
 from beholder.deploy.size import MEGABYTE, check_size, state_bytes, too_large
 from beholder.errors import GateError, JudgeError, MissingExtra
 from beholder.judge.folder import load_judge
@@ -128,6 +128,7 @@ def _export(network: AttributeNetwork, model: JudgeModel, path: Path, dtype: Num
         )
     assert program is not None
     proto = program.model_proto
+    strip_origins(proto)
     if dtype == "float16":
         halve_weights(proto)
     about: dict[str, Any] = {
