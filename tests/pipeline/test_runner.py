@@ -158,6 +158,20 @@ def test_only_what_changed_and_what_depends_on_it_runs_again(finished: Path, run
     assert len(list((run / "stages" / "score").iterdir())) == 1
 
 
+def test_codebook_of_a_recipe_names_the_classes(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path)
+    rows = (tmp_path / "scores.csv").read_text().splitlines()[1:]
+    noisy = [f"{image},{int(level) > 3:d},{split}" for image, level, split in map(_cells, rows)]
+    (tmp_path / "scores.csv").write_text("\n".join(["image,attribute.noisy,split", *noisy]))
+    (tmp_path / "book.yaml").write_text("noisy: [quiet, loud]")
+    data = recipe.data.model_copy(update={"codebook": str(tmp_path / "book.yaml")})
+    table = load_data(data, tmp_path / "run").table
+    assert table.classes == {"noisy": ("quiet", "loud")}
+    assert table.frame["attribute.noisy"].to_list()[:5] == ["quiet"] * 4 + ["loud"]
+    with pytest.raises(DataError, match="sample names its classes itself"):
+        load_data(data.model_copy(update={"annotations": "sample"}), tmp_path / "other")
+
+
 def test_boxes_are_counted_and_those_outside_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
