@@ -95,3 +95,16 @@ def test_every_shipped_recipe_is_valid_and_has_a_tiny_twin(name: str) -> None:
         n: s.kind for n, s in twin.stages.items()
     }
     assert stage_order(shipped) == stage_order(twin)
+
+
+@pytest.mark.parametrize(
+    ("kind", "needs"), [("export", {"heads": ["a"]}), ("evaluate", {"judge": "a"})]
+)
+def test_two_stages_that_write_the_same_folder_are_refused(kind: str, needs: dict) -> None:
+    raw = {
+        "name": "twice",
+        "data": {"annotations": "sample"},
+        "stages": {name: {"kind": kind, **needs} for name in ("one", "two")},
+    }
+    with pytest.raises(RecipeError, match="one, two all write"):
+        parse_recipe(raw)

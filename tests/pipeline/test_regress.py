@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import timm
 import yaml
+from outputs import output
 from PIL import Image
 
 from beholder.data.annotations import AnnotationTable
@@ -86,20 +87,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("regress")
     assert fit_recipe(changed(root), root / "run") == [*STORES, "mos", "scores"]
     return root
-
-
-@pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    shutil.copytree(finished / "run", tmp_path / "run")
-    return tmp_path / "run"
-
-
-def output(run: Path, stage: str, name: str) -> Path:
-    manifest = load_manifest(run)
-    assert manifest is not None
-    record = manifest.find(stage)
-    assert record is not None
-    return run / record.outputs[name].path
 
 
 def test_every_store_is_predicted_by_every_regressor_of_its_backbone(finished: Path) -> None:

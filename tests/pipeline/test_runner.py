@@ -117,12 +117,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    shutil.copytree(finished / "run", tmp_path / "run")
-    return tmp_path / "run"
-
-
 def test_run_leaves_what_it_promises(finished: Path) -> None:
     run = finished / "run"
     for name in (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import weakref
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from outputs import output
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -21,7 +21,7 @@ from beholder.features.store import FeatureStore
 from beholder.judge.folder import load_judge
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.data import load_data
-from beholder.pipeline.manifest import Manifest, load_manifest
+from beholder.pipeline.manifest import Manifest
 from beholder.pipeline.origins import Origin, backbone_after, backbone_of, config_of
 from beholder.pipeline.recipe import Recipe, parse_recipe
 from beholder.pipeline.runner import fit_recipe
@@ -85,20 +85,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("several")
     fit_recipe(changed(root), root / "run")
     return root
-
-
-@pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    shutil.copytree(finished / "run", tmp_path / "run")
-    return tmp_path / "run"
-
-
-def output(run: Path, stage: str, name: str) -> Path:
-    manifest = load_manifest(run)
-    assert manifest is not None
-    record = manifest.find(stage)
-    assert record is not None
-    return run / record.outputs[name].path
 
 
 def test_whose_backbone_a_stage_works_with(finished: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from outputs import output
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -29,7 +30,6 @@ from beholder.errors import (
 )
 from beholder.features.store import FeatureStore
 from beholder.judge.folder import load_judge
-from beholder.pipeline.manifest import load_manifest
 from beholder.pipeline.origins import backbone_after, backbone_of
 from beholder.pipeline.recipe import Recipe, find_recipe, load_recipe, parse_recipe
 from beholder.pipeline.runner import fit_recipe
@@ -106,20 +106,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("six")
     assert fit_recipe(changed(root), root / "run") == list(STAGES)
     return root
-
-
-@pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    shutil.copytree(finished / "run", tmp_path / "run")
-    return tmp_path / "run"
-
-
-def output(run: Path, stage: str, name: str) -> Path:
-    manifest = load_manifest(run)
-    assert manifest is not None
-    record = manifest.find(stage)
-    assert record is not None
-    return run / record.outputs[name].path
 
 
 def heads(run: Path, stage: str) -> dict[str, torch.Tensor]:

@@ -4,8 +4,9 @@
 
 Needs numpy, Pillow and onnxruntime. The table has a column `image_name` (or `image`) and, where
 only a part of the picture counts, BBox_xmin, BBox_ymin, BBox_xmax, BBox_ymax in pixels. The output
-has the same rows and columns, in the same order, with the index of each attribute's class. A row
-whose picture can't be used keeps those cells empty, is told, and makes the exit code 1.
+has the same rows and columns, in the same order, with each attribute's class: its number where the
+classes are numbers, as in the challenge's tables, or else its index from 0. A row whose picture
+can't be used keeps those cells empty, is told, and makes the exit code 1.
 
 Shape suffixes: B pictures.
 """
@@ -35,6 +36,7 @@ class Model:
 
     Attributes:
         classes: attribute -> labels in the order of the indices.
+        values: attribute -> what a table says for each of them.
     """
 
     def __init__(self, path: Path = HERE / "model.onnx", threads: int = 0) -> None:
@@ -45,6 +47,7 @@ class Model:
         )
         told = json.loads(self.session.get_modelmeta().custom_metadata_map["beholder"])
         self.classes: dict[str, list[str]] = told["classes"]
+        self.values = {name: values_of(labels) for name, labels in self.classes.items()}
         self.transform = EvalTransform.from_dict(told["transform"])
 
     def read(self, path: Path, box: tuple[float, ...] | None) -> np.ndarray:
@@ -58,6 +61,13 @@ class Model:
             name: np.asarray(one).argmax(axis=1)
             for name, one in zip(self.classes, logits, strict=True)
         }
+
+
+def values_of(labels: list[str]) -> list[str]:
+    """The numbers that the labels are, or else their indices."""
+    if all(label.isdecimal() for label in labels):
+        return labels
+    return [str(index) for index in range(len(labels))]
 
 
 def predict(model: Model, table: Path, images: Path, output: Path, batch_size: int = 16) -> int:
@@ -80,7 +90,7 @@ def predict(model: Model, table: Path, images: Path, output: Path, batch_size: i
         if usable:
             for name, found in model(np.stack(pixels)).items():
                 for row, index in zip(usable, found, strict=True):
-                    row[columns[name]] = str(index)
+                    row[columns[name]] = model.values[name][index]
     with output.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(dict.fromkeys([*header, *columns.values()])))
         writer.writeheader()

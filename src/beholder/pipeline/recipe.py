@@ -291,6 +291,18 @@ class Recipe(Strict):
 
     @field_validator("stages")
     @classmethod
+    def _one_judge(cls, stages: dict[str, StageConfig]) -> dict[str, StageConfig]:
+        for kind, folder in (("export", "judge"), ("evaluate", "evaluation")):
+            several = [name for name, stage in stages.items() if stage.kind == kind]
+            if len(several) > 1:
+                raise ValueError(
+                    f"stages {', '.join(several)} all write {folder}/: a run has one {kind} stage; "
+                    "a train stage can be a teacher without one"
+                )
+        return stages
+
+    @field_validator("stages")
+    @classmethod
     def _names_are_folders(cls, stages: dict[str, Any]) -> dict[str, Any]:
         for name in stages:
             if not name.replace("-", "").replace("_", "").isalnum():
