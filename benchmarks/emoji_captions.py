@@ -1,0 +1,282 @@
+"""A captioner that learns names of emoji from drawings, in English and Korean, on a CPU.
+
+    python benchmarks/emoji_captions.py [--languages en ko] [--seeds 3] [--minutes 2]
+
+Drawings in three styles with their names (`emoji_pictures.py`); features of a frozen
+EfficientNet-Lite0 (pooled from all its stages); an ExpansionNet of 1 + 2 layers trained by
+cross-entropy and then by self-critical reinforcement on CIDEr-D, each for so many minutes of
+wall-clock time. All drawings of an emoji are in one split, so that a held-out name shares words
+with names in training, never pictures. Weights are chosen on the validation split; the figures are
+those of the test split, beside two captioners that learn nothing: the name of the nearest training
+picture by the same features, and the most frequent name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import copy
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from beholder.data.annotations import AnnotationTable
+from beholder.data.images import content_hash
+from beholder.data.splits import assign_splits
+from beholder.data.vocabulary import normalise_caption
+from beholder.errors import BeholderError
+from beholder.features.backbones import create_backbone
+from beholder.features.config import BackboneConfig
+from beholder.features.extract import extract
+from beholder.features.store import FeatureStore
+from beholder.judge.model import JudgeModel
+from beholder.metrics.captions import evaluate_captions
+from beholder.tasks import create_task
+from beholder.tasks.build import judge_config
+from beholder.tasks.comments import CommentTask
+from beholder.tasks.config import CaptionTaskConfig, SelfCriticalTaskConfig, TaskConfig
+from beholder.training import TrainConfig, train
+from beholder.training.results import TrainResult
+from beholder.training.sources import FeatureSource
+from emoji_pictures import LANGUAGES, Emoji, EmojiPicture, default_cache, emoji_pictures
+
+BACKBONE = BackboneConfig(
+    name="efficientnet-lite0", size=224, resize="squash", pooling="stages"
+)  # squash: all drawings are squares
+SPLITS = {"train": 0.6, "val": 0.2, "test": 0.2}
+SUBWORDS = {"en": None, "ko": 1000}
+HEAD = {
+    "d_model": 128,
+    "enc_layers": 1,
+    "dec_layers": 2,
+    "ff": 256,
+    "heads": 4,
+    "enc_expansions": (4,),
+    "dec_expansions": 8,
+    "dropout_encoder_input": 0.3,
+    "dropout_decoder": 0.0,
+}
+TRAINING = {"batch_size": 128, "log_every": 1000, "save_every_minutes": None, "keep": 1}
+CROSS_ENTROPY = {"lr": 2e-3}
+SELF_CRITICAL = {"lr": 2e-4}
+SAMPLE_LENGTH = 10
+EVALUATIONS = 8  # of an objective, on the validation split
+Scores = dict[str, float]
+
+
+class Captioner:
+    """One language's captioner, from its first weights to its last."""
+
+    def __init__(self, language: str, table: AnnotationTable, store: FeatureStore) -> None:
+        head = {"head": HEAD, "reads": "pooled", "subwords": SUBWORDS[language]}
+        self.caption = CaptionTaskConfig.model_validate(head)
+        self.self_critical = SelfCriticalTaskConfig.model_validate(
+            {**head, "sample_length": SAMPLE_LENGTH}
+        )
+        self.tables = {split: table.subset(split) for split in SPLITS}
+        assert store.pooled_dim and store.token_shape, "the features are extracted with both"
+        self.config = judge_config(
+            self.caption,
+            self.tables["train"],
+            backbone=BACKBONE,
+            pooled_dim=store.pooled_dim,
+            token_dim=store.token_shape[1],
+        )
+        model = JudgeModel(self.config)
+        self.sources = {
+            split: FeatureSource(
+                store,
+                own,
+                vocabulary=model.vocabulary,
+                max_length=model.comment.config.max_length,
+                tokens=False,
+            )
+            for split, own in self.tables.items()
+        }
+
+    def learn(self, minutes: float, seed: int) -> tuple[Scores, Scores]:
+        """Scores of the test split after cross-entropy, and after self-critical training."""
+        torch.manual_seed(seed)
+        model = JudgeModel(self.config)
+        self._train(model, self.caption, CROSS_ENTROPY, minutes, seed)
+        before = self.score(model)
+        self._train(model, self.self_critical, SELF_CRITICAL, minutes, seed)
+        return before, self.score(model)
+
+    def score(self, model: JudgeModel) -> Scores:
+        """Of the test split's pictures."""
+        task = create_task(self.caption, model, self.tables["train"])
+        assert isinstance(task, CommentTask)
+        written: dict[str, str] = {}
+        source, size = self.sources["test"], TRAINING["batch_size"]
+        model.eval()
+        for start in range(0, len(source), size):
+            batch = source.load(range(start, min(start + size, len(source))), epoch=0)
+            with torch.no_grad():
+                written |= zip(batch["keys"], task.write(task.tokens(batch)), strict=True)
+        return score(names(self.tables["test"]), written)
+
+    def _train(
+        self,
+        model: JudgeModel,
+        config: TaskConfig,
+        training: Mapping[str, float],
+        minutes: float,
+        seed: int,
+    ) -> None:
+        """Leaves the model with the weights that were best on the validation split."""
+        trial = self._run(copy.deepcopy(model), config, {**training, "epochs": 1, "seed": seed})
+        epochs = max(1, round(60 * minutes / trial.seconds))
+        often = max(1, epochs // EVALUATIONS)
+        plan = {**training, "epochs": epochs, "evaluate_every": often, "seed": seed}
+        self._run(model, config, plan)
+
+    def _run(self, model: JudgeModel, config: TaskConfig, plan: dict[str, Any]) -> TrainResult:
+        task = create_task(config, model, self.tables["train"])
+        task.started = isinstance(config, SelfCriticalTaskConfig)
+        with tempfile.TemporaryDirectory() as folder:
+            told = TrainConfig.model_validate({**TRAINING, **plan})
+            return train(task, self.sources["train"], self.sources["val"], told, folder, "cpu")
+
+
+def plain_captioners(table: AnnotationTable, store: FeatureStore) -> dict[str, Scores]:
+    """The name of the nearest training picture, and the most frequent name."""
+    known, wanted = names(table.subset("train")), names(table.subset("test"))
+    texts = list(known.values())
+    theirs, mine = (store.read(list(keys), tokens=False)[1] for keys in (known, wanted))
+    assert theirs is not None and mine is not None
+    mean, deviation = theirs.mean(axis=0), theirs.std(axis=0) + 1e-6
+    nearest = (unit((mine - mean) / deviation) @ unit((theirs - mean) / deviation).T).argmax(axis=1)
+    frequent = collections.Counter(texts).most_common(1)[0][0]
+    return {
+        "nearest neighbour": score(
+            wanted, {key: texts[row] for key, row in zip(wanted, nearest, strict=True)}
+        ),
+        "most frequent": score(wanted, dict.fromkeys(wanted, frequent)),
+    }
+
+
+def unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of length 1."""
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def score(names_by_key: Mapping[str, str], written: Mapping[str, str]) -> Scores:
+    """CIDEr-D, BLEU, and the mean share of a name's words that are written."""
+    wanted = {key: normalise_caption(name) for key, name in names_by_key.items()}
+    given = {key: normalise_caption(written[key]) for key in wanted}
+    found = evaluate_captions(
+        {key: [" ".join(words)] for key, words in wanted.items()},
+        {key: " ".join(words) for key, words in given.items()},
+        metrics=("CIDEr-D", "BLEU"),
+        tokenizer="none",
+    )
+    shares = [len(set(words) & set(given[key])) / len(set(words)) for key, words in wanted.items()]
+    return {
+        "CIDEr-D": found.corpus["CIDEr-D"],
+        "BLEU-1": found.corpus["BLEU-1"],
+        "BLEU-4": found.corpus["BLEU-4"],
+        "word recall": statistics.mean(shares),
+    }
+
+
+def names(table: AnnotationTable) -> dict[str, str]:
+    """Image key -> the name of its emoji."""
+    return {
+        key: own[0] for key, own in zip(table.keys, table.frame["comments"].to_list(), strict=True)
+    }
+
+
+def split_tables(root: Path, pictures: Sequence[EmojiPicture]) -> dict[str, AnnotationTable]:
+    """A table per language, all with the same splits."""
+    alone = words_of_their_own({one.emoji.hexcode: one.emoji for one in pictures}.values())
+    hashes = {one.key: content_hash(root / one.key) for one in pictures}
+    return {
+        language: assign_splits(
+            AnnotationTable.from_columns(
+                [one.key for one in pictures],
+                comments=[[one.emoji.labels[language]] for one in pictures],
+                group=[one.emoji.hexcode for one in pictures],
+                split=["train" if one.emoji.hexcode in alone else None for one in pictures],
+            ),
+            SPLITS,
+            seed=0,
+            content_hashes=hashes,
+        )
+        for language in LANGUAGES
+    }
+
+
+def words_of_their_own(emoji: Sequence[Emoji]) -> set[str]:
+    """Hexcodes of emoji whose name shares no word with another's, in some language: held out,
+    nothing could be learnt of them."""
+    emoji = list(emoji)
+    words = {
+        one.hexcode: {lang: set(normalise_caption(one.labels[lang])) for lang in LANGUAGES}
+        for one in emoji
+    }
+    counts = {
+        language: collections.Counter(word for own in words.values() for word in own[language])
+        for language in LANGUAGES
+    }
+    return {
+        hexcode
+        for hexcode, own in words.items()
+        if any(all(counts[lang][word] < 2 for word in own[lang]) for lang in LANGUAGES)
+    }
+
+
+def features(root: Path, pictures: Sequence[EmojiPicture], folder: Path) -> FeatureStore:
+    """Extract what the folder lacks."""
+    table = AnnotationTable.from_columns([one.key for one in pictures])
+    extract(create_backbone(BACKBONE), table, root, folder, batch_size=32, workers=1)
+    return FeatureStore.open(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="for what is fetched")
+    parser.add_argument("--languages", nargs="+", choices=LANGUAGES, default=LANGUAGES)
+    parser.add_argument("--seeds", type=int, default=3, help="captioners of each language")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of each objective")
+    given = parser.parse_args()
+    root, pictures = emoji_pictures(given.cache)
+    store = features(root, pictures, given.cache / "features")
+    tables = split_tables(root, pictures)
+    for language in given.languages:
+        table = tables[language]
+        sizes = ", ".join(f"{len(table.subset(split))} {split}" for split in SPLITS)
+        print(f"{language}: {sizes}; {torch.get_num_threads()} threads", flush=True)
+        for name, found in plain_captioners(table, store).items():
+            show(name, [found])
+        captioner = Captioner(language, table, store)
+        learnt = [captioner.learn(given.minutes, seed) for seed in range(given.seeds)]
+        show("cross-entropy", [before for before, _ in learnt])
+        show("self-critical", [after for _, after in learnt])
+        gains = [after["CIDEr-D"] - before["CIDEr-D"] for before, after in learnt]
+        print(
+            f"  gain in CIDEr-D by seed: {' '.join(f'{gain:+.3f}' for gain in gains)}", flush=True
+        )
+
+
+def show(name: str, found: Sequence[Scores]) -> None:
+    """Means over the seeds, and deviations where there are several."""
+    parts = []
+    for metric in found[0]:
+        values = [one[metric] for one in found]
+        spread = f" ±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
+        parts.append(f"{metric} {statistics.mean(values):.3f}{spread}")
+    print(f"  {name:<18} {'  '.join(parts)}", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BeholderError as error:
+        raise SystemExit(str(error)) from None
