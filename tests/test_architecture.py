@@ -40,6 +40,8 @@ LIGHT = (
     "beholder.predict.evaluation",
     "beholder.predict.local",
     "beholder.report",
+    "beholder.serve.app",
+    "beholder.serve.server",
 )
 
 

@@ -249,6 +249,39 @@ def submit(
 
 
 @app.command()
+def serve(
+    model: Annotated[Path, typer.Argument(help="A judge: the folder that `fit` wrote.")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0: every one of this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures judged together.")] = 16,
+    capacity: Annotated[
+        int, typer.Option(min=1, help="Pictures under way at most; more are told to come back.")
+    ] = 256,
+    max_pictures: Annotated[int, typer.Option(min=1, help="Pictures of a request.")] = 32,
+    max_mb: Annotated[
+        float, typer.Option(min=0.001, help="Megabytes (10^6 bytes) of a request.")
+    ] = 10.0,
+) -> None:
+    """Serve a judge: a page for pictures at `/`, and an API (POST /v1/verdicts, GET /openapi.json,
+    /health, /ready, /metrics). Stops on SIGINT and SIGTERM after what is under way."""
+    from beholder.judge import Judge
+    from beholder.serve.config import MEGABYTE, ServeConfig
+    from beholder.serve.server import serve as serve_judge
+
+    config = ServeConfig(
+        host=host,
+        port=port,
+        batch_size=batch_size,
+        capacity=capacity,
+        max_pictures=max_pictures,
+        max_body=int(max_mb * MEGABYTE),
+    )
+    serve_judge(Judge.load(model), config, tell=typer.echo)
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
 ) -> None:

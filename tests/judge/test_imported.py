@@ -57,7 +57,7 @@ def written(judge: Judge) -> list[list[int]]:
     assert isinstance(judge.engine, TorchEngine)
     comments = judge.engine.opinions(pixels.numpy(), judge.beam_size).comments_B
     assert comments is not None
-    return comments
+    return [own[0] for own in comments]
 
 
 def test_the_judge_writes_as_published(

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 class RawOpinions:
     """What the heads say of a batch; None and {} where there is no such head.
 
-    `comments_B` holds the token ids of the best comment of each picture, with both ends.
+    `comments_B` holds the token ids of each picture's comments, with both ends, best first.
     """
 
     score_B: NDArray[np.float64] | None = None
     probabilities_BK: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    comments_B: list[list[int]] | None = None
+    comments_B: list[list[list[int]]] | None = None
 
 
 def joined(parts: Sequence[RawOpinions]) -> RawOpinions:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from beholder.judge.model import JudgeModel
 
-Picture = str | Path | PIL.Image.Image
+Picture = str | Path | bytes | PIL.Image.Image
 Box = tuple[float, ...]
 
 
@@ -51,6 +51,7 @@ class Judge:
         views: what of a picture is looked at; scores and probabilities are means over the views,
             comments and explanations are of the first.
         beam_size: beams when a comment is written; None: no comment.
+        score_range: lowest and highest score of the table it was trained on; None: no score.
         provenance: which recipe and run it comes from, as saved with it.
     """
 
@@ -64,6 +65,7 @@ class Judge:
         calibration: Calibration | None = None,
         views: ViewConfig | None = None,
         beam_size: int | None = 3,
+        score_range: tuple[float, float] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.engine = engine
@@ -74,6 +76,7 @@ class Judge:
         self.views = views or ViewConfig()
         self.views.check(transform)
         self.beam_size = beam_size
+        self.score_range = score_range
         self.provenance = dict(provenance or {})
 
     @classmethod
@@ -124,6 +127,7 @@ class Judge:
             calibration=model.config.calibration,
             views=model.config.views,
             beam_size=beam_size,
+            score_range=model.score_range,
             provenance=provenance,
         )
 
@@ -139,14 +143,14 @@ class Judge:
         """The verdict on a picture, or on each of a list, in its order.
 
         Args:
-            pictures: a path or a PIL image, or a list of them.
+            pictures: a path, the bytes of a file or a PIL image, or a list of them.
             batch_size: pictures judged at a time.
 
         Raises:
             PictureError: a picture can't be used. `beholder judge` and
                 `predict.local.judge_pictures` report it in place and go on instead.
         """
-        if isinstance(pictures, (str, Path, PIL.Image.Image)):
+        if isinstance(pictures, (str, Path, bytes, PIL.Image.Image)):
             return self([pictures])[0]
         if batch_size < 1:
             raise DataError(f"batch_size must be at least 1, not {batch_size}.")
@@ -157,7 +161,7 @@ class Judge:
             verdicts += self.verdicts([_name(picture) for picture in batch], views)
         return verdicts
 
-    def prepare(self, picture: Picture | bytes, box: Box | None = None) -> NDArray[np.float32]:
+    def prepare(self, picture: Picture, box: Box | None = None) -> NDArray[np.float32]:
         """Decode a picture and make its views the network's input [V, 3, H, W].
 
         Args:
@@ -233,6 +237,12 @@ class Judge:
         placed = place_heat(heat, region, upright.size)
         return Explanation(_name(picture), opinion, label, value, placed, upright)
 
+    def explainable(self) -> list[str]:
+        """The opinions that `explain` may be asked for."""
+        if not isinstance(self.engine, ExplainingEngine):
+            return []
+        return [*self.classes, *(["score"] if self.score_range is not None else [])]
+
     def check_opinion(self, opinion: str, label: str | None = None) -> None:
         """Make sure that `explain` may be asked for an opinion.
 
@@ -254,9 +264,10 @@ class Judge:
     def _verdict(self, name: str, raw: RawOpinions, row: int) -> Verdict:
         score = None if raw.score_B is None else float(raw.score_B[row])
         interval = None if score is None else self.calibration.interval(score)
-        comment = None
+        comments: list[str] = []
         if raw.comments_B is not None and self.vocabulary is not None:
-            comment = display_form(self.vocabulary.decode(raw.comments_B[row]))
+            written = [self.vocabulary.decode(tokens) for tokens in raw.comments_B[row]]
+            comments = list(dict.fromkeys(map(display_form, written)))
         attributes = {}
         for attribute, labels in self.classes.items():
             raw_BK = raw.probabilities_BK[attribute][row : row + 1]
@@ -265,7 +276,9 @@ class Judge:
             values = self.calibration.probabilities(attribute, raw_BK)[0]
             ranked = {labels[index]: float(values[index]) for index in order}
             attributes[attribute] = Attribute(labels[order[0]], float(values[order[0]]), ranked)
-        return Verdict(name, score, interval, comment, attributes)
+        comment = comments[0] if comments else None
+        others = tuple(filter(None, comments[1:]))
+        return Verdict(name, score, interval, comment, others, attributes)
 
 
 def _unexplained() -> JudgeError | MissingExtra:
@@ -280,4 +293,6 @@ def _unexplained() -> JudgeError | MissingExtra:
 def _name(picture: Picture) -> str:
     if isinstance(picture, PIL.Image.Image):
         return str(getattr(picture, "filename", "") or "picture")
+    if isinstance(picture, bytes):
+        return "picture"
     return str(picture)

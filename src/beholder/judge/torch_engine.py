@@ -39,8 +39,9 @@ class TorchEngine:
                 max_length=self.model.comment.config.max_length,
                 bos=vocabulary.bos,
                 eos=vocabulary.eos,
+                n_best=beam_size,
             )
-            comments = [list(hypotheses[0].tokens) for hypotheses in found]
+            comments = [[list(one.tokens) for one in hypotheses] for hypotheses in found]
         return RawOpinions(
             score_B=None if said.score_B is None else said.score_B.double().cpu().numpy(),
             probabilities_BK={

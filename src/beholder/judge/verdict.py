@@ -23,6 +23,7 @@ class Verdict:
 
     What the judge has no head for is None (attributes: empty). `score` is on the scale of the
     table the judge was trained on; `interval` is None unless the judge was calibrated.
+    `alternatives` are the other comments of the beam, best first.
     `explanations` holds the files of overlays, by opinion, where they were asked for.
     """
 
@@ -30,6 +31,7 @@ class Verdict:
     score: float | None = None
     interval: tuple[float, float] | None = None
     comment: str | None = None
+    alternatives: tuple[str, ...] = ()
     attributes: dict[str, Attribute] = field(default_factory=dict)
     explanations: dict[str, str] = field(default_factory=dict)
 
@@ -48,3 +50,9 @@ class Verdict:
         if self.explanations:
             line["explanations"] = dict(self.explanations)
         return line
+
+    def _repr_html_(self) -> str:
+        """A card, in notebooks."""
+        from beholder.judge.card import verdict_card
+
+        return verdict_card(self)

@@ -29,6 +29,7 @@ def summarise_demo(folder: Path) -> str:
         "",
         f"Judge:  {folder / 'judge'}",
         f"Report: {folder / 'report.html'}",
+        f"Serve:  beholder serve {folder / 'judge'}   (a page and an API)",
         f"Try it: beholder judge {folder / 'judge'} {example}",
         f"        python -c \"from beholder import Judge; print(Judge.load('{folder / 'judge'}')"
         f"('{example}'))\"",

@@ -1,0 +1,1 @@
+"""A judge over HTTP: the micro-batcher, the API with its limits, and the page."""

@@ -1,0 +1,283 @@
+"""The API of a judge, and its page.
+
+Nothing is fetched from an address that a request names, no model is loaded on request, and the page
+needs nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
+from starlette.datastructures import FormData, Headers, MutableHeaders, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from beholder.data.images import read_image
+from beholder.errors import BeholderError, PictureError
+from beholder.judge import Judge
+from beholder.predict.local import Failure
+from beholder.serve.batcher import Busy, MicroBatcher
+from beholder.serve.config import ServeConfig
+from beholder.serve.limits import BodyLimits, Refused, error_body
+from beholder.serve.measures import Measures, Measuring
+from beholder.serve.schemas import (
+    EXAMPLE,
+    FAILED,
+    Error,
+    JudgeAnswer,
+    Status,
+    Verdicts,
+    answer,
+)
+
+log = logging.getLogger("beholder")
+
+PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/words.js": ("words.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+SAFETY = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+OVERLAY_SIDE = 768  # pixels of a heat map's longer side
+_FIELD_BYTES = 1000  # of the names that a form gives
+_PICTURES, _PICTURE = "pictures", "picture"
+
+
+def create_app(judge: Judge, config: ServeConfig) -> FastAPI:
+    """The application that serves one judge. `app.state.batcher` and `app.state.draining` are there
+    to be looked at; setting `draining` makes /ready answer 503."""
+    batcher = MicroBatcher(judge, config)
+    measures = Measures(batcher)
+    explains = judge.explainable()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await batcher.start()
+        app.state.started = True
+        yield
+        app.state.started = False
+        await batcher.stop()
+
+    app = FastAPI(
+        title="Beholder",
+        description="What people would say about a picture: a score, a comment, attributes.",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
+        responses={code: {"model": Error} for code in (408, 413, 422, 500, 503)},
+    )
+    app.state.batcher, app.state.started, app.state.draining = batcher, False, False
+    app.add_middleware(BodyLimits, config=config)
+    app.add_middleware(Measuring, measures=measures)
+    app.add_middleware(_Safety)
+    _add_error_handlers(app)
+
+    @app.post(
+        "/v1/verdicts",
+        response_model=Verdicts,
+        tags=["verdicts"],
+        summary="Judge pictures",
+        openapi_extra=_form(
+            {_PICTURES: {"type": "array", "items": _BINARY, "minItems": 1,
+                         "maxItems": config.max_pictures}}
+        ),
+        responses={
+            200: {"content": {"application/json": {"example": {"verdicts": [EXAMPLE, FAILED]}}}},
+            400: {"model": Error},
+            422: {"model": Verdicts | Error, "description": "No picture could be judged."},
+        },
+    )  # fmt: skip
+    async def verdicts(request: Request) -> Response:
+        """Score, comment and attributes of pictures: JPEG, PNG, WebP, BMP, TIFF or GIF, in the
+        order of the form's `pictures`. What can't be judged has an error in its place."""
+        async with request.form(
+            max_files=config.max_pictures, max_fields=1, max_part_size=_FIELD_BYTES
+        ) as form:
+            uploads = _uploads(form, _PICTURES)
+            with batcher.room(len(uploads)):
+                outcomes = await batcher.outcomes(
+                    [(upload.filename or "picture", await upload.read()) for upload in uploads]
+                )
+        measures.count(outcomes)
+        failed = all(isinstance(outcome, Failure) for outcome in outcomes)
+        found = {"verdicts": [answer(outcome) for outcome in outcomes]}
+        return JSONResponse(found, 422 if failed else 200)
+
+    @app.post(
+        "/v1/explanations",
+        response_class=Response,
+        tags=["verdicts"],
+        summary="Show where an opinion comes from",
+        openapi_extra=_form(
+            {_PICTURE: _BINARY, "opinion": {"type": "string"}, "label": {"type": "string"}},
+            required=[_PICTURE, "opinion"],
+        ),
+        responses={
+            200: {"content": {"image/png": {}}, "description": "The picture with heat on it."},
+            400: {"model": Error},
+        },
+    )
+    async def explanations(request: Request) -> Response:
+        """A PNG of the picture on which the places glow that speak for an opinion: an attribute
+        (of the most probable class, or of `label`), or `score`."""
+        async with request.form(max_files=1, max_fields=2, max_part_size=_FIELD_BYTES) as form:
+            (upload,) = _uploads(form, _PICTURE)
+            opinion, label = form.get("opinion"), form.get("label")
+            if not isinstance(opinion, str) or opinion not in explains:
+                known = ", ".join(explains) or "none"
+                raise Refused(400, "opinion", f"Opinions that can be explained: {known}.")
+            chosen = label if isinstance(label, str) and label else None
+            judge.check_opinion(opinion, chosen)
+            content = await upload.read()
+        with batcher.room(1):
+            png = await batcher.run(lambda: _explain(judge, content, opinion, chosen))
+        return Response(png, media_type="image/png")
+
+    @app.get("/v1/judge", response_model=JudgeAnswer, tags=["judge"], summary="What it can say")
+    async def about() -> Response:
+        interval = judge.calibration.score
+        return JSONResponse(
+            {
+                "score_range": judge.score_range,
+                "coverage": None if interval is None else interval.level,
+                "comments": judge.vocabulary is not None and judge.beam_size is not None,
+                "attributes": judge.classes,
+                "explains": explains,
+                "limits": {"max_body": config.max_body, "max_pictures": config.max_pictures},
+            }
+        )
+
+    @app.get("/health", response_model=Status, tags=["state"], summary="Is the process alive?")
+    async def health() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/ready", response_model=Status, tags=["state"], summary="Does it take pictures?")
+    async def ready() -> Response:
+        if app.state.draining or not app.state.started:
+            raise Refused(503, "not_ready", "The server is stopping.", retry_after=1)
+        return JSONResponse({"status": "ready"})
+
+    @app.get("/metrics", response_class=Response, tags=["state"], summary="Prometheus's text")
+    async def metrics() -> Response:
+        text = generate_latest(measures.registry)
+        return Response(text, media_type=CONTENT_TYPE_PLAIN_1_0_0)
+
+    for path, (name, media_type) in PAGE.items():
+        app.add_api_route(path, _file(name, media_type), include_in_schema=False)
+    return app
+
+
+_BINARY = {"type": "string", "format": "binary"}
+
+
+def _form(properties: Mapping[str, Any], required: list[str] | None = None) -> dict[str, Any]:
+    """The body of an operation in OpenAPI."""
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": required or list(properties),
+    }
+    content = {"multipart/form-data": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _uploads(form: FormData, field: str) -> list[UploadFile]:
+    """The files of a field, at least one."""
+    found = [value for value in form.getlist(field) if isinstance(value, UploadFile)]
+    if not found:
+        raise Refused(
+            400,
+            "no_picture",
+            f"There is no picture in the form's field {field!r}: send multipart/form-data with "
+            "files.",
+        )
+    return found
+
+
+def _explain(judge: Judge, content: bytes, opinion: str, label: str | None) -> bytes:
+    """The overlay as a PNG."""
+    found = judge.explain(read_image(content), opinion, label=label)
+    stream = io.BytesIO()
+    found.overlay(OVERLAY_SIDE).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _file(name: str, media_type: str) -> Any:
+    content = files("beholder.serve").joinpath("page", name).read_bytes()
+
+    async def give() -> Response:
+        return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
+
+    return give
+
+
+class _Safety:
+    """Every answer tells browsers to run and to load nothing but what comes from here."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(Headers(SAFETY))
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    """Errors of all kinds answer in one form."""
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Refused) -> Response:
+        return error.response()
+
+    @app.exception_handler(Busy)
+    async def busy(request: Request, error: Busy) -> Response:
+        message = "As many pictures as the server takes on are under way; come back soon."
+        return Refused(503, "busy", message, error.retry_after).response()
+
+    @app.exception_handler(PictureError)
+    async def picture(request: Request, error: PictureError) -> Response:
+        return JSONResponse(error_body(error.code, error.what), 422)
+
+    @app.exception_handler(BeholderError)
+    async def asked_wrongly(request: Request, error: BeholderError) -> Response:
+        fix = f" {error.fix}" if error.fix else ""
+        return JSONResponse(error_body(error.code, error.what + fix), 400)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        code = {404: "not_found", 405: "method"}.get(error.status_code, "request")
+        body = error_body(code, str(error.detail))
+        return JSONResponse(body, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return JSONResponse(error_body("request", str(error)), 422)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        log.error("%s %s failed.", request.method, request.url.path, exc_info=error)
+        return JSONResponse(error_body("internal", "The server failed; its log says why."), 500)

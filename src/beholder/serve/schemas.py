@@ -1,0 +1,100 @@
+"""What the API answers, as its OpenAPI description tells it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from beholder.judge import Verdict
+from beholder.predict.local import Outcome
+
+EXAMPLE: dict[str, Any] = {
+    "image": "photo.jpg",
+    "score": 3.42,
+    "interval": [2.9, 3.94],
+    "comment": "sharp and well exposed",
+    "alternatives": ["sharp, with warm colours"],
+    "attributes": {
+        "embellishment": {
+            "label": "printed",
+            "probability": 0.83,
+            "probabilities": {"printed": 0.83, "plain": 0.17},
+        }
+    },
+}
+FAILED: dict[str, Any] = {
+    "image": "notes.txt",
+    "error": {"code": "not_a_picture", "message": "The file is not a picture of a known format."},
+}
+
+
+class ErrorDetail(BaseModel):
+    code: str
+    message: str
+
+
+class Error(BaseModel):
+    """What every status from 400 on answers."""
+
+    error: ErrorDetail
+
+
+class AttributeAnswer(BaseModel):
+    label: str
+    probability: float = Field(ge=0, le=1)
+    probabilities: dict[str, float] = Field(description="of every class, most probable first")
+
+
+class VerdictAnswer(BaseModel):
+    """What the judge says of a picture, or why it says nothing."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE, FAILED]})
+
+    image: str = Field(description="the name that the file came with")
+    score: float | None = Field(None, description="on the scale of the opinions learnt from")
+    interval: list[float] | None = Field(None, description="lowest and highest; None: unknown")
+    comment: str | None = None
+    alternatives: list[str] = Field([], description="other comments of the beam, best first")
+    attributes: dict[str, AttributeAnswer] = {}
+    error: ErrorDetail | None = Field(None, description="there, the picture was not judged")
+
+
+class Verdicts(BaseModel):
+    verdicts: list[VerdictAnswer] = Field(description="in the order of the pictures")
+
+
+class Limits(BaseModel):
+    max_body: int = Field(description="bytes of a request, at most")
+    max_pictures: int = Field(description="pictures of a request, at most")
+
+
+class JudgeAnswer(BaseModel):
+    """What the judge can say."""
+
+    score_range: list[float] | None = Field(description="lowest and highest score learnt from")
+    coverage: float | None = Field(description="of the intervals, 0 to 1; None: no intervals")
+    comments: bool
+    attributes: dict[str, list[str]] = Field(description="the classes of each attribute")
+    explains: list[str] = Field(description="opinions that POST /v1/explanations is there for")
+    limits: Limits
+
+
+class Status(BaseModel):
+    status: str
+
+
+def answer(outcome: Outcome) -> dict[str, Any]:
+    """A verdict or a failure as `VerdictAnswer` describes it."""
+    found = outcome.to_dict()
+    if isinstance(outcome, Verdict):
+        found["alternatives"] = list(outcome.alternatives)
+        found["attributes"] = {
+            name: {
+                "label": one.label,
+                "probability": one.probability,
+                "probabilities": one.probabilities,
+            }
+            for name, one in outcome.attributes.items()
+        }
+    return found
