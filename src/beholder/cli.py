@@ -115,7 +115,18 @@ def fit(
 @app.command()
 def judge(
     model: Annotated[Path, typer.Argument(help="A judge: the folder that `fit` wrote.")],
-    pictures: Annotated[list[str], typer.Argument(help="Pictures, folders or globs.")],
+    pictures: Annotated[
+        list[str] | None, typer.Argument(help="Pictures, folders or globs.")
+    ] = None,
+    listed: Annotated[
+        Path | None,
+        typer.Option("--list", help="File that names them: CSV or Parquet (column image), or txt."),
+    ] = None,
+    images: Images = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--output", help="Write here, .jsonl or .parquet, and go on if stopped."),
+    ] = None,
     output: Annotated[
         VerdictFormat, typer.Option("--format", help="How to print.")
     ] = VerdictFormat.table,
@@ -130,17 +141,33 @@ def judge(
 ) -> None:
     """Score, comment and attributes of pictures, in input order, errors in place.
 
-    Exit code 1 if some pictures could not be judged.
+    With `--output` the verdicts go to a file, each picture once and in order: the same command
+    goes on where an earlier one was stopped, even by kill -9. Exit code 1 if some pictures could
+    not be judged.
     """
     from beholder.judge import Judge
+    from beholder.predict.batches import identity_of, judge_to_file
     from beholder.predict.explaining import explain_outcomes
-    from beholder.predict.local import Failure, find_pictures, judge_pictures
+    from beholder.predict.local import Failure, find_pictures, judge_pictures, listed_pictures
     from beholder.predict.printing import print_outcomes
 
     if bool(explain) != bool(into):
         raise typer.BadParameter("--explain and --into go together: what to show, and where.")
-    requests = find_pictures(pictures)
+    if bool(pictures) == bool(listed):
+        raise typer.BadParameter("Name pictures, or a file that lists them with --list.")
+    if images and not listed:
+        raise typer.BadParameter("--images goes with --list: the folder that its names start from.")
+    if file and explain:
+        raise typer.BadParameter("--explain shows pictures one by one: leave --output out.")
+    requests = listed_pictures(listed, images) if listed else find_pictures(pictures or [])
     loaded = Judge.load(model)
+    if file:
+        identity = identity_of(model)
+        done = judge_to_file(loaded, requests, file, identity=identity, batch_size=batch_size)
+        typer.echo(f"Verdicts: {file}, {done}")
+        if done.failed:
+            raise typer.Exit(1)
+        return
     outcomes = judge_pictures(loaded, requests, batch_size=batch_size)
     if explain and into:
         outcomes = explain_outcomes(loaded, requests, outcomes, explain, into)

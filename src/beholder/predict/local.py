@@ -6,6 +6,8 @@ decodes), at most a few batches ahead.
 
 from __future__ import annotations
 
+import os
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
 from beholder.data.images import EXTENSIONS
 from beholder.errors import DataError, PictureError
@@ -80,18 +83,60 @@ def find_pictures(arguments: Sequence[str]) -> list[Request]:
     return requests
 
 
+@dataclass
+class Watch:
+    """Seconds in which the networks ran."""
+
+    busy: float = 0.0
+
+
+def listed_pictures(table: Path, root: Path | None = None) -> list[Request]:
+    """Pictures named in a file: the column `image` of a CSV or Parquet, or a path per line of a
+    `.txt`; relative to `root`, or else to the file's folder.
+
+    Raises:
+        DataError: the file can't be read, or names no picture.
+    """
+    root = table.parent if root is None else root
+    try:
+        if table.suffix == ".txt":
+            names = [line for line in table.read_text("utf-8").splitlines() if line.strip()]
+        elif table.suffix == ".parquet":
+            names = pl.read_parquet(table, columns=["image"])["image"].cast(pl.String).to_list()
+        else:
+            names = pl.read_csv(table, columns=["image"], infer_schema=False)["image"].to_list()
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise DataError(
+            f"The list of pictures can't be read: {error}",
+            where=str(table),
+            fix="Name a CSV or Parquet file with a column `image`, or a .txt with a path per line.",
+        ) from error
+    blank = [row for row, name in enumerate(names, start=1) if not name]
+    if not names or blank:
+        what = "names no picture" if not names else f"has no name in row {blank[0]}"
+        raise DataError(f"The list {what}.", where=str(table))
+    return [Request(name, root / name) for name in names]
+
+
 def judge_pictures(
-    judge: Judge, requests: Iterable[Request], *, batch_size: int = 32, workers: int = 2
+    judge: Judge,
+    requests: Iterable[Request],
+    *,
+    batch_size: int = 32,
+    workers: int | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Outcome]:
     """One outcome per request, in the order of the requests.
 
     Args:
         batch_size: pictures judged at a time, at least 1.
-        workers: decoding threads, at least 1.
+        workers: decoding threads, at least 1; None: one per core.
+        watch: is kept up to date.
     """
+    watch = watch or Watch()
     pending: deque[tuple[list[Request], list[Future[np.ndarray | Failure]]]] = deque()
     stream = iter(requests)
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         try:
             while True:
                 while len(pending) < 3 and (batch := list(islice(stream, batch_size))):
@@ -100,7 +145,11 @@ def judge_pictures(
                 if not pending:
                     return
                 batch, futures = pending.popleft()
-                yield from _judge_batch(judge, batch, [future.result() for future in futures])
+                found = [future.result() for future in futures]
+                clock = time.perf_counter()
+                outcomes = _judge_batch(judge, batch, found)
+                watch.busy += time.perf_counter() - clock
+                yield from outcomes
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -114,9 +163,8 @@ def _decode(judge: Judge, request: Request) -> np.ndarray | Failure:
 
 def _judge_batch(
     judge: Judge, batch: Sequence[Request], decoded: Sequence[np.ndarray | Failure]
-) -> Iterator[Outcome]:
+) -> list[Outcome]:
     names = [r.name for r, d in zip(batch, decoded, strict=True) if not isinstance(d, Failure)]
     views = [d for d in decoded if not isinstance(d, Failure)]
     verdicts = iter(judge.verdicts(names, views) if views else [])
-    for entry in decoded:
-        yield entry if isinstance(entry, Failure) else next(verdicts)
+    return [entry if isinstance(entry, Failure) else next(verdicts) for entry in decoded]
