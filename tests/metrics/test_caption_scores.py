@@ -104,6 +104,33 @@ def test_reward_equals_plain_dictionaries(data: st.DataObject) -> None:
     assert CiderD(corpus).score(hypotheses, references) == pytest.approx(expected, abs=1e-9)
 
 
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_reward_of_repeated_ngrams_and_ties(data: st.DataObject) -> None:
+    """Two words make captions that repeat n-grams, end on each other's, and share groups."""
+    caption = st.lists(st.sampled_from("ab"), max_size=14)
+    corpus = data.draw(st.lists(st.lists(caption, min_size=1, max_size=5), min_size=1, max_size=5))
+    odd = st.lists(st.sampled_from("abz?"), max_size=14)
+    hypotheses = data.draw(st.lists(odd, max_size=8))
+    group = st.one_of(st.sampled_from(corpus), st.lists(odd, min_size=1, max_size=4))
+    references = [data.draw(group) for _ in hypotheses]
+    expected = PlainCiderD(corpus).score(hypotheses, references)
+    assert CiderD(corpus).score(hypotheses, references) == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_evaluation_equals_plain_dictionaries(data: st.DataObject) -> None:
+    caption = st.lists(st.sampled_from("abcd"), max_size=9)
+    corpus = data.draw(st.lists(st.lists(caption, min_size=1, max_size=4), min_size=1, max_size=6))
+    hypotheses = [data.draw(caption) for _ in corpus]
+    expected = PlainCiderD(corpus).score(hypotheses, corpus)
+    references = {str(row): [" ".join(text) for text in own] for row, own in enumerate(corpus)}
+    texts = {str(row): " ".join(text) for row, text in enumerate(hypotheses)}
+    scores = evaluate_captions(references, texts, ("CIDEr-D",), tokenizer="none")
+    assert list(scores.per_image["CIDEr-D"].values()) == pytest.approx(expected, abs=1e-9)
+
+
 def test_reward_of_integers_strings_and_rows_is_the_same(captions: Captions) -> None:
     groups, chosen = list(captions[0].values()), list(captions[1].values())
     numbers: dict[str, int] = {}

@@ -4,8 +4,8 @@ The variant of the MS-COCO caption evaluation: n-grams of 1 to 4, weights tf * (
 df counted over the P pictures of a corpus, clipped cosine, a Gaussian penalty of sigma 6 on the
 difference of lengths, the mean over orders and references, times 10.
 
-References are prepared once as arrays; scoring a batch of hypotheses is then a few look-ups and
-segment sums for all of them, and all orders, together.
+References and their norms are prepared once. A batch of hypotheses is then compared with its own
+references alone, all of it together, and only document frequencies are looked up in the corpus.
 """
 
 from __future__ import annotations
@@ -13,18 +13,26 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property
 from itertools import chain, repeat
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from beholder.errors import DataError
-from beholder.metrics.captions.ngrams import BLOCK, ORDERS, Cells, NgramIndex, Ngrams, count
+from beholder.metrics.captions.ngrams import (
+    BLOCK,
+    HYPOTHESIS_END,
+    ORDERS,
+    REFERENCE_END,
+    Floats,
+    Frequencies,
+    Text,
+    changes,
+    common,
+    run_lengths,
+)
 from beholder.metrics.captions.tokens import Caption, CaptionSet, Ints, Tokens, as_tokens, ranges
 
 SIGMA = 6.0
 Group = Sequence[Caption]
-Floats = NDArray[np.float64]
 
 
 def cider_d(captions: CaptionSet) -> tuple[float, Floats]:
@@ -34,13 +42,11 @@ def cider_d(captions: CaptionSet) -> tuple[float, Floats]:
     """
     if not len(captions):
         return 0.0, np.zeros(0)
-    index = NgramIndex(captions.references, captions.reference_lengths, captions.words)
-    frequencies = _Frequencies(index.ngrams, captions.reference_counts)
-    prepared = frequencies.prepare(
-        frequencies.cells, captions.reference_lengths, captions.reference_counts
+    references = _References(
+        captions.references, captions.reference_lengths, captions.reference_counts
     )
-    ngrams = index.number(captions.hypotheses, captions.hypothesis_lengths, captions.words)
-    scores = frequencies.compare(prepared, ngrams, np.arange(len(captions)), SIGMA)
+    hypotheses = Text.build(captions.hypotheses, captions.hypothesis_lengths, HYPOTHESIS_END)
+    scores = _scores(hypotheses, references, np.arange(len(captions)), SIGMA)
     return float(scores.mean()), scores
 
 
@@ -67,11 +73,8 @@ class CiderD:
         self._same = {id(group): row for row, group in enumerate(self._corpus)}
         sizes = np.fromiter(map(len, corpus), dtype=np.int64, count=len(corpus))
         captions = [as_tokens(text) for group in corpus for text in group]
-        self._ids = _number_tokens(captions)
-        flat, lengths, words = self._encode(captions)
-        self._index = NgramIndex(flat, lengths, words)
-        self._frequencies = _Frequencies(self._index.ngrams, sizes)
-        self._prepared = self._frequencies.prepare(self._frequencies.cells, lengths, sizes)
+        self._ids = {_copy(token): row for token, row in _number_tokens(captions).items()}
+        self._references = _References(*self._encode(captions), sizes)
 
     def score(self, hypotheses: Sequence[Caption], references: Sequence[Group | int]) -> Floats:
         """CIDEr-D of each hypothesis against its references [H], 0 to 10, higher is better.
@@ -102,22 +105,23 @@ class CiderD:
         return scores
 
     def _score_known(self, captions: list[Tokens], rows: Ints) -> Floats:
-        flat, lengths, words = self._encode(captions)
-        ngrams = self._index.number(flat, lengths, words)
-        return self._frequencies.compare(self._prepared, ngrams, rows, self.sigma)
+        hypotheses = Text.build(*self._encode(captions), HYPOTHESIS_END)
+        return _scores(hypotheses, self._references, rows, self.sigma)
 
     def _score_others(self, captions: list[Tokens], groups: list[Group], rows: Ints) -> Floats:
-        # encoded together, so that an n-gram the corpus lacks has one number in both
+        # encoded together, so that a token the corpus lacks has one number in both
         theirs = [as_tokens(text) for group in groups for text in group]
-        flat, lengths, words = self._encode([*captions, *theirs])
-        ngrams = self._index.number(flat, lengths, words)
+        flat, lengths = self._encode([*captions, *theirs])
+        split = len(captions)
+        end = int(lengths[:split].sum())
         sizes = np.fromiter(map(len, groups), dtype=np.int64, count=len(groups))
-        cells = Cells.build(ngrams, sizes, first=len(captions))
-        prepared = self._frequencies.prepare(cells, lengths, sizes)
-        return self._frequencies.compare(prepared, ngrams, rows, self.sigma)
+        frequencies = self._references.frequencies
+        references = _References(flat[end:], lengths[split:], sizes, frequencies)
+        hypotheses = Text.build(flat[:end], lengths[:split], HYPOTHESIS_END)
+        return _scores(hypotheses, references, rows, self.sigma)
 
-    def _encode(self, captions: Sequence[Tokens]) -> tuple[Ints, Ints, int]:
-        """Token ids in one array, tokens per caption, and the bound of the ids.
+    def _encode(self, captions: Sequence[Tokens]) -> tuple[Ints, Ints]:
+        """Token ids in one array, and tokens per caption.
 
         Tokens that the corpus lacks are numbered above its own, for this call only.
         """
@@ -125,13 +129,11 @@ class CiderD:
         tokens = list(chain.from_iterable(captions))
         flat = np.fromiter(map(self._ids.get, tokens, repeat(-1)), np.int64, len(tokens))
         unknown = np.flatnonzero(flat < 0)
-        words = len(self._ids)
         if len(unknown):
             lacking = [tokens[place] for place in unknown.tolist()]
             fresh = _number_tokens([lacking])
-            flat[unknown] = [words + fresh[token] for token in lacking]
-            words += len(fresh)
-        return flat, lengths, words
+            flat[unknown] = [len(self._ids) + fresh[token] for token in lacking]
+        return flat, lengths
 
     @cached_property
     def _group_rows(self) -> dict[tuple[tuple[Hashable, ...], ...], int]:
@@ -160,78 +162,107 @@ class CiderD:
         return np.array(rows, dtype=np.int64), others
 
 
-class _References(NamedTuple):
-    """Prepared groups of references: their cells; of each entry the weight, the weight over the
-    norm of its caption, and the length of its caption in bigrams; captions per group.
+class _References:
+    """Groups of references, prepared.
+
+    Args:
+        flat: token ids.
+        lengths: tokens per reference.
+        sizes: references per group.
+        frequencies: of a corpus; without, those of these references.
     """
 
-    cells: Cells
-    weight: Floats
-    unit: Floats
-    bigrams: Floats
-    sizes: Ints
+    def __init__(
+        self, flat: Ints, lengths: Ints, sizes: Ints, frequencies: Frequencies | None = None
+    ) -> None:
+        self.sizes = sizes
+        self.text = Text.build(flat, lengths, REFERENCE_END)
+        self.first = self.text.first[np.append(0, np.cumsum(sizes))]  # of each group, and the end
+        group = np.repeat(np.arange(len(sizes)), np.diff(self.first))
+        self.frequencies = frequencies or Frequencies(self.text, group, len(sizes))
+        self.unit = _Weights(self.text, self.frequencies).unit
+        self.bigrams = _bigrams(self.text)
+
+    def asked(self, rows: Ints) -> tuple[Ints, Ints, Ints]:
+        """Number of the group of each row among those asked; the places of these in the text, and
+        the number of each place's group."""
+        is_asked = np.zeros(len(self.sizes), dtype=bool)
+        is_asked[rows] = True
+        groups = np.flatnonzero(is_asked)
+        start = self.first[groups]
+        counts = self.first[groups + 1] - start
+        number = (np.cumsum(is_asked) - 1)[rows]
+        return number, ranges(start, counts), np.repeat(np.arange(len(groups)), counts)
 
 
-class _Frequencies:
-    """Document frequencies of a corpus, and what is weighted by them."""
+class _Weights:
+    """Of a text, all orders: how often the caption has the n-gram of each place [4, T], 0 where
+    there is none; its squared idf [4, T]; one over the norm of each caption [4, captions]."""
 
-    def __init__(self, ngrams: Ngrams, sizes: Ints) -> None:
-        self.cells = Cells.build(ngrams, sizes)
-        log_pictures = float(np.log(float(len(sizes))))
-        found = np.append(np.bincount(self.cells.number), 0)
-        # the last entry stands for all n-grams that the corpus lacks: as if in one picture
-        self._idf = log_pictures - np.log(np.maximum(1, found))
-
-    def _weights(
-        self, caption: Ints, number: Ints, times: Ints, captions: int
-    ) -> tuple[Floats, Floats]:
-        """tf * idf of each n-gram, and one over the norm of its caption and order."""
-        weight = times * self._idf.take(number, mode="clip")
-        place = caption * ORDERS + (number & (ORDERS - 1))
-        norms = np.sqrt(np.bincount(place, weights=weight * weight, minlength=captions * ORDERS))
+    def __init__(self, text: Text, frequencies: Frequencies) -> None:
+        tokens, captions = text.tokens, len(text.first) - 1
+        # with itself, but an end that never equals its own
+        other_end = np.where(tokens < 0, HYPOTHESIS_END + REFERENCE_END - tokens, tokens)
+        pairs = common(tokens, text.caption, other_end, text.caption)
+        self.times = np.array([np.bincount(place, minlength=len(tokens)) for place, _ in pairs])
+        self.square = np.square(frequencies.idf(text))
+        # an n-gram that is there k times is met at k places
+        products = self.times * self.square
+        norms = np.sqrt([np.bincount(text.caption, each, captions) for each in products])
         # where the norm is 0 all weights are: any divisor gives the 0 that is wanted
         norms[norms == 0] = 1.0
-        return weight, (1.0 / norms)[place]
+        self.unit = 1.0 / norms
 
-    def prepare(self, cells: Cells, lengths: Ints, sizes: Ints) -> _References:
-        number = np.repeat(cells.number, np.diff(cells.first))
-        weight, scale = self._weights(cells.caption, number, cells.times, len(lengths))
-        bigrams = np.maximum(lengths - 1, 0)[cells.caption].astype(np.float64)
-        return _References(cells, weight, weight * scale, bigrams, sizes)
 
-    def compare(self, references: _References, ngrams: Ngrams, rows: Ints, sigma: float) -> Floats:
-        """Scores [H] of the first H captions against the groups `rows` of prepared references."""
-        scores = [
-            self._compare(references, ngrams, rows[first : first + BLOCK], first, sigma)
-            for first in range(0, len(rows), BLOCK)
-        ]
-        return np.concatenate([np.zeros(0), *scores])
+def _scores(hypotheses: Text, references: _References, rows: Ints, sigma: float) -> Floats:
+    """[H]: CIDEr-D of each hypothesis against the group of references `rows`."""
+    parts = [np.zeros(0)]
+    for first in range(0, len(rows), BLOCK):
+        some = rows[first : first + BLOCK]
+        parts.append(_block(hypotheses.part(first, first + len(some)), references, some, sigma))
+    return np.concatenate(parts)
 
-    def _compare(
-        self, references: _References, ngrams: Ngrams, rows: Ints, start: int, sigma: float
-    ) -> Floats:
-        caption, number, times = count(ngrams, start, start + len(rows))
-        weight, scale = self._weights(caption, number, times, len(rows))
-        cell, source = references.cells.find(rows, caption, number, ngrams.bits)
-        first = references.cells.first[cell]
-        entries = references.cells.first[cell + 1] - first
-        source = np.repeat(source, entries)
-        entry = ranges(first, entries)
+
+def _block(mine: Text, references: _References, rows: Ints, sigma: float) -> Floats:
+    weights = _Weights(mine, references.frequencies)
+    group, asked, their_group = references.asked(rows)
+    theirs, captions = references.text.tokens[asked], references.text.caption[asked]
+    # an n-gram that I have k times is met at k places
+    scale = weights.square * weights.unit[:, mine.caption] / np.maximum(weights.times, 1)
+    parts = []
+    pairs = common(mine.tokens, group[mine.caption], theirs, their_group)
+    for order, (place, other) in enumerate(pairs):
+        reference = captions[other]
+        # one that has the n-gram several times is met as often, one after another
+        once = np.flatnonzero(changes(place) | changes(reference))
+        often = run_lengths(once, len(place))
+        place, reference = place[once], reference[once]
         # min(mine, theirs) * theirs / (my norm * their norm)
-        product = np.minimum(weight[source], references.weight[entry])
-        product *= references.unit[entry] * scale[source]
-        caption = caption[source]
-        bigrams = np.maximum(ngrams.lengths[start : start + len(rows)] - 1, 0)
-        gap = bigrams[caption] - references.bigrams[entry]
-        product *= np.exp(gap * gap / (-2 * sigma**2))
-        total = np.bincount(caption, weights=product, minlength=len(rows))
-        return total * (10.0 / ORDERS) / references.sizes[rows]
+        share = np.minimum(weights.times[order][place], often) * often * scale[order][place]
+        parts.append((place, reference, share * references.unit[order][reference]))
+    place, reference, share = map(np.concatenate, zip(*parts, strict=True))
+    gap = _bigrams(mine)[mine.caption][place] - references.bigrams[reference]
+    share *= np.exp(gap * gap / (-2 * sigma**2))
+    total = np.bincount(mine.caption[place], share, len(rows))
+    return total * (10.0 / ORDERS) / references.sizes[rows]
+
+
+def _bigrams(text: Text) -> Ints:
+    """Of each caption: its length in CIDEr-D."""
+    return np.maximum(np.diff(text.first) - 2, 0)
 
 
 def _number_tokens(captions: Iterable[Tokens]) -> dict[Hashable, int]:
     """Every distinct token and its number, in order of first use."""
     distinct = dict.fromkeys(chain.from_iterable(captions))
     return {token: number for number, token in enumerate(distinct)}
+
+
+def _copy(token: Hashable) -> Hashable:
+    """An equal token; made one after another, words lie side by side and are found sooner."""
+    if type(token) is not str:
+        return token
+    return token.encode("utf-8", "surrogatepass").decode("utf-8", "surrogatepass")
 
 
 def _group_key(group: Group) -> tuple[tuple[Hashable, ...], ...]:

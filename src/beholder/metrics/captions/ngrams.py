@@ -1,11 +1,14 @@
-"""N-grams of captions as numbers, all orders in one array: what CIDEr-D counts and compares.
+"""N-grams of captions: which of them captions have in common, and how many pictures of a corpus do.
 
-N-grams are numbered exactly, never hashed: a token by its id, a bigram by its two tokens, a trigram
-by a bigram and a token, a 4-gram by two bigrams.
+No n-gram is built or hashed. Two captions share one where they have as many equal tokens in a row.
+Document frequencies need numbers: an n-gram has one by those of its first and its last n - 1
+tokens. One of a single picture weighs as much in CIDEr-D as one of none, so that only those of two
+or more are kept, and as all parts of such an n-gram are of two or more, few are ever looked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,221 +16,164 @@ from numpy.typing import NDArray
 
 from beholder.metrics.captions.tokens import Ints, ranges
 
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
 ORDERS = 4
-BLOCK = 512  # groups or captions at once: their n-grams fit the processor's cache
+BLOCK = 512  # captions compared at once: what they have in common fits the processor's cache
+HYPOTHESIS_END, REFERENCE_END = -1, -2  # never equal, so that no n-gram goes on past them
 _BITS = 31  # room for each half of an n-gram's key
 _NO_KEY = np.iinfo(np.int64).max  # above every key
 _PACKED_BITS = 63  # room for a key and its position together
 
 
-class Ngrams:
-    """The n-grams of captions by the token that they start with, numbered order by order.
+class Text(NamedTuple):
+    """Captions in one array.
 
     Args:
-        flat: token ids of all captions.
-        lengths: tokens per caption.
-        words: bound of the ids.
+        tokens: ids of a caption's tokens, then its end, then those of the next caption.
+        caption: that each of them belongs to.
+        first: where each caption starts, and the length of `tokens`.
     """
 
-    def __init__(self, flat: Ints, lengths: Ints, words: int) -> None:
-        self.lengths = lengths
-        self.widths = [words]  # bound of the numbers of each order
-        self._ends = np.cumsum(lengths)
-        self._numbers = [flat]
-        # tokens from each token to the end of its caption
-        left = np.repeat(self._ends, lengths) - np.arange(len(flat))
-        self._starts = [np.flatnonzero(left > order) for order in range(ORDERS)]
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    @property
-    def bits(self) -> int:
-        """Of the largest number in `block`."""
-        return (ORDERS * max(self.widths)).bit_length()
-
-    def halves(self) -> tuple[Ints, Ints, tuple[int, int]]:
-        """The two known parts of every n-gram of the next order, and their bounds."""
-        order = len(self._numbers)
-        start = self._starts[order]
-        first, second = (1, 1) if order == 3 else (order - 1, 0)
-        following = start + order - second
-        bounds = self.widths[first], self.widths[second]
-        return self._numbers[first][start], self._numbers[second][following], bounds
-
-    def add(self, numbers: Ints, width: int) -> None:
-        """Keep the numbers, below `width`, of the n-grams that `halves` gave."""
-        by_token = np.zeros_like(self._numbers[0])
-        by_token[self._starts[len(self._numbers)]] = numbers
-        self._numbers.append(by_token)
-        self.widths.append(width)
-
-    def block(self, first: int, last: int) -> tuple[Ints, Ints]:
-        """All n-grams of captions `first` to `last` - 1: their numbers, and their captions from 0.
-
-        The number of an n-gram is 4 times that within its order, plus n - 1.
-        """
-        lengths = self.lengths[first:last]
-        tokens = self._ends[first] - lengths[0], self._ends[last - 1]
-        starts = [start[slice(*np.searchsorted(start, tokens))] for start in self._starts]
-        numbers = [
-            by_token[start] * ORDERS + order
-            for order, (by_token, start) in enumerate(zip(self._numbers, starts, strict=True))
-        ]
-        caption = np.repeat(np.arange(last - first), lengths)
-        return np.concatenate(numbers), caption[np.concatenate(starts) - tokens[0]]
-
-
-class NgramIndex:
-    """The n-grams of a corpus, numbered; they are its `ngrams`.
-
-    Args:
-        flat: token ids of all captions.
-        lengths: tokens per caption.
-        words: bound of the ids.
-    """
-
-    def __init__(self, flat: Ints, lengths: Ints, words: int) -> None:
-        self._keys: list[Ints] = []  # sorted keys of bigrams, trigrams and 4-grams
-        self.ngrams = Ngrams(flat, lengths, words)
-        for _ in range(1, ORDERS):
-            keys, numbers = _distinct(*self.ngrams.halves())
-            self._keys.append(np.append(keys, _NO_KEY))
-            self.ngrams.add(numbers, len(keys))
-
-    def number(self, flat: Ints, lengths: Ints, words: int) -> Ngrams:
-        """The n-grams of other captions; those that the corpus lacks have numbers of their own.
-
-        Args:
-            flat: token ids; a token that the corpus lacks has one from `words` of the corpus on.
-            lengths: tokens per caption.
-            words: bound of these ids.
-        """
-        ngrams = Ngrams(flat, lengths, words)
-        lacking = max(self.ngrams.widths)  # above the known n-grams of all orders
-        for known_keys in self._keys:
-            keys, rank = _distinct(*ngrams.halves())
-            numbers = np.searchsorted(known_keys, keys)
-            unknown = np.flatnonzero(known_keys[numbers] != keys)
-            numbers[unknown] = np.arange(lacking, lacking + len(unknown))
-            ngrams.add(numbers[rank], lacking + len(unknown))
-        return ngrams
-
-
-def count(ngrams: Ngrams, first: int, last: int) -> tuple[Ints, Ints, Ints]:
-    """Distinct n-grams of each caption of a block: caption, number, how many times."""
-    number, caption = ngrams.block(first, last)
-    ordered = np.sort((caption << ngrams.bits) | number)
-    start = np.flatnonzero(_changes(ordered))
-    caption, number = _parts(ordered[start], ngrams.bits)
-    return caption, number, np.diff(start, append=len(ordered))
-
-
-class Cells(NamedTuple):
-    """The n-grams of groups of captions, group by group.
-
-    A cell is an n-gram of a group: `number`, ascending. The cells of group g are those from
-    group_first[g] to group_first[g + 1]. The entries of cell c are those from first[c] to
-    first[c + 1]: `caption` that has it, and how many `times`. All numbers are below `limit`.
-    """
-
-    limit: int
-    number: Ints
-    group_first: Ints
-    first: Ints
+    tokens: Ints
     caption: Ints
-    times: Ints
+    first: Ints
 
     @classmethod
-    def build(cls, ngrams: Ngrams, sizes: Ints, first: int = 0) -> Cells:
-        """Of the captions from `first` on, in groups of `sizes` captions each."""
-        parts = []
-        for start in range(0, len(sizes), BLOCK):
-            some = sizes[start : start + BLOCK]
-            parts.append(_cells(ngrams, some, first))
-            first += int(some.sum())
-        numbers, counts, entries, captions, times = map(np.concatenate, zip(*parts, strict=True))
-        return cls(
-            limit=int(numbers.max(initial=-1)) + 1,
-            number=numbers,
-            group_first=np.append(0, np.cumsum(counts)),
-            first=np.append(0, np.cumsum(entries)),
-            caption=captions,
-            times=times,
-        )
+    def build(cls, flat: Ints, lengths: Ints, end: int) -> Text:
+        first = np.append(0, np.cumsum(lengths + 1))
+        caption = np.repeat(np.arange(len(lengths)), lengths + 1)
+        tokens = np.full(len(caption), end)
+        tokens[np.arange(len(flat)) + np.repeat(np.arange(len(lengths)), lengths)] = flat
+        return cls(tokens, caption, first)
 
-    def find(self, groups: Ints, caption: Ints, number: Ints, bits: int) -> tuple[Ints, Ints]:
-        """Cells of those n-grams that the group of their caption has, and their positions.
-
-        Args:
-            groups: the group that each caption is looked up in.
-            caption, number: the n-grams looked for; numbers have so many `bits`.
-        """
-        # only the cells of these groups are searched: few, and next to each other in memory
-        source = np.flatnonzero(number < self.limit)
-        is_asked = np.zeros(len(self.group_first) - 1, dtype=bool)
-        is_asked[groups] = True
-        chosen = np.flatnonzero(is_asked)
-        row = (np.cumsum(is_asked) - 1)[groups]
-        start = self.group_first[chosen]
-        counts = self.group_first[chosen + 1] - start
-        cells = ranges(start, counts)
-        keys = np.repeat(np.arange(len(chosen)) << bits, counts) | self.number[cells]
-        if not len(keys):
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        wanted = (row[caption[source]] << bits) | number[source]
-        place = np.searchsorted(keys, wanted)
-        place[place == len(keys)] = 0
-        found = keys[place] == wanted
-        return cells[place[found]], source[found]
+    def part(self, first: int, last: int) -> Text:
+        """Captions `first` to `last` - 1."""
+        start, end = self.first[first], self.first[last]
+        captions = self.caption[start:end] - first
+        return Text(self.tokens[start:end], captions, self.first[first : last + 1] - start)
 
 
-def _cells(ngrams: Ngrams, sizes: Ints, first: int) -> tuple[Ints, Ints, Ints, Ints, Ints]:
-    """Of groups of captions from `first` on: the number of each cell, the cells of each group, the
-    entries of each cell; caption and times of each entry."""
-    number, caption = ngrams.block(first, first + int(sizes.sum()))
-    start = np.cumsum(sizes) - sizes
-    group = np.repeat(np.arange(len(sizes)), sizes)
-    member_bits = int(sizes.max()).bit_length()
-    member = np.arange(len(group)) - start[group]
-    ordered = ((group << (ngrams.bits + member_bits)) | member)[caption]
-    ordered |= number << member_bits
-    ordered.sort()
-    entry = np.flatnonzero(_changes(ordered))
-    keys, members = _parts(ordered[entry], member_bits)
-    cell = np.flatnonzero(_changes(keys))
-    cell_group, number = _parts(keys[cell], ngrams.bits)
-    entries = np.diff(cell, append=len(keys))
-    captions = np.repeat(start[cell_group] + first, entries) + members
-    counts = np.bincount(cell_group, minlength=len(sizes))
-    return number, counts, entries, captions, np.diff(entry, append=len(ordered))
+def common(
+    mine: Ints, my_group: Ints, theirs: Ints, their_group: Ints
+) -> Iterator[tuple[Ints, Ints]]:
+    """For n from 1 to 4: the places of equal n-grams in texts of the same group, mine and theirs.
+
+    Ordered by my place, then by theirs.
+
+    Args:
+        mine, theirs: tokens with ends, which must differ.
+        my_group, their_group: of each token.
+    """
+    bits = max(int(mine.max(initial=0)), int(theirs.max(initial=0))).bit_length()
+    my_place, their_place = np.flatnonzero(mine >= 0), np.flatnonzero(theirs >= 0)
+    ordered, position = _sorted((their_group[their_place] << bits) | theirs[their_place])
+    start = np.flatnonzero(changes(ordered))
+    known = np.append(ordered[start], _NO_KEY)
+    wanted = (my_group[my_place] << bits) | mine[my_place]
+    number = np.searchsorted(known, wanted)
+    is_known = np.flatnonzero(known[number] == wanted)
+    number = number[is_known]
+    counts = run_lengths(start, len(ordered))[number]
+    place = np.repeat(my_place[is_known], counts)
+    other = their_place[position[ranges(start[number], counts)]]
+    yield place, other
+    for order in range(1, ORDERS):
+        longer = np.flatnonzero(mine[place + order] == theirs[other + order])
+        place, other = place[longer], other[longer]
+        yield place, other
 
 
-def _parts(packed: Ints, bits: int) -> tuple[Ints, Ints]:
-    """What is above the lowest `bits`, and those."""
-    return packed >> bits, packed & ((1 << bits) - 1)
+class Frequencies:
+    """log P - log df of n-grams of 1 to 4 tokens, df counted over the P pictures of a corpus.
+
+    Args:
+        corpus: the references of all pictures.
+        picture: of each of its tokens, ascending.
+        pictures: how many.
+    """
+
+    def __init__(self, corpus: Text, picture: Ints, pictures: int) -> None:
+        self._log_pictures = float(np.log(float(pictures)))
+        place = np.flatnonzero(corpus.tokens >= 0)
+        words = np.unique(corpus.tokens[place] * pictures + picture[place]) // pictures
+        # the last entry stands for all words that the corpus lacks
+        self._words = self._weight(np.append(np.bincount(words), 0))
+        self._keys: list[Ints] = []  # n-grams of two pictures or more, sorted, for n from 2 to 4
+        self._idf: list[Floats] = []
+        place, keys = _longer(place, corpus.tokens[place])
+        for _ in range(1, ORDERS):
+            distinct, rank, found = _distinct(keys, picture[place])
+            shared = found > 1
+            self._keys.append(np.append(distinct[shared], _NO_KEY))
+            self._idf.append(self._weight(found[shared]))
+            known = np.flatnonzero(shared[rank])
+            number = (np.cumsum(shared) - 1)[rank[known]]
+            place, keys = _longer(place[known], number)
+
+    def _weight(self, found: Ints) -> Floats:
+        return self._log_pictures - np.log(np.maximum(1, found))
+
+    def idf(self, text: Text) -> Floats:
+        """[4, T]: of the n-gram from each place of a text on, n from 1 to 4."""
+        idf = np.full((ORDERS, len(text.tokens)), self._log_pictures)
+        idf[0] = self._words.take(text.tokens, mode="clip")
+        place = np.flatnonzero(text.tokens >= 0)
+        place, keys = _longer(place, text.tokens[place])
+        for order, (shared, weight) in enumerate(zip(self._keys, self._idf, strict=True), 1):
+            number = np.searchsorted(shared, keys)
+            known = np.flatnonzero(shared[number] == keys)
+            place, number = place[known], number[known]
+            idf[order, place] = weight[number]
+            place, keys = _longer(place, number)
+        return idf
 
 
-def _distinct(first: Ints, second: Ints, bounds: tuple[int, int]) -> tuple[Ints, Ints]:
-    """Sorted distinct keys of pairs of numbers, and the rank of each pair among them."""
-    position_bits = len(first).bit_length()
-    bits = [max(bound, 1).bit_length() for bound in bounds]
-    if sum(bits) + position_bits > _PACKED_BITS:
-        return np.unique((first << _BITS) | second, return_inverse=True)
+def run_lengths(start: Ints, total: int) -> Ints:
+    """Of runs that start there and cover `total` places."""
+    return np.append(start[1:], total)[: len(start)] - start
+
+
+def _longer(place: Ints, number: Ints) -> tuple[Ints, Ints]:
+    """From known n-grams those one token longer that have two of them: where, and their keys."""
+    first = np.flatnonzero(place[1:] - place[:-1] == 1)
+    return place[first], (number[first] << _BITS) | number[first + 1]
+
+
+def _distinct(keys: Ints, picture: Ints) -> tuple[Ints, Ints, Ints]:
+    """Sorted distinct keys, the rank of each key among them, and the pictures of each.
+
+    Args:
+        keys: of n-grams in the order of their places.
+        picture: of each, ascending.
+    """
+    ordered, position = _sorted(keys)
+    is_new = changes(ordered)
+    rank = np.empty(len(keys), dtype=np.int64)
+    rank[position] = np.cumsum(is_new) - 1
+    # equal keys keep their order, and so do their pictures
+    first = np.flatnonzero(is_new | changes(picture[position]))
+    return ordered[is_new], rank, np.bincount(rank[position[first]], minlength=int(is_new.sum()))
+
+
+def _sorted(keys: Ints) -> tuple[Ints, Ints]:
+    """Keys in order, and the position that each had; equal ones keep theirs."""
+    first, second = keys >> _BITS, keys & ((1 << _BITS) - 1)
+    bits = int(second.max(initial=0)).bit_length()
+    position_bits = len(keys).bit_length()
+    if int(first.max(initial=0)).bit_length() + bits + position_bits > _PACKED_BITS:
+        position = np.argsort(keys, kind="stable")
+        return keys[position], position
     # the position rides in the low bits: a plain sort is many times faster than an argsort
-    packed = ((first << bits[1]) | second) << position_bits
-    packed |= np.arange(len(first))
+    packed = ((first << bits) | second) << position_bits
+    packed |= np.arange(len(keys))
     packed.sort()
     position = packed & ((1 << position_bits) - 1)
-    packed >>= position_bits
-    new = _changes(packed)
-    rank = np.empty(len(packed), dtype=np.int64)
-    rank[position] = np.cumsum(new) - 1
-    keys = packed[new]
-    return ((keys >> bits[1]) << _BITS) | (keys & ((1 << bits[1]) - 1)), rank
+    return keys[position], position
 
 
-def _changes(ordered: Ints) -> NDArray[np.bool_]:
+def changes(ordered: Ints) -> Bools:
     """Where a new value starts."""
     new = np.ones(len(ordered), dtype=bool)
     np.not_equal(ordered[1:], ordered[:-1], out=new[1:])

@@ -30,7 +30,6 @@ class CaptionSet:
         hypothesis_lengths: [P] tokens per hypothesis.
         reference_lengths: [R] tokens per reference, the references of a picture together.
         reference_counts: [P] references per picture, at least 1.
-        words: bound of the ids.
     """
 
     hypotheses: Ints
@@ -38,17 +37,16 @@ class CaptionSet:
     references: Ints
     reference_lengths: Ints
     reference_counts: Ints
-    words: int
 
     @classmethod
     def build(cls, references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> CaptionSet:
         """Number the tokens of captions, joined by spaces, of the same pictures in one order."""
         flat = [text for group in references for text in group]
-        ids, lengths, words = number_words([*hypotheses, *flat])
+        ids, lengths, _ = number_words([*hypotheses, *flat])
         split = len(hypotheses)
         end = int(lengths[:split].sum())
         counts = np.fromiter(map(len, references), dtype=np.int64, count=len(references))
-        return cls(ids[:end], lengths[:split], ids[end:], lengths[split:], counts, words)
+        return cls(ids[:end], lengths[:split], ids[end:], lengths[split:], counts)
 
     def __len__(self) -> int:
         return len(self.hypothesis_lengths)
