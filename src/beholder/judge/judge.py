@@ -78,6 +78,7 @@ class Judge:
         self.beam_size = beam_size
         self.score_range = score_range
         self.provenance = dict(provenance or {})
+        self.source: Path | None = None  # where it was loaded from
 
     @classmethod
     def load(cls, path: str | Path, device: str | None = None) -> Judge:
@@ -102,9 +103,70 @@ class Judge:
 
         stored = load_judge(path)
         chosen = torch.device(device) if device else choose_device()
-        return cls.of_model(
+        judge = cls.of_model(
             stored.model, chosen, beam_size=stored.beam_size, provenance=stored.provenance
         )
+        judge.source = path
+        return judge
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo: str,
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        token: str | None = None,
+        endpoint: str | None = None,
+    ) -> Judge:
+        """Load a judge from the Hugging Face Hub; what is in its cache is not fetched again.
+
+        Args:
+            repo: `owner/name`.
+            revision: branch, tag or commit; None: the main branch.
+            device: as for `load`.
+            token: for private repositories; None: that of `hf auth login`.
+            endpoint: of another Hub than huggingface.co.
+
+        Raises:
+            JudgeError: it can't be fetched, or is not a whole judge.
+            MissingExtra: huggingface_hub is not installed.
+        """
+        from beholder.judge.hub import download
+
+        return cls.load(download(repo, revision=revision, token=token, endpoint=endpoint), device)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        card: str | None = None,
+        private: bool = False,
+        token: str | None = None,
+        endpoint: str | None = None,
+    ) -> str:
+        """Send the folder or file that this judge was loaded from to the Hugging Face Hub.
+
+        Args:
+            repo: `owner/name`; is made if there is none.
+            card: README.md of the repository; None: what the judge knows of itself.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            JudgeError: it was not loaded from anywhere, or can't be sent.
+            MissingExtra: huggingface_hub is not installed.
+        """
+        from beholder.judge.hub import short_card, upload
+
+        if self.source is None:
+            raise JudgeError(
+                "This judge was not loaded from a folder or file, so there is nothing to send.",
+                fix="Save it first, and send what Judge.load gives.",
+            )
+        text = short_card(self, repo) if card is None else card
+        return upload(self.source, repo, text, private=private, token=token, endpoint=endpoint)
 
     @classmethod
     def of_model(

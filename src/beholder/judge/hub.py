@@ -1,0 +1,171 @@
+"""Judges on the Hugging Face Hub: safetensors and JSON (or one exported file), and a card.
+
+A repository holds a judge's folder as it is, or one `judge.beholder`; both are checked when they
+are loaded, so that what came over the network is what was sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from beholder.errors import JudgeError, MissingExtra
+
+if TYPE_CHECKING:
+    from beholder.judge.judge import Judge
+
+FOLDER = ("judge.json", "weights.safetensors", "vocabulary.json")
+FILE = "judge.beholder"
+CARD = "README.md"
+_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def download(
+    repo: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    endpoint: str | None = None,
+    cache: Path | None = None,
+) -> Path:
+    """A judge's folder or file, fetched unless it is in the cache.
+
+    Args:
+        repo: `owner/name`.
+        revision: branch, tag or commit; None: the main branch.
+        token: for private repositories; None: that of `hf auth login`.
+        endpoint: of another Hub than huggingface.co.
+        cache: None: the Hub library's own.
+
+    Raises:
+        JudgeError: no such repository or revision, no network, or no judge in it.
+        MissingExtra: huggingface_hub is not installed.
+    """
+    hub = _library()
+    _check_name(repo)
+    with _explained(repo, "fetched"):
+        folder = Path(
+            hub.snapshot_download(
+                repo,
+                revision=revision,
+                token=token,
+                endpoint=endpoint,
+                cache_dir=cache,
+                allow_patterns=[*FOLDER, FILE],
+            )
+        )
+    if (folder / FILE).exists():
+        return folder / FILE
+    if not (folder / FOLDER[0]).exists():
+        raise JudgeError(
+            f"There is no judge in this repository: neither {FOLDER[0]} nor {FILE}.",
+            where=repo,
+            fix="Check the name and the revision.",
+        )
+    return folder
+
+
+def upload(
+    source: Path,
+    repo: str,
+    card: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> str:
+    """Send a judge's folder or file with its card in one commit; the repository is made if needed.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        JudgeError: not allowed, no network, or refused.
+        MissingExtra: huggingface_hub is not installed.
+    """
+    hub = _library()
+    _check_name(repo)
+    files = {FILE: source} if source.is_file() else {name: source / name for name in FOLDER}
+    parts = [
+        hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(path))
+        for name, path in files.items()
+        if path.exists()
+    ]
+    parts.append(hub.CommitOperationAdd(path_in_repo=CARD, path_or_fileobj=card.encode()))
+    api = hub.HfApi(endpoint=endpoint, token=token)
+    with _explained(repo, "sent"):
+        api.create_repo(repo, private=private, exist_ok=True)
+        done = api.create_commit(repo, parts, commit_message="A judge of Beholder")
+    return str(done.commit_url)
+
+
+def short_card(judge: Judge, repo: str) -> str:
+    """What a judge knows of itself, in Markdown, with the Hub's header."""
+    says = []
+    if judge.score_range is not None:
+        low, high = judge.score_range
+        says.append(f"a score; its training table reached from {low:g} to {high:g}")
+    interval = judge.calibration.score
+    if interval is not None:
+        says.append(f"an interval of {interval.level:.0%}, calibrated on {interval.pictures}")
+        says[-1] += " pictures"
+    if judge.vocabulary is not None and judge.beam_size is not None:
+        says.append(f"a comment, of a vocabulary of {len(judge.vocabulary):,}")
+    says += [f"{name}: {', '.join(labels)}" for name, labels in judge.classes.items()]
+    made = [f"- {name}: `{value}`" for name, value in judge.provenance.items()]
+    return "\n".join(
+        [
+            "---",
+            "library_name: beholder",
+            "tags: [beholder, image-quality-assessment]",
+            "---",
+            f"# {repo.partition('/')[2]}",
+            "",
+            "A judge: it looks at a picture and says what people would say about it.",
+            "",
+            *[f"- {text}" for text in says],
+            "",
+            "```python",
+            "from beholder import Judge",
+            "",
+            f'Judge.from_hub("{repo}")("photo.jpg")',
+            "```",
+            "",
+            *(["## How it was made", "", *made, ""] if made else []),
+        ]
+    )
+
+
+def _library() -> Any:
+    try:
+        import huggingface_hub
+    except ModuleNotFoundError as error:
+        raise MissingExtra("The Hugging Face Hub", "hub") from error
+    return huggingface_hub
+
+
+def _check_name(repo: str) -> None:
+    if not _NAME.fullmatch(repo):
+        raise JudgeError(
+            f"{repo!r} is no name of a repository.", fix="Repositories are named owner/name."
+        )
+
+
+@contextmanager
+def _explained(repo: str, verb: str) -> Iterator[None]:
+    """Whatever the Hub or the network answer becomes one message."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # the HTTP library's own error (which one that is differs) is the first base of the Hub's
+    http: type[Exception] = HfHubHTTPError.__bases__[0]
+    try:
+        yield
+    except (http, OSError, ValueError) as error:
+        raise JudgeError(
+            f"The judge could not be {verb}: {str(error).strip().splitlines()[0]}",
+            where=repo,
+            fix="Check the name, the network, and the token (`hf auth login`).",
+        ) from error
