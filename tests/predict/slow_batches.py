@@ -17,7 +17,7 @@ from beholder.predict.local import find_pictures
 
 class Slow(Brightness):
     def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> RawOpinions:
-        time.sleep(0.02)
+        time.sleep(0.05)
         return super().opinions(pixels_B3HW, beam_size)
 
 

@@ -87,6 +87,21 @@ def rows_so_far(path: Path) -> list[object]:
     return [row for part in path.glob("part-*") for row in pl.read_parquet(part).rows()]
 
 
+def test_half_a_part_is_removed(tmp_path: Path, folder: Path) -> None:
+    requests = find_pictures([str(folder)])[:20]
+    output = tmp_path / "verdicts.parquet"
+    judge_to_file(make_judge(), requests, output, identity="a")
+    whole = rows(output)
+    last = output / "part-00000002.parquet"
+    half = output / ".part-00000002.parquet.abc"
+    half.mkdir()
+    (half / last.name).write_bytes(last.read_bytes()[:50])
+    last.unlink()
+    judge_to_file(make_judge(), requests, output, identity="a")
+    assert rows(output) == whole
+    assert not half.exists()
+
+
 def test_half_a_line_is_cut_off(tmp_path: Path, folder: Path) -> None:
     requests = find_pictures([str(folder)])[:20]
     output = tmp_path / "verdicts.jsonl"

@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -174,6 +175,8 @@ class _Parts:
 
     def open(self) -> int:
         self.path.mkdir(exist_ok=True)
+        for half in self.path.glob(".part-*"):  # of a part that was being written
+            shutil.rmtree(half)
         self._parts = sorted(self.path.glob("part-*.parquet"))
         counts = [pl.scan_parquet(part).select(pl.len()).collect().item() for part in self._parts]
         return sum(counts)
