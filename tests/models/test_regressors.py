@@ -40,7 +40,9 @@ def units_of(rows: int) -> list[str]:
     return [str(row // 2) for row in range(rows)]
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(40, 90), (90, 40), (60, 60), (200, 5), (200, 2), (60, 1)])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(40, 90), (90, 40), (60, 60), (200, 5), (200, 2), (60, 1)]
+)
 def test_ridge_of_every_strength_is_scikit_learns_also_out_of_fold(rows: int, columns: int) -> None:
     x, y, folds = made(rows, columns)
     path = RidgePath(x, y)

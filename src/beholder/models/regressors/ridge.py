@@ -6,11 +6,11 @@ Rows are centred, so that the intercept is not penalised. The weights of strengt
 
 or, of fewer rows than features, w = X'a with (X X' + s I) a = y. One reduction A = Q T Q' to a
 tridiagonal T serves every strength, as A + s I = Q (T + s I) Q' and a tridiagonal system costs
-nothing (Elden, BIT 17, 1977). What a fit without the rows S would predict for them comes from
-the same reduction of A without these rows; the sums over the others are those over all less theirs.
+nothing (Elden, BIT 17, 1977). What a fit without the rows S would predict for them comes from the
+reduction of A without these rows; sums over the others are those over all less theirs.
 
-Legend: N rows, P features, D the smaller of both, R rank, L strengths, S rows of a fold, T the other
-rows, B rows to predict.
+Legend: N rows, P features, D the smaller of both, R rank, L strengths, S rows of a fold, T the
+other rows, B rows to predict.
 """
 
 from __future__ import annotations
