@@ -130,6 +130,29 @@ def test_check_prints_problems_and_leaves_with_2(
     assert {problem["key"] for problem in found["problems"]} >= {"none.png"}
 
 
+def test_check_tells_how_far_raters_can_be_trusted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    offsets = {"ann": 0.0, "bob": 0.1, "cem": 2.0}
+    rows = [
+        f"{index}.png,{rater},{index % 5 + offset + 0.3 * ((3 * index + place) % 4)}"
+        for index in range(20)
+        for place, (rater, offset) in enumerate(offsets.items())
+    ]
+    table = tmp_path / "ratings.csv"
+    table.write_text("\n".join(["image,rater,score", *rows]))
+    assert run("check", table) == 0
+    text = capsys.readouterr().out
+    assert "No problems found.\n\nopinions: 60 ratings, 3 raters of 20 pictures compared" in text
+    assert "a perfect model's SRCC" in text
+    assert run("check", table, "--format", "json") == 0
+    opinions = json.loads(capsys.readouterr().out)["opinions"]
+    biases = {entry["rater"]: entry["bias"] for entry in opinions["raters"]}
+    assert biases["cem"] - biases["ann"] == pytest.approx(2.0, abs=0.2)
+    assert 0 < opinions["srcc_ceiling"]["low"] < opinions["srcc_ceiling"]["high"] <= 1
+    assert len(opinions["pictures"]) == 20
+
+
 def write_recipe(folder: Path, data: Path, text: str = "", **changes: object) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     recipe = {

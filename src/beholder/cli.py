@@ -81,16 +81,25 @@ def check(
 ) -> None:
     """List everything wrong with a table of opinions and its pictures, in one go.
 
-    Without `--images` the pictures are not opened. Exit code 2 if there are errors, 0 if there
-    are only warnings.
+    Without `--images` the pictures are not opened. Where the table says who gave which score, also
+    tell how far its raters can be trusted, and what a perfect model could reach. Exit code 2 if
+    there are errors, 0 if there are only warnings.
     """
-    from beholder.data.check import check_annotations, render_json, render_text
+    from beholder.data.check import read_and_check, render_json, render_text
+    from beholder.metrics.opinion_check import check_opinions, render_opinions
 
-    problems = check_annotations(
+    checked = read_and_check(
         data, images, format=data_format, score_range=score_range, codebook=codebook
     )
-    typer.echo(render_json(problems) if output is TextOrJson.json else render_text(problems))
-    if any(problem.severity == "error" for problem in problems):
+    opinions = check_opinions(checked.table) if checked.table is not None else None
+    if output is TextOrJson.json:
+        further = {"opinions": opinions.to_dict()} if opinions else {}
+        typer.echo(render_json(checked.problems, **further))
+    else:
+        typer.echo(render_text(checked.problems))
+        if opinions:
+            typer.echo(f"\n{render_opinions(opinions)}")
+    if any(problem.severity == "error" for problem in checked.problems):
         raise typer.Exit(2)
 
 

@@ -65,6 +65,10 @@ def tables(draw: st.DrawFn, split: bool = False) -> AnnotationTable:
 
     finite = st.floats(allow_nan=False, allow_infinity=False)
     corner = st.floats(0, 100)
+    rating = st.fixed_dictionaries({"rater": _TEXT, "score": finite})
+    rated = (
+        {"ratings": column(st.lists(rating, min_size=1, max_size=3))} if draw(st.booleans()) else {}
+    )
     box = st.tuples(corner, corner, st.floats(101, 900), st.floats(101, 900)).map(list)
     return AnnotationTable.from_columns(
         images,
@@ -75,6 +79,7 @@ def tables(draw: st.DrawFn, split: bool = False) -> AnnotationTable:
         box=column(box),
         split=column(st.sampled_from(SPLITS), required=split),
         group=column(_TEXT),
+        **rated,
         attributes={"style": column(labels)},
         classes={"style": ("casual", "formal", "옷", "a, b", "never seen")},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import polars as pl
@@ -75,6 +76,25 @@ def test_votes_are_counts_of_every_grade(tmp_path: Path) -> None:
     assert found == [("votes", None), *(("votes", row) for row in range(4))]
     with pytest.raises(DataError, match="Unknown column votes"):
         AnnotationTable.from_columns(["a"], votes=[[1]])
+
+
+def test_ratings_are_finite_scores_of_named_raters(tmp_path: Path) -> None:
+    def rating(rater: str | None, score: float | None) -> dict[str, object]:
+        return {"rater": rater, "score": score}
+
+    ratings = [[rating("ann", 3.0), rating("밥", 4.5)], None, [rating("ann", 1.0)]]
+    table = AnnotationTable.from_columns(list("abc"), ratings=ratings)
+    table = table.with_split(["train", "val", "train"])
+    table.to_parquet(tmp_path / "table.parquet")
+    again = AnnotationTable.from_parquet(tmp_path / "table.parquet")
+    assert again == table
+    assert again.subset("train").frame["ratings"].to_list() == [ratings[0], ratings[2]]
+    assert len(again.subset("val").frame["ratings"].drop_nulls()) == 0
+    wrong = [[rating("x", math.nan)], [rating("", 1.0)], [rating(None, 1.0)], [rating("x", None)]]
+    with pytest.raises(DataError) as caught:
+        AnnotationTable.from_columns(list("abcde"), ratings=[*wrong, []])
+    found = [(problem.code, problem.row) for problem in caught.value.problems]
+    assert found == [("ratings", row) for row in range(5)]
 
 
 @pytest.mark.parametrize(

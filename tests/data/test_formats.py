@@ -262,6 +262,50 @@ def test_votes_that_are_none(tmp_path: Path) -> None:
     assert ("votes", 3) in [(one.field, one.row) for one in scan_annotations(conflict).problems]
 
 
+def test_a_row_per_rating(tmp_path: Path) -> None:
+    text = "image,Rater,score,comment\na.jpg,ann,3,nice\nb.jpg,bob,1,dull\na.jpg, bob ,4,fine\n"
+    table = read_annotations(write(tmp_path, text + "c.jpg,ann,,unsure\n"))
+    assert table.keys == ["a.jpg", "b.jpg", "c.jpg"]
+    assert table.frame["ratings"].to_list() == [
+        [{"rater": "ann", "score": 3.0}, {"rater": "bob", "score": 4.0}],
+        [{"rater": "bob", "score": 1.0}],
+        None,
+    ]
+    assert table.frame["score"].to_list() == [3.5, 1.0, None]
+    assert table.frame["raters"].to_list() == [2, 1, None]
+    assert table.frame["score_std"].to_list() == [0.5, 0.0, None]
+    assert table.frame["comments"].to_list() == [["nice", "fine"], ["dull"], ["unsure"]]
+    assert scan_annotations(tmp_path / "table.csv").problems == []
+
+
+def test_a_column_per_rater(tmp_path: Path) -> None:
+    text = "image,rating.Ann,RATING.bob,score,comment\na,3,4,,x\na,3,,,y\nb,,2,7,x\nc,,,,x\n"
+    table = read_annotations(write(tmp_path, text))
+    ann, bob = ({"rater": name, "score": score} for name, score in (("Ann", 3.0), ("bob", 4.0)))
+    assert table.frame["ratings"].to_list() == [[ann, bob], [{"rater": "bob", "score": 2.0}], None]
+    # a given score stays what it is
+    assert table.frame["score"].to_list() == [3.5, 7.0, None]
+    assert table.frame["raters"].to_list() == [2, None, None]
+    mapped = write(tmp_path, "file,A,B\na.jpg,1,2\n")
+    columns = {"image": "file", "rating.Ann": "A", "rating.Bob": "B"}
+    table = read_annotations(mapped, columns=columns)
+    assert [one["rater"] for one in table.frame["ratings"][0]] == ["Ann", "Bob"]
+    assert table.frame["score"].to_list() == [1.5]
+
+
+def test_ratings_that_are_none(tmp_path: Path) -> None:
+    rows = ["a,x,1", "a,x,2", "a,,3", "a,y,high", "a,z,nan", "a,w,9"]
+    path = write(tmp_path, "\n".join(["image,rater,score", *rows]))
+    assert codes(path, score_range=(1, 5)) == [
+        ("repeated_rating", 3), ("rater", 4), ("not_a_number", 5), ("not_finite", 6),
+        ("score_range", 7),
+    ]  # fmt: skip
+    wide = write(tmp_path, "image,rating.x,rating.y\na,1,0\na,2,1\nb,x,1\n")
+    assert codes(wide, score_range=(1, 5)) == [
+        ("score_range", 2), ("conflict", 3), ("conflict", 3), ("not_a_number", 4),
+    ]  # fmt: skip
+
+
 def test_kadid_groups_by_reference(tmp_path: Path) -> None:
     text = "dist_img,ref_img,dmos,var\nI01_01_01.png,I01.png,4.57,0.25\nI01_01_02.png,I01.png,4,1\n"
     table = read_annotations(write(tmp_path, text))

@@ -40,7 +40,9 @@ def units_of(rows: int) -> list[str]:
     return [str(row // 2) for row in range(rows)]
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(40, 90), (90, 40), (60, 60), (200, 5)])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(40, 90), (90, 40), (60, 60), (200, 5), (200, 2), (60, 1)]
+)
 def test_ridge_of_every_strength_is_scikit_learns_also_out_of_fold(rows: int, columns: int) -> None:
     x, y, folds = made(rows, columns)
     path = RidgePath(x, y)
@@ -158,10 +160,11 @@ def test_out_of_fold_predictions_of_trees_by_a_plain_loop() -> None:
 
     x, y, folds = made(120, 10)
     _, held_out = Trees.fit(x, y, folds, seed=3)
+    bins = lightgbm.Dataset(x, params=_parameters(x, 3)).construct()
     errors = np.empty((ROUNDS, len(y)))
     for fold in range(4):
         inside = folds != fold
-        data = lightgbm.Dataset(x[inside], y[inside])
+        data = lightgbm.Dataset(x[inside], y[inside], reference=bins)
         booster = lightgbm.train(_parameters(x, 3), data, ROUNDS)
         for count in range(ROUNDS):
             errors[count, ~inside] = booster.predict(x[~inside], num_iteration=count + 1)

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from beholder.data.annotations import AnnotationTable
+from beholder.data.annotations import RATINGS_TYPE, AnnotationTable
 from beholder.data.files import write_json
 from beholder.errors import RunError
 from beholder.metrics.classification import score_attribute
@@ -117,6 +117,46 @@ def run(tmp_path: Path) -> Path:
     (folder / "quarantine.csv").write_text("image,code,message\nx.png,truncated,cut short\n")
     (folder / "recipe.yaml").write_text("name: demo\n")
     return folder
+
+
+def rate(run: Path, raters: list[str], scores: list[list[float]]) -> None:
+    """Give the run's table ratings, a list per picture."""
+    table = AnnotationTable.from_parquet(run / "annotations.parquet")
+    ratings = pl.Series(
+        "ratings",
+        [[{"rater": r, "score": s} for r, s in zip(raters, row, strict=True)] for row in scores],
+        dtype=RATINGS_TYPE,
+    )
+    table.with_frame(table.frame.with_columns(ratings)).to_parquet(run / "annotations.parquet")
+
+
+def test_raters_are_shown_with_what_a_perfect_model_could_reach(run: Path) -> None:
+    assert "Raters" not in write_report(run).read_text("utf-8")
+    level = [1.0, 2.0, 3.0, 4.0, 5.0, 2.5]
+    lean = [0.0, 0.1, -0.1, 0.2, -0.2, 4.0]
+    scores = [[q + lean[i] + 0.1 * ((3 * j + 2 * i) % 5) for i in range(6)]
+              for j, q in enumerate(level)]  # fmt: skip
+    rate(run, [*"abcde", f"$x$ {EVIL}"], scores)
+    html = write_report(run).read_text("utf-8")
+    assert EVIL not in html
+    page = Page(html)
+    text = " ".join(page.text.split())
+    assert "36 ratings; 6 raters of 6 pictures compared" in text
+    assert f"$x$ {EVIL} bias" in text.replace(EVIL + "bias", EVIL + " bias")
+    assert "perfect model" in text and "this judge" not in text  # its interval is not known
+    place = run / "evaluation" / "metrics.json"
+    metrics = json.loads(place.read_text())
+    metrics["score"]["srcc"]["low"] = 0.7
+    write_json(place, metrics)
+    assert "this judge" in Page(write_report(run).read_text("utf-8")).text
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+
+
+def test_ratings_that_say_nothing_of_raters_are_told_of(run: Path) -> None:
+    rate(run, ["a"], [[1.0]] * 6)
+    text = Page(write_report(run).read_text("utf-8")).text
+    assert "6 ratings. Too few pictures have ratings of several raters" in text
 
 
 def test_page_refers_to_nothing_outside_itself(run: Path) -> None:

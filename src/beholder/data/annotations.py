@@ -22,6 +22,8 @@ from beholder.errors import DataError, Problem
 SPLITS = ("train", "val", "test")
 ATTRIBUTE_PREFIX = "attribute."
 VOTES = "votes"
+RATINGS = "ratings"
+RATINGS_TYPE = pl.List(pl.Struct({"rater": pl.String(), "score": pl.Float64()}))
 COLUMNS: dict[str, pl.DataType] = {
     "image": pl.String(),
     "score": pl.Float64(),
@@ -32,6 +34,7 @@ COLUMNS: dict[str, pl.DataType] = {
     "split": pl.String(),
     "group": pl.String(),
 }
+_LISTS = {**COLUMNS, RATINGS: RATINGS_TYPE}
 _FORMAT_VERSION = "1"
 _VERSION_KEY = "beholder.annotations"
 _CLASSES_KEY = "beholder.classes"
@@ -45,7 +48,8 @@ class AnnotationTable:
     Args:
         frame: the columns below, in this order, then one String column `attribute.<name>` per
             attribute (null: unlabelled), then, if the table has grades, `votes` List(Int64): how
-            many people gave each of them (null: unknown).
+            many people gave each of them (null: unknown), then, if it says who gave which score,
+            `ratings`, a list of structs of `rater` (String) and `score` (Float64; null: unknown).
 
             - `image` String: the image key, unique
             - `score` Float64: mean opinion score, finite, null: not scored
@@ -71,7 +75,7 @@ class AnnotationTable:
         object.__setattr__(self, "classes", {k: tuple(v) for k, v in self.classes.items()})
         # polars forgets the type of a list column that holds only nulls, e.g. in `reverse`
         untyped = [n for n, t in self.frame.schema.items() if t == pl.List(pl.Null)]
-        typed = [pl.col(n).cast(COLUMNS[n]) for n in untyped if n in COLUMNS]
+        typed = [pl.col(n).cast(_LISTS[n]) for n in untyped if n in _LISTS]
         object.__setattr__(self, "frame", self.frame.with_columns(typed))
         problems = list(_find_problems(self.frame, self.classes, self.grades))
         if problems:
@@ -118,12 +122,13 @@ class AnnotationTable:
             attributes: attribute name -> labels.
             classes: labels in index order; by default the sorted labels that occur.
             grades: what the lists of a column `votes` count.
-            columns: any of the other columns of the table; left out means null.
+            columns: any of the other columns of the table; left out means null. `ratings` are
+                lists of `{"rater": ..., "score": ...}`.
 
         Raises:
             DataError: an unknown column, columns of different lengths, or unusable values.
         """
-        known = [*COLUMNS, VOTES] if grades else [*COLUMNS]
+        known = [*COLUMNS, VOTES, RATINGS] if grades else [*COLUMNS, RATINGS]
         unknown = sorted(set(columns) - set(known))
         if unknown:
             raise DataError(f"Unknown column {', '.join(unknown)}.", fix=f"Use {', '.join(known)}.")
@@ -135,6 +140,8 @@ class AnnotationTable:
             schema[ATTRIBUTE_PREFIX + name] = pl.String()
         if grades:
             schema[VOTES] = pl.List(pl.Int64())
+        if RATINGS in columns:
+            schema[RATINGS] = RATINGS_TYPE
         for name in schema:
             data.setdefault(name, [[] if name == "comments" else None] * len(image))
         lengths = {name: len(values) for name, values in data.items()}
@@ -210,6 +217,8 @@ def _find_problems(
     expected = dict(COLUMNS) | {ATTRIBUTE_PREFIX + name: pl.String() for name in classes}
     if grades:
         expected[VOTES] = pl.List(pl.Int64())
+    if RATINGS in frame.columns:
+        expected[RATINGS] = RATINGS_TYPE
     if list(frame.columns) != list(expected):
         yield Problem(
             "error",
@@ -228,6 +237,8 @@ def _find_problems(
     yield from _value_problems(frame)
     if grades:
         yield from _vote_problems(frame, grades)
+    if RATINGS in frame.columns:
+        yield from _rating_problems(frame)
     for name, labels in classes.items():
         column = ATTRIBUTE_PREFIX + name
         message = f"The class is not one of {', '.join(labels)}."
@@ -304,6 +315,15 @@ def _vote_problems(frame: pl.DataFrame, grades: tuple[float, ...]) -> Iterator[P
     message = f"The votes are not {len(grades)} counts, one of them above 0."
     wrong = votes.is_not_null() & ~usable.fill_null(False)
     yield from _rows_where(frame, wrong, VOTES, VOTES, message)
+
+
+def _rating_problems(frame: pl.DataFrame) -> Iterator[Problem]:
+    rater, score = pl.element().struct.field("rater"), pl.element().struct.field("score")
+    usable = (rater.str.len_chars() > 0) & score.is_finite()
+    ratings = pl.col(RATINGS)
+    wrong = ~ratings.list.eval(usable.fill_null(False)).list.all() | (ratings.list.len() == 0)
+    message = "The ratings are not a finite score of a named rater each."
+    yield from _rows_where(frame, wrong, RATINGS, RATINGS, message)
 
 
 def _rows_where(

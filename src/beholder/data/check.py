@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import polars as pl
 
@@ -28,7 +29,23 @@ TINY_SIDE = 32
 _EXAMPLES = 5
 
 
+@dataclass(frozen=True)
+class Checked:
+    """All problems, those of the file first, then of the table, then of the pictures; and the
+    table, with what is usable of its rows (None: nothing)."""
+
+    problems: list[Problem]
+    table: AnnotationTable | None
+
+
 def check_annotations(
+    source: AnnotationTable | str | Path, images: str | Path | None = None, **options: Any
+) -> list[Problem]:
+    """All problems; arguments as for `read_and_check`."""
+    return read_and_check(source, images, **options).problems
+
+
+def read_and_check(
     source: AnnotationTable | str | Path,
     images: str | Path | None = None,
     *,
@@ -39,8 +56,8 @@ def check_annotations(
     codebook: str | Path | None = None,
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
-) -> list[Problem]:
-    """All problems, those of the file first, then of the table, then of the pictures.
+) -> Checked:
+    """Look for everything wrong with a table and its pictures.
 
     Args:
         source: a table, or a file or folder to read it from.
@@ -73,7 +90,7 @@ def check_annotations(
         problems.append(Problem("error", "image_root", message, file=str(images)))
     table = scan.table
     if table is None:
-        return problems
+        return Checked(problems, None)
     found: list[Problem] = []
     if scan.format in (None, "parquet") and score_range:
         found += _score_range_problems(table, score_range)
@@ -89,7 +106,7 @@ def check_annotations(
         found += find_leaks(table, contents, [(keys[a], keys[b]) for a, b in pairs])
     else:
         found += find_leaks(table)
-    return problems + [_placed(problem, file, scan.rows) for problem in found]
+    return Checked(problems + [_placed(problem, file, scan.rows) for problem in found], table)
 
 
 def render_text(problems: Sequence[Problem]) -> str:
@@ -108,14 +125,15 @@ def render_text(problems: Sequence[Problem]) -> str:
     return "\n".join(lines)
 
 
-def render_json(problems: Sequence[Problem]) -> str:
+def render_json(problems: Sequence[Problem], **further: object) -> str:
     """All problems for a program: `{"errors", "warnings", "problems": [{"severity", "code",
-    "message", "file", "row", "field", "key"}]}`."""
+    "message", "file", "row", "field", "key"}]}`, and what else was found, under its own names."""
     counts = Counter(problem.severity for problem in problems)
     content = {
         "errors": counts["error"],
         "warnings": counts["warning"],
         "problems": [problem.to_dict() for problem in problems],
+        **further,
     }
     return json.dumps(content, ensure_ascii=False, indent=2)
 

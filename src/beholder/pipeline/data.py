@@ -24,6 +24,7 @@ from beholder.data.progress import progress
 from beholder.data.sample.builder import build_sample
 from beholder.data.splits import assign_splits, unit_names
 from beholder.errors import DataError, PictureError, Problem
+from beholder.metrics.opinion_check import with_corrected_scores
 from beholder.pipeline.manifest import digest
 from beholder.pipeline.recipe import DataConfig
 
@@ -81,6 +82,8 @@ def load_data(config: DataConfig, folder: Path) -> RunData:
         )
     if len(table) == 0:
         raise DataError("The table has no row.", where=config.annotations)
+    if config.ratings == "corrected":
+        table = with_corrected_scores(table)
     if not root.is_dir():
         raise DataError(
             "The folder of pictures does not exist.",
@@ -101,7 +104,8 @@ def load_data(config: DataConfig, folder: Path) -> RunData:
     table = _split(table, config, hashes, pairs)
     units = dict(zip(table.keys, unit_names(table, hashes, pairs), strict=True))
     if further:
-        table = AnnotationTable(pl.concat([table.frame, further.frame]), table.classes)
+        # votes and ratings, if there are any, are null for these
+        table = table.with_frame(pl.concat([table.frame, further.frame], how="diagonal"))
     whole = digest([_table_digest(table), sorted(hashes.items())])
     return RunData(table, root, whole, units)
 

@@ -54,6 +54,12 @@ class DataConfig(Strict):
         description="file that names the attributes' values: JSON, YAML, or a CSV of attribute, "
         "value, name",
     )
+    ratings: Literal["mean", "corrected"] = Field(
+        "mean",
+        description="what the score is where the table says who gave which: the ratings' mean, or "
+        "the quality that is left when raters' biases are taken off and consistent raters count "
+        "more, see docs/raters.md",
+    )
     score_name: str = Field("MOS", description="what the scores are called in reports")
     split: SplitConfig = SplitConfig()
     sample_photos: list[str] | None = Field(

@@ -13,6 +13,7 @@ import polars as pl
 from beholder.data.annotations import AnnotationTable
 from beholder.data.vocabulary import normalise_caption
 from beholder.errors import RunError
+from beholder.metrics.opinion_check import OpinionCheck, check_opinions
 from beholder.pipeline.manifest import Manifest, load_manifest
 
 # stage -> name of the curve -> [(step, value)]
@@ -48,6 +49,8 @@ class ReportData:
     quarantined: list[dict[str, Any]] = field(default_factory=list)
     averages: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Stage `average` -> its interval, and metrics per held-out split."""
+    opinions: OpinionCheck | None = None
+    """What the table's ratings say of raters and pictures; None: it does not say who rated what."""
 
 
 def collect(run: Path) -> ReportData:
@@ -68,6 +71,7 @@ def collect(run: Path) -> ReportData:
     table_path = run / "annotations.parquet"
     recipe_path = run / "recipe.yaml"
     quarantine_path = run / "quarantine.csv"
+    table = AnnotationTable.from_parquet(table_path) if table_path.exists() else None
     return ReportData(
         folder=run,
         manifest=manifest,
@@ -76,9 +80,8 @@ def collect(run: Path) -> ReportData:
         alarms=read_alarms(run / "metrics.jsonl"),
         metrics=json.loads(metrics_path.read_text("utf-8")) if metrics_path.exists() else None,
         predictions=pl.read_parquet(predictions_path) if predictions_path.exists() else None,
-        summary=summarise(AnnotationTable.from_parquet(table_path))
-        if table_path.exists()
-        else None,
+        summary=summarise(table) if table is not None else None,
+        opinions=check_opinions(table) if table is not None else None,
         quarantined=pl.read_csv(quarantine_path).to_dicts() if quarantine_path.exists() else [],
         averages={
             path.parent.name: json.loads(path.read_text("utf-8"))
@@ -111,10 +114,6 @@ def read_alarms(path: Path) -> list[dict[str, Any]]:
         return []
     entries = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     return [entry for entry in entries if entry.get("split") == "alarm"]
-
-
-def _summary(path: Path) -> DataSummary:
-    return summarise(AnnotationTable.from_parquet(path))
 
 
 def summarise(table: AnnotationTable, top_words: int = 40) -> DataSummary:

@@ -14,6 +14,7 @@ from beholder.report import plots
 from beholder.report.attributes import attribute_parts, explained
 from beholder.report.cards import picture_cards
 from beholder.report.collect import Curves, ReportData
+from beholder.report.raters import raters_part
 
 GALLERY = 24
 EXAMPLES = 4
@@ -45,6 +46,7 @@ def render_page(data: ReportData) -> str:
         ),
         attributes=attribute_parts(data),
         explained=explained(data),
+        raters=raters_part(data, score_name),
         comments=_comment_examples(data),
         gallery=_gallery(data),
         metric_info=METRICS,

@@ -123,6 +123,56 @@ def reliability(
     return canvas.svg
 
 
+def raters(
+    bias: Sequence[tuple[float, float]],
+    inconsistency: Sequence[tuple[float, float]],
+    names: Sequence[str],
+) -> str:
+    """Each rater's inconsistency over bias, with standard errors; those who have a name stand out,
+    in another colour."""
+    with _figure(4.6, 3.4, "Bias and inconsistency of raters") as (axes, canvas):
+        axes.axvline(0.0, color=SOFT, linewidth=1, linestyle=(0, (4, 4)))
+        for named, colour in ((False, ACCENT), (True, SECOND)):
+            rows = [row for row, name in enumerate(names) if bool(name) is named]
+            (x, x_error), (y, y_error) = (
+                ([pairs[row][0] for row in rows], [pairs[row][1] for row in rows])
+                for pairs in (bias, inconsistency)
+            )
+            style: dict[str, Any] = {"fmt": "o", "markersize": 4, "elinewidth": 0.8, "alpha": 0.75}
+            axes.errorbar(x, y, xerr=x_error, yerr=y_error, color=colour, **style)
+        for row, name in enumerate(names):
+            axes.annotate(
+                _short(name), (bias[row][0], inconsistency[row][0]), xytext=(5, 5),
+                textcoords="offset points", color=INK, fontsize=8.5,
+            )  # fmt: skip
+        axes.set_ylim(bottom=0.0)
+        axes.set(xlabel="bias", ylabel="inconsistency")
+    return canvas.svg
+
+
+def intervals(rows: Sequence[tuple[str, float, float, float]], name: str) -> str:
+    """A value with its interval per row, the last one drawn in another colour."""
+    with _figure(4.6, 1.0 + 0.55 * len(rows), name) as (axes, canvas):
+        for place, (_, value, low, high) in enumerate(rows):
+            colour = SECOND if place == len(rows) - 1 else ACCENT
+            axes.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.35)
+            axes.plot([value], [place], "o", color=colour, markersize=7)
+            axes.annotate(
+                f"{value:.3f}", (value, place), xytext=(0, 8), textcoords="offset points",
+                ha="center", color=INK, fontsize=9,
+            )  # fmt: skip
+        axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+        axes.grid(axis="y", visible=False)
+        axes.set(ylim=(len(rows) - 0.5, -0.7), xlabel=name)
+    return canvas.svg
+
+
+def _short(name: str) -> str:
+    # a dollar sign would start a formula
+    name = name.replace("$", r"\$")
+    return name if len(name) <= 16 else f"{name[:15]}…"
+
+
 def curve(title: str, lines: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> str:
     """Values over steps; the first line is the main one, the second is drawn in another colour."""
     with _figure(4.6, 2.5, title) as (axes, canvas):

@@ -11,9 +11,15 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from beholder.data.annotations import ATTRIBUTE_PREFIX, COLUMNS, VOTES, AnnotationTable
+from beholder.data.annotations import ATTRIBUTE_PREFIX, COLUMNS, RATINGS, VOTES, AnnotationTable
 from beholder.data.formats.delimited import ROW
 from beholder.data.formats.layouts import BOX_FIELDS
+from beholder.data.formats.ratings import (
+    rating_columns,
+    ratings_of_rows,
+    repeated_rating,
+    with_ratings,
+)
 from beholder.data.formats.votes import vote_columns, with_votes, wrong_votes
 from beholder.data.keys import key_problem, make_key, with_posix_separators
 from beholder.errors import Problem
@@ -76,13 +82,16 @@ def assemble(rows: Rows) -> Assembled:
     problems: list[Problem] = []
     frame = _with_comment_lists(rows.frame, rows, problems)
     frame = _with_keys(frame, rows, problems)
-    votes = vote_columns(frame)
-    frame = _with_numbers(frame, rows, problems, [*_NUMBERS, *votes.values()])
+    votes, ratings = vote_columns(frame), rating_columns(frame)
+    numbers = [*_NUMBERS, *votes.values(), *ratings.values()]
+    frame = _with_numbers(frame, rows, problems, numbers)
     if votes:
         message = "The votes are not one count per grade that sum to the number of raters."
         last = list(votes.values())[-1]
         problems += _problems_where(frame, wrong_votes(votes), rows, VOTES, last, message)
         frame = with_votes(frame, votes)
+    if "rater" in frame.columns:
+        frame = _with_raters(frame, rows, problems)
     frame = _with_boxes(frame, rows, problems)
     frame = _with_splits(frame, rows, problems)
     attributes = [name for name in frame.columns if name.startswith(ATTRIBUTE_PREFIX)]
@@ -93,10 +102,12 @@ def assemble(rows: Rows) -> Assembled:
     problems += _unused_codes(rows, set(classes))
     frame = _with_text(frame, "group").filter(pl.col(_USABLE))
     further = [*attributes, VOTES] if votes else attributes
-    problems += _repetition_problems(frame, rows, further)
+    problems += _repetition_problems(frame, rows, [*further, *ratings.values()])
     if frame.height == 0:
         return Assembled(None, {}, problems)
-    merged = _merge(frame, further)
+    merged = _merge(frame, [*further, *ratings.values()])
+    if ratings or RATINGS in merged.columns:
+        merged = with_ratings(merged, ratings)
     table = AnnotationTable(merged.drop(ROW), classes, tuple(votes))
     numbered = merged.filter(pl.col(ROW).is_not_null())
     places = dict(zip(numbered["image"].to_list(), numbered[ROW].to_list(), strict=True))
@@ -198,13 +209,14 @@ def _with_numbers(
 
 
 def _in_range(frame: pl.DataFrame, rows: Rows, problems: list[Problem]) -> pl.DataFrame:
-    """Score within the range, raters a count, spread not negative."""
-    score, raters = pl.col("score"), pl.col("raters")
+    """Scores within the range, raters a count, spread not negative."""
+    raters = pl.col("raters")
     if rows.score_range:
         low, high = rows.score_range
         message = f"The score {{}} is not between {low:g} and {high:g}."
-        outside = (score < low) | (score > high)
-        problems += _problems_where(frame, outside, rows, "score_range", "score", message)
+        for name in ("score", *rating_columns(frame).values()):
+            outside = (pl.col(name) < low) | (pl.col(name) > high)
+            problems += _problems_where(frame, outside, rows, "score_range", name, message)
     no_count = (raters < 0) | (raters != raters.floor()) | (raters >= 2**53)
     message = "The number of raters is {}, which is not a count."
     problems += _problems_where(frame, no_count, rows, "raters", "raters", message)
@@ -216,6 +228,20 @@ def _in_range(frame: pl.DataFrame, rows: Rows, problems: list[Problem]) -> pl.Da
         pl.when(~no_count).then(raters).cast(pl.Int64).alias("raters"),
         pl.when(spread >= 0).then(spread).alias("score_std"),
     )
+
+
+def _with_raters(frame: pl.DataFrame, rows: Rows, problems: list[Problem]) -> pl.DataFrame:
+    """Every row's score as a rating of its rater; scores of nobody are problems."""
+    frame = _with_text(frame, "rater")
+    nobody = pl.col("rater").is_null() & pl.col("score").is_not_null()
+    message = "The score {} is nobody's: the row names no rater."
+    problems += _problems_where(frame, nobody, rows, "rater", "score", message)
+    message = "The rater {!r} has rated the picture before; both ratings count."
+    again = repeated_rating(_KEY)
+    problems += _problems_where(
+        frame, again, rows, "repeated_rating", "rater", message, severity="warning"
+    )
+    return ratings_of_rows(frame)
 
 
 def _with_boxes(frame: pl.DataFrame, rows: Rows, problems: list[Problem]) -> pl.DataFrame:
@@ -330,12 +356,15 @@ def _unicode_problems(repeated: pl.DataFrame, rows: Rows) -> Iterator[Problem]:
 
 
 def _merge(frame: pl.DataFrame, further: list[str]) -> pl.DataFrame:
-    """One row per picture, in order of first appearance: first given values, all comments."""
+    """One row per picture, in order of first appearance: first given values, all comments, all
+    ratings."""
     plain = ["score", "raters", "score_std", "box", "split", "group", *further]
+    lists = [name for name in ("comments", RATINGS) if name in frame.columns]
     merged = frame.group_by(_KEY, maintain_order=True).agg(
         pl.col(ROW).first(),
         *(pl.col(name).drop_nulls().first() for name in plain),
-        pl.col("comments").explode(),
+        *(pl.col(name).explode() for name in lists),
     )
-    merged = merged.with_columns(pl.col("comments").list.drop_nulls())
-    return merged.select(pl.col(_KEY).alias("image"), *list(COLUMNS)[1:], *further, ROW)
+    merged = merged.with_columns(pl.col(lists).list.drop_nulls())
+    columns = [*list(COLUMNS)[1:], *further, *lists[1:], ROW]
+    return merged.select(pl.col(_KEY).alias("image"), *columns)

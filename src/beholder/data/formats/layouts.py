@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from beholder.data.annotations import ATTRIBUTE_PREFIX
+from beholder.data.formats.ratings import RATING_PREFIX, rater_of
 from beholder.data.formats.votes import VOTE_PREFIX, grade_of
 from beholder.errors import Problem
 
 BOX_FIELDS = ("xmin", "ymin", "xmax", "ymax")
-_PLAIN_FIELDS = ("image", "score", "raters", "score_std", "score_var", "comments")
+_PLAIN_FIELDS = ("image", "score", "rater", "raters", "score_std", "score_var", "comments")
 FIELDS = (*_PLAIN_FIELDS, *BOX_FIELDS, "split", "group")
 
 
@@ -128,6 +129,7 @@ _USUAL_NAMES = {
     "image": "image key image_key file filename file_name path image_path img_path image_name "
     "img_name img picture photo",
     "score": "score mos rating quality",
+    "rater": "rater rater_id annotator annotator_id observer observer_id worker worker_id",
     "raters": "raters rater_count num_raters votes",
     "score_std": "score_std std sd",
     "comments": "comments comment captions caption text",
@@ -141,9 +143,9 @@ _USUAL_NAMES = {
 
 GENERIC = Layout(
     "generic",
-    f"image, and any of score, raters, score_std, comments, {', '.join(BOX_FIELDS)}, split, group, "
-    f"{ATTRIBUTE_PREFIX}<name>, {VOTE_PREFIX}<grade>; other names with columns={{'image': 'your "
-    "column', ...}",
+    f"image, and any of score, rater, raters, score_std, comments, {', '.join(BOX_FIELDS)}, split, "
+    f"group, {ATTRIBUTE_PREFIX}<name>, {VOTE_PREFIX}<grade>, {RATING_PREFIX}<rater>; other names "
+    "with columns={'image': 'your column', ...}",
     required=("image",),
     repeats=True,
 )
@@ -169,6 +171,8 @@ def generic_layout(header: Sequence[str], mapping: Mapping[str, str] | None) -> 
             columns[ATTRIBUTE_PREFIX + name[len(ATTRIBUTE_PREFIX) :]] = name
         if grade_of(name.casefold()) is not None:
             columns[name.casefold()] = name
+        if rater_of(name) is not None:
+            columns[RATING_PREFIX + name[len(RATING_PREFIX) :]] = name
     columns |= dict(mapping or {})
     if "image" not in columns:
         return None
@@ -179,11 +183,12 @@ def mapping_problems(header: Sequence[str], mapping: Mapping[str, str], file: st
     """What is wrong with a given column mapping: unknown fields, columns that are not there."""
     problems = []
     for name, column in mapping.items():
-        named = name.startswith(ATTRIBUTE_PREFIX) or grade_of(name) is not None
+        counted = grade_of(name) is not None or rater_of(name) is not None
+        named = name.startswith(ATTRIBUTE_PREFIX) or counted
         if name not in FIELDS and not named:
             message = (
-                f"There is no field {name!r}; use {', '.join(FIELDS)}, {ATTRIBUTE_PREFIX}<name> "
-                f"or {VOTE_PREFIX}<grade>."
+                f"There is no field {name!r}; use {', '.join(FIELDS)}, {ATTRIBUTE_PREFIX}<name>, "
+                f"{VOTE_PREFIX}<grade> or {RATING_PREFIX}<rater>."
             )
             problems.append(Problem("error", "columns", message, file=file, field=name))
         if column not in header:

@@ -1,0 +1,260 @@
+"""How far a table's raters can be trusted, and what a perfect model could reach.
+
+Raters are pointed out (never left out) by their bias or inconsistency: where it is more than `FAR`
+robust deviations from the median of all raters, a deviation being 1.4826 times the median absolute
+one (Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993) joined with the value's own
+standard error. Inconsistency is compared by its logarithm, and only upwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from beholder.data.annotations import RATINGS, AnnotationTable
+from beholder.errors import DataError
+from beholder.metrics.ceiling import ceiling
+from beholder.metrics.classification import show
+from beholder.metrics.correlation import Interval, srcc
+from beholder.metrics.opinions import Indices, OpinionModel, Vector, fit_opinions
+
+FAR = 3.5
+_SHOWN = 5  # names of pictures and raters in the text
+
+
+@dataclass(frozen=True)
+class RaterOpinion:
+    """One rater.
+
+    Args:
+        bias, inconsistency: with their standard errors, in units of the scores.
+        agreement: SRCC of the rater's scores with the means of the others' on the same pictures;
+            None where undefined.
+        remarks: why the rater stands out, from `bias`, `inconsistency`, `one score only`; empty:
+            the rater does not.
+    """
+
+    rater: str
+    ratings: int
+    bias: float
+    bias_error: float
+    inconsistency: float
+    inconsistency_error: float
+    agreement: float | None
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PictureOpinion:
+    """One picture: its quality with standard error, and how much its raters disagree, the deviation
+    of their scores less their biases."""
+
+    image: str
+    ratings: int
+    mean: float
+    quality: float
+    quality_error: float
+    disagreement: float
+
+
+@dataclass(frozen=True)
+class OpinionCheck:
+    """What a table's ratings say.
+
+    Args:
+        problem: why they say nothing of raters; the model is then None and the lists are empty.
+        ceiling: SRCC that a model which knows the true qualities reaches with the mean ratings.
+    """
+
+    ratings: int
+    problem: str | None = None
+    model: OpinionModel | None = None
+    raters: tuple[RaterOpinion, ...] = ()
+    pictures: tuple[PictureOpinion, ...] = ()
+    ceiling: Interval | None = None
+
+    @property
+    def outliers(self) -> list[RaterOpinion]:
+        """The raters that stand out."""
+        return [rater for rater in self.raters if rater.remarks]
+
+    @property
+    def disputed(self) -> list[PictureOpinion]:
+        """The pictures, the most disputed first."""
+        return sorted(self.pictures, key=lambda one: (-one.disagreement, one.image))
+
+    def ceiling_of(self, pictures: Iterable[str]) -> Interval | None:
+        """The ceiling over some of the pictures; None where it is undefined."""
+        return _defined(ceiling(self.model, pictures)) if self.model else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        model = self.model
+        return {
+            "ratings": self.ratings,
+            "problem": self.problem,
+            "srcc_ceiling": self.ceiling._asdict() if self.ceiling else None,
+            "raters": [asdict(rater) for rater in self.raters],
+            "pictures": [asdict(picture) for picture in self.pictures],
+            "left_out_raters": list(model.left_out_raters) if model else [],
+            "left_out_pictures": list(model.left_out_pictures) if model else [],
+        }
+
+
+def check_opinions(table: AnnotationTable) -> OpinionCheck | None:
+    """Look at the ratings of a table; None: it says nowhere who gave which score."""
+    ratings = _ratings(table)
+    if ratings is None:
+        return None
+    try:
+        model = fit_opinions(*(ratings[name].to_list() for name in ratings.columns))
+    except DataError as error:
+        return OpinionCheck(ratings.height, problem=str(error.what))
+    return OpinionCheck(
+        ratings.height,
+        model=model,
+        raters=tuple(_raters(model)),
+        pictures=tuple(_pictures(model)),
+        ceiling=_defined(ceiling(model)),
+    )
+
+
+def with_corrected_scores(table: AnnotationTable) -> AnnotationTable:
+    """The table with the model's quality as the score of every picture that the model has one of.
+
+    Raises:
+        DataError: the table has no ratings, or they say nothing of raters.
+    """
+    ratings = _ratings(table)
+    if ratings is None:
+        raise DataError(
+            "The table does not say who gave which score, so that no bias can be taken off.",
+            fix="Give a column `rater` with a row per rating, or a column rating.<rater> each.",
+        )
+    model = fit_opinions(*(ratings[name].to_list() for name in ratings.columns))
+    known = pl.DataFrame({"image": model.pictures, "quality": model.quality})
+    frame = table.frame.join(known, on="image", how="left", maintain_order="left")
+    corrected = frame.with_columns(score=pl.coalesce("quality", "score")).drop("quality")
+    return table.with_frame(corrected)
+
+
+def render_opinions(check: OpinionCheck) -> str:
+    """The check for a person: raters, those that stand out, disputed pictures, the ceiling."""
+    lines = [f"opinions: {check.ratings} ratings"]
+    if check.model is None:
+        return f"{lines[0]}\n  {check.problem}"
+    model = check.model
+    lines[0] += f", {len(check.raters)} raters of {len(check.pictures)} pictures compared"
+    if model.left_out_raters or model.left_out_pictures:
+        lines.append(
+            f"  left out, having too few ratings in common: {len(model.left_out_raters)} raters, "
+            f"{len(model.left_out_pictures)} pictures"
+        )
+    spread = np.median(model.inconsistency)
+    lines.append(
+        f"  raters      bias {model.bias.min():+.2f} to {model.bias.max():+.2f}, "
+        f"median inconsistency {spread:.2f}"
+    )
+    lines += [f"  stands out  {_described(one)}" for one in check.outliers]
+    for one in check.disputed[:_SHOWN]:
+        lines.append(
+            f"  disputed    {one.image}: {one.mean:.2f} of {one.ratings} ratings, which differ by "
+            f"{one.disagreement:.2f}"
+        )
+    lines.append(f"  ceiling     {_ceiling_text(check.ceiling)}")
+    return "\n".join(lines)
+
+
+def _ceiling_text(found: Interval | None) -> str:
+    if found is None:
+        return "none: the pictures do not differ by more than the raters' noise"
+    return (
+        f"a perfect model's SRCC with the mean ratings is {show(found.value, 3)} "
+        f"(95 %: {show(found.low, 3)} to {show(found.high, 3)})"
+    )
+
+
+def _described(one: RaterOpinion) -> str:
+    return (
+        f"{one.rater}: {', '.join(one.remarks)} (bias {one.bias:+.2f} ± {one.bias_error:.2f}, "
+        f"inconsistency {one.inconsistency:.2f} ± {one.inconsistency_error:.2f}, agreement "
+        f"{show(one.agreement, 2)}, {one.ratings} ratings)"
+    )
+
+
+def _ratings(table: AnnotationTable) -> pl.DataFrame | None:
+    """Columns image, rater, score, a row per rating; None where there is none."""
+    if RATINGS not in table.frame.columns:
+        return None
+    rows = table.frame.select("image", pl.col(RATINGS)).drop_nulls(RATINGS).explode(RATINGS)
+    return rows.unnest(RATINGS) if rows.height else None
+
+
+def _raters(model: OpinionModel) -> list[RaterOpinion]:
+    far_bias = np.abs(_deviations(model.bias, model.bias_error)) > FAR
+    relative = model.inconsistency_error / model.inconsistency
+    far_noise = _deviations(np.log(model.inconsistency), relative) > FAR
+    counts = np.bincount(model.rater_K)
+    groups = np.split(np.argsort(model.rater_K, kind="stable"), np.cumsum(counts)[:-1])
+    sums_N = np.bincount(model.picture_K, model.score_K).astype(np.float64)
+    counts_N = np.bincount(model.picture_K)
+    found = []
+    for index, own in enumerate(groups):
+        pictures, scores = model.picture_K[own], model.score_K[own]
+        holds = {
+            "bias": far_bias[index],
+            "inconsistency": far_noise[index],
+            "one score only": np.ptp(scores) == 0,
+        }
+        found.append(
+            RaterOpinion(
+                model.raters[index], int(counts[index]),
+                float(model.bias[index]), float(model.bias_error[index]),
+                float(model.inconsistency[index]), float(model.inconsistency_error[index]),
+                _agreement(pictures, scores, sums_N, counts_N),
+                tuple(remark for remark, so in holds.items() if so),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _deviations(values: Vector, errors: Vector) -> Vector:
+    """Distances from the median in robust deviations, each joined with the value's own error."""
+    centred = values - np.median(values)
+    spread = 1.4826 * np.median(np.abs(centred))
+    return centred / np.sqrt(spread**2 + errors**2)
+
+
+def _agreement(
+    pictures: Indices, scores: Vector, sums_N: Vector, counts_N: Indices
+) -> float | None:
+    """SRCC of a rater's scores with the means of the others' of the same pictures.
+
+    Args:
+        sums_N, counts_N: of all ratings of each picture, the rater's among them.
+    """
+    rows, repeats = np.unique(pictures, return_counts=True)
+    own = np.bincount(pictures, scores, len(sums_N))[rows]
+    value = srcc(own / repeats, (sums_N[rows] - own) / (counts_N[rows] - repeats))
+    return value if math.isfinite(value) else None
+
+
+def _pictures(model: OpinionModel) -> list[PictureOpinion]:
+    counts = np.bincount(model.picture_K)
+    means = np.bincount(model.picture_K, model.score_K) / counts
+    unbiased_K = model.score_K - model.bias[model.rater_K]
+    centres = np.bincount(model.picture_K, unbiased_K) / counts
+    squares = np.bincount(model.picture_K, np.square(unbiased_K - centres[model.picture_K]))
+    spreads = np.sqrt(squares / (counts - 1))
+    columns: Sequence[Any] = (counts, means, model.quality, model.quality_error, spreads)
+    rows = zip(model.pictures, *(column.tolist() for column in columns), strict=True)
+    return [PictureOpinion(*row) for row in rows]
+
+
+def _defined(found: Interval) -> Interval | None:
+    return found if math.isfinite(found.value) else None
