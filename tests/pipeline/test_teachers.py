@@ -7,17 +7,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from beholder import Judge
 from beholder.errors import RecipeError
+from beholder.models.teachers import Teacher
 from beholder.pipeline.recipe import Recipe, parse_recipe
 from beholder.pipeline.runner import fit_recipe
 
 
-def recipe(root: Path, teacher: dict[str, Any] | None, **task: Any) -> Recipe:
-    """Light and dark pictures; a teacher, and a student that learns from it."""
+def recipe(
+    root: Path,
+    teacher: dict[str, Any] | None,
+    student: dict[str, Any] | None = None,
+    **task: Any,
+) -> Recipe:
+    """Light and dark pictures; a teacher, and a student that learns from it.
+
+    `student`: further fields of its stage."""
     (root / "pictures").mkdir(exist_ok=True)
     rows = ["image,attribute.light,split"]
     for index in range(12):
@@ -40,7 +49,7 @@ def recipe(root: Path, teacher: dict[str, Any] | None, **task: Any) -> Recipe:
             },
             "student": {
                 "kind": "train", "teacher": teacher,
-                "task": {"kind": "distillation", **task}, "training": training,
+                "task": {"kind": "distillation", **task}, "training": training, **(student or {}),
             },
             "judge": {"kind": "export", "heads": ["student"]},
         },
@@ -85,3 +94,49 @@ def test_a_teacher_of_other_classes_shows_both_lists(tmp_path: Path) -> None:
     table.write_text(table.read_text().replace("dark", "gloomy"))
     with pytest.raises(RecipeError, match=r"(?s)teacher: light: bright, dark.*student: .*gloomy"):
         fit_recipe(other, tmp_path / "other")
+
+
+def test_cached_views_give_the_weights_of_a_live_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    forward = Teacher.forward
+
+    def counted(self: Teacher, pixels: Any) -> Any:
+        asked.append(len(pixels))
+        return forward(self, pixels)
+
+    monkeypatch.setattr(Teacher, "forward", counted)
+    augment = {"flip": 0.5, "brightness": 0.4}
+    training = {"epochs": 3, "batch_size": 4, "save_every_epochs": 1, "keep": 3}
+    found = {}
+    for name, views in {"live": None, "cached": 3, "few": 1}.items():
+        teacher = {"stages": ["teacher"], "cached_views": views}
+        one = recipe(tmp_path, teacher, {"augment": augment, "training": training})
+        asked.clear()
+        fit_recipe(one, tmp_path / name)
+        assert sum(asked[1:]) == 8 * (views or 3)  # after the rehearsal
+        last = next((tmp_path / name / "stages/student").rglob("step-00000006"))
+        found[name] = load_file(last / "weights.safetensors")
+    for name, tensor in found["live"].items():
+        torch.testing.assert_close(found["cached"][name], tensor, rtol=1e-4, atol=1e-5)
+    assert any(
+        (found["few"][name] - tensor).abs().max() > 1e-4 for name, tensor in found["live"].items()
+    )
+
+    # another student of the same teacher and views asks nothing again
+    faster = recipe(tmp_path, {"stages": ["teacher"], "cached_views": 3},
+                    {"augment": augment, "training": {**training, "lr": 0.01}})  # fmt: skip
+    asked.clear()
+    assert fit_recipe(faster, tmp_path / "cached") == ["student", "judge"]
+    assert len(asked) == 1
+    brighter = recipe(tmp_path, {"stages": ["teacher"], "cached_views": 3},
+                      {"augment": {"brightness": 0.3}, "training": training})  # fmt: skip
+    asked.clear()
+    fit_recipe(brighter, tmp_path / "cached")
+    assert sum(asked[1:]) == 8 * 3
+
+
+def test_several_views_of_what_does_not_change(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="set cached_views to 1"):
+        recipe(tmp_path, {"stages": ["teacher"], "cached_views": 2})

@@ -117,7 +117,7 @@ class Loader:
 
     def steps(self, first: int, last: int) -> Iterator[list[Piece]]:
         """The pieces of each step from `first` to before `last`."""
-        batches = self._load(self._requests(first, last))
+        batches = self.load(self._requests(first, last))
         for _, parts_MR in self._parts(first, last):
             counts_MR = [tuple(len(part) for part in part_R) for part_R in parts_MR]
             yield [Piece(next(batches), counts_R) for counts_R in counts_MR]
@@ -139,12 +139,12 @@ class Loader:
         """Batches over all rows in the source's order, epoch 0, the whole of them."""
         rows, size = range(len(self._source)), self._config.batch_size
         requests = [(0, list(rows[at : at + size])) for at in range(0, len(rows), size)]
-        return self._load(requests, at_most=len(requests))
+        return self.load(requests, at_most=len(requests))
 
-    def _load(
+    def load(
         self, requests: Iterable[tuple[int, list[int]]], at_most: int | None = None
     ) -> Iterator[Batch]:
-        """Load by worker processes, `at_most` so many."""
+        """A batch for each (epoch, rows), by worker processes, `at_most` so many."""
         workers = min(self._config.workers, at_most or self._config.workers)
         generator = torch.Generator()  # of its own: the training's random state must not move
         loader = DataLoader(

@@ -17,7 +17,7 @@ import torch
 
 from beholder.data.annotations import ATTRIBUTE_PREFIX, VOTES, AnnotationTable
 from beholder.data.augment import Augmentation
-from beholder.data.images import read_image, resolve_key
+from beholder.data.images import content_hash, read_image, resolve_key
 from beholder.data.transforms import EvalTransform
 from beholder.data.vocabulary import Vocabulary, normalise_caption
 from beholder.errors import DataError, PictureError, StoreError
@@ -197,6 +197,19 @@ class PictureSource:
         batch["pixels"] = torch.from_numpy(pixels)
         return batch
 
+    def content(self, index: int) -> str:
+        """What a row's pixels are made of: its file and its box.
+
+        Raises:
+            PictureError: the file is not there; names its key.
+        """
+        key, box = self.targets.keys[index], self.targets.boxes[index]
+        try:
+            content = content_hash(resolve_key(self.root, key))
+        except PictureError as error:
+            raise _unusable(error, key) from error
+        return content if box is None else f"{content} box {list(box)}"
+
     def _pixels(self, index: int, epoch: int) -> np.ndarray:
         key, box = self.targets.keys[index], self.targets.boxes[index]
         try:
@@ -208,12 +221,16 @@ class PictureSource:
             changed = self.augmentation(image, seed=self.seed, epoch=epoch, key=key, box=box)
             return self.transform(changed)
         except PictureError as error:
-            raise PictureError(
-                f"A training picture can't be used: {error.what}",
-                code=error.code,
-                where=key,
-                fix=error.fix or "Mend it, or remove its row (`beholder check` lists all such).",
-            ) from error
+            raise _unusable(error, key) from error
+
+
+def _unusable(error: PictureError, key: str) -> PictureError:
+    return PictureError(
+        f"A training picture can't be used: {error.what}",
+        code=error.code,
+        where=key,
+        fix=error.fix or "Mend it, or remove its row (`beholder check` lists all such).",
+    )
 
 
 def _class_indices(column: pl.Series, labels: Sequence[str]) -> np.ndarray:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 from torch import Tensor
 
+from beholder.data.files import atomic_path
 from beholder.data.transforms import EvalTransform
 from beholder.errors import RecipeError
 from beholder.features.backbones import Backbone, create_backbone
+from beholder.features.store import FeatureStore, StoreCard, is_store_of
 from beholder.judge.folder import load_judge
 from beholder.judge.model import JudgeConfig
 from beholder.models.heads import AttributeHeads
@@ -22,8 +25,14 @@ from beholder.pipeline.recipe import TrainStage
 from beholder.pipeline.stages.several import State, epoch_state
 from beholder.pipeline.stages.shared import stage_backbone, trained_by
 from beholder.tasks.config import AttributesTaskConfig
+from beholder.training.config import TrainConfig
+from beholder.training.distributed import start
+from beholder.training.sources import PictureSource
+from beholder.training.taught import TaughtSource, views_card, write_views
 
 Classes = Mapping[str, Sequence[str]]
+
+CACHED = "teacher"  # in the stage's folder: what the teacher says of cached views
 
 
 def build_teacher(
@@ -51,6 +60,51 @@ def build_teacher(
         backbone, heads = _from_judge(folder, f"stages.{stage}.teacher.judges", classes)
         members.append(Member(backbone, heads, seen))
     return Teacher(members, classes)
+
+
+def taught_source(
+    context: RunContext,
+    stage: str,
+    source: PictureSource,
+    classes: Classes,
+    folder: Path,
+    training: TrainConfig,
+) -> TaughtSource:
+    """The training pictures with what the stage's teacher says of its cached views; the first
+    process asks it, unless that was done before.
+
+    Args:
+        source: the pictures, as the student sees them.
+        folder: the stage's own.
+        training: the stage's, with its seed.
+
+    Raises:
+        PictureError: a picture can't be read.
+        BeholderError: as `build_teacher`.
+    """
+    config = context.recipe.stages[stage]
+    assert isinstance(config, TrainStage)
+    assert config.teacher is not None and config.teacher.cached_views is not None
+    place = folder / CACHED
+    processes = start()
+    if processes.first:
+        teacher = build_teacher(context, stage, source.transform, classes).to(processes.device)
+        views = config.teacher.cached_views
+        _take_over(place, views_card(teacher, source, views))
+        write_views(teacher, source, place, views, training, processes)
+    processes.from_first(None)
+    return TaughtSource(source, FeatureStore.open(place), classes)
+
+
+def _take_over(place: Path, card: StoreCard) -> None:
+    """Begin with what the same teacher has said of the same views to a student of before."""
+    if place.exists():
+        return
+    for other in sorted(place.parent.parent.glob(f"*/{place.name}")):
+        if is_store_of(other, card):
+            with atomic_path(place) as temporary:
+                shutil.copytree(other, temporary)
+            return
 
 
 def _from_stage(

@@ -32,16 +32,17 @@ from beholder.pipeline.stages.shared import (
     stage_fingerprint,
     trained_by,
 )
-from beholder.pipeline.stages.teachers import build_teacher
+from beholder.pipeline.stages.teachers import build_teacher, taught_source
 from beholder.pipeline.stages.trained import save_trained
 from beholder.tasks import create_task
 from beholder.tasks.base import Task
 from beholder.tasks.build import judge_config
 from beholder.tasks.config import TaskConfig
+from beholder.tasks.distillation import DistillationTask
 from beholder.training import TrainConfig, train
 from beholder.training.checkpoints import put_weights
 from beholder.training.distributed import start
-from beholder.training.loader import to_device
+from beholder.training.loader import BatchSource, to_device
 from beholder.training.sources import Batch, FeatureSource, PictureSource
 
 log = logging.getLogger("beholder")
@@ -66,6 +67,11 @@ class Train(Stage):
             return training
         return training.model_copy(update={"seed": self.context.recipe.seed})
 
+    @property
+    def _views(self) -> int | None:
+        """Views of a picture that a teacher is asked about beforehand; None: it is asked live."""
+        return self.config.teacher.cached_views if self.config.teacher else None
+
     def rehearse(self) -> float:
         """Forward and backward of one batch, on a copy; the time of all steps."""
         self._check()
@@ -76,23 +82,35 @@ class Train(Stage):
             assert isinstance(start, TrainStage)
             _check_same_head(self._judge_config(table, start.task), config, self._where_start)
         task = self._task(config)
-        batch = self._rehearsal_batch(config, table)
         device = next(task.parameters()).device
+        batch = to_device(self._rehearsal_batch(config, table), device)
+        per_epoch = len(table) / self.training.batch_size
+        asked = 0.0
+        if self._views and isinstance(task, DistillationTask) and task.teacher:
+            clock = time.perf_counter()
+            batch["teacher"] = task.teacher(batch["pixels"])
+            asked = (time.perf_counter() - clock) * per_epoch * self._views
         task.eval()
         with torch.no_grad():
-            task.prepare([to_device(batch, device)])
+            task.prepare([batch])
         task.train()
         clock = time.perf_counter()
-        task(to_device(batch, device))["loss"].backward()
+        task(batch)["loss"].backward()
         seconds = time.perf_counter() - clock
-        steps = self.training.epochs * len(table) / self.training.batch_size
-        return seconds * min(steps, self.training.max_steps or steps)
+        steps = self.training.epochs * per_epoch
+        return asked + seconds * min(steps, self.training.max_steps or steps)
 
     def run(self, folder: Path) -> StageResult:
         config = self._judge_config(self._table("train"))
-        task = self._task(config)
-        train_source, val_source = self._source("train", config), self._source("val", config)
+        train_source: BatchSource | None = self._source("train", config)
+        val_source = self._source("val", config)
         assert train_source is not None, "load_data has made sure of training rows"
+        if self._views:
+            assert isinstance(train_source, PictureSource), "a teacher looks at pictures"
+            train_source = taught_source(
+                self.context, self.name, train_source, config.classes, folder, self.training
+            )
+        task = self._task(config)
         result = train(
             task,
             train_source,
@@ -182,7 +200,7 @@ class Train(Stage):
             put_weights(model, own, where=self._where_start)
         device = choose_device()
         teacher = None
-        if self.config.teacher:
+        if self.config.teacher and (self.context.rehearsing or not self._views):
             seen = stage_backbone(self.context, self.name).transform
             teacher = build_teacher(self.context, self.name, seen, config.classes).to(device)
         task = create_task(self.config.task, model.to(device), self._table("train"), teacher)
