@@ -15,7 +15,6 @@ from beholder.tasks.attributes import AttributesTask
 from beholder.tasks.base import Batch
 from beholder.tasks.config import DistillationTaskConfig
 from beholder.tasks.distillation_losses import decoupled_loss, hard_loss, soft_loss
-from beholder.tasks.losses import attribute_loss
 
 
 class DistillationTask(AttributesTask):
@@ -24,6 +23,8 @@ class DistillationTask(AttributesTask):
     Units of the loss are pairs of picture and attribute, labelled or not: a missing label takes
     nothing from the base loss but its own part, and the teacher teaches the picture all the same
     (only decoupled distillation needs the label).
+
+    Class weights and logit adjustment are of the base loss alone.
 
     The teacher is no part of the module: in no state_dict, checkpoint or student's file, never in
     training mode, never given to the optimiser. A batch may bring its outputs as `teacher`,
@@ -46,11 +47,11 @@ class DistillationTask(AttributesTask):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logits = self.attribute_heads(self.features(batch).pooled_BP)
-        taught, weights, config = self._taught(batch), self.class_weights, self.distillation
+        taught, config = self._taught(batch), self.distillation
         base, distilled = torch.zeros(()), torch.zeros(())
         for name, logits_BK in logits.items():
             target_B = batch["attributes"][name]
-            own = attribute_loss(logits_BK, target_B, weights[name], config.label_smoothing)
+            own = self.label_loss(name, logits_BK, target_B)
             copied = self._distil(logits_BK, taught[name], target_B)
             base, distilled = base.to(own) + own, distilled.to(copied) + copied
         pairs = max(self.weight(batch), 1.0)

@@ -86,6 +86,33 @@ class Targets:
             batch["comments"] = [self.comments[index] for index in rows]
         return batch
 
+    def balanced_shares(self) -> np.ndarray:
+        """Parts of an epoch [rows], float64, that sum to 1: of every attribute, each class has the
+        same part of what is labelled, and each of its pictures the same part of that. Pictures
+        without a label keep theirs. Of several attributes the mean.
+
+        Source: class-balanced sampling as in Kang et al., "Decoupling Representation and
+        Classifier for Long-Tailed Recognition", ICLR 2020, here for several attributes.
+
+        Raises:
+            DataError: no picture has a label.
+        """
+        rows = len(self.keys)
+        parts = []
+        for target in self.attributes.values():
+            labels, inverse, counts = np.unique(target, return_inverse=True, return_counts=True)
+            known = labels >= 0
+            if known.any():
+                share = counts[known].sum() / rows / known.sum()
+                parts.append(np.where(known, share / counts, 1 / rows)[inverse])
+        if not parts:
+            raise DataError(
+                "No training picture has a label, which balanced sampling goes by.",
+                where="training.sampling",
+                fix="Give the table attribute columns, or set it to shuffled.",
+            )
+        return np.mean(parts, axis=0)
+
 
 class FeatureSource:
     """Batches of frozen features.
@@ -132,6 +159,10 @@ class FeatureSource:
 
     def __len__(self) -> int:
         return len(self.targets.keys)
+
+    def balanced_shares(self) -> np.ndarray:
+        """See `Targets`."""
+        return self.targets.balanced_shares()
 
     def load(self, indices: Sequence[int], epoch: int) -> Batch:
         """The rows' features, in the store's number type, and opinions. The same in every epoch."""
@@ -185,6 +216,10 @@ class PictureSource:
 
     def __len__(self) -> int:
         return len(self.targets.keys)
+
+    def balanced_shares(self) -> np.ndarray:
+        """See `Targets`."""
+        return self.targets.balanced_shares()
 
     def load(self, indices: Sequence[int], epoch: int) -> Batch:
         """The rows' pixels and opinions.

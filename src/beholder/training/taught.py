@@ -17,6 +17,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from beholder.data.progress import ProgressBar
@@ -59,6 +60,10 @@ class TaughtSource:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def balanced_shares(self) -> np.ndarray:
+        """The source's own."""
+        return self.source.balanced_shares()
 
     def load(self, indices: Sequence[int], epoch: int) -> Batch:
         """The rows' pixels in view `epoch` modulo K, opinions, and what the teacher says of them.

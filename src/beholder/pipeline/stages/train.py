@@ -37,13 +37,13 @@ from beholder.pipeline.stages.trained import save_trained
 from beholder.tasks import create_task
 from beholder.tasks.base import Task
 from beholder.tasks.build import judge_config
-from beholder.tasks.config import TaskConfig
+from beholder.tasks.config import AttributesTaskConfig, TaskConfig
 from beholder.tasks.distillation import DistillationTask
 from beholder.training import TrainConfig, train
 from beholder.training.checkpoints import put_weights
 from beholder.training.distributed import start
 from beholder.training.loader import BatchSource, to_device
-from beholder.training.sources import Batch, FeatureSource, PictureSource
+from beholder.training.sources import Batch, FeatureSource, PictureSource, Targets
 
 log = logging.getLogger("beholder")
 
@@ -151,6 +151,13 @@ class Train(Stage):
                 "There is no layer of a backbone to train at a lower rate.",
                 where=f"{where}.training.layer_decay",
                 fix="Leave it out, or set task.train_backbone to true.",
+            )
+        if self.training.sampling == "balanced":
+            Targets(self._table("train")).balanced_shares()
+        if len(ways := _balancing(config.task, self.training)) > 1:
+            log.warning(
+                "%s counts rare classes for more in several ways: %s. One is enough.",
+                *(where, ", ".join(ways)),
             )
         if config.features and config.augment:
             raise RecipeError(
@@ -295,6 +302,15 @@ def _check_same_head(trained: JudgeConfig, config: JudgeConfig, where: str) -> N
             where=where,
             fix="Give both stages the same task and head.",
         )
+
+
+def _balancing(task: TaskConfig, training: TrainConfig) -> list[str]:
+    """By which options rare classes count for more than they are frequent."""
+    ways = ["training.sampling"] if training.sampling == "balanced" else []
+    if isinstance(task, AttributesTaskConfig):
+        ways += ["task.class_weights"] if task.weighs_classes else []
+        ways += ["task.logit_adjustment"] if task.logit_adjustment else []
+    return ways
 
 
 def _comment_options(config: JudgeConfig) -> dict[str, Any]:
