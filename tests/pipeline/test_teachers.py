@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from beholder import Judge
 from beholder.errors import RecipeError
 from beholder.models.teachers import Teacher
-from beholder.pipeline.recipe import Recipe, parse_recipe
+from beholder.pipeline.manifest import load_manifest
+from beholder.pipeline.recipe import ExtractStage, Recipe, parse_recipe
 from beholder.pipeline.runner import fit_recipe
 
 
@@ -68,6 +69,23 @@ def test_an_epoch_that_there_will_not_be(tmp_path: Path, epoch: int) -> None:
     with pytest.raises(RecipeError, match=f"no checkpoint of epoch {epoch}"):
         fit_recipe(recipe(tmp_path, {"stages": ["teacher"], "epoch": epoch}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_epochs_are_counted_in_the_pictures_that_can_be_used(tmp_path: Path) -> None:
+    student = {"training": {"epochs": 1, "batch_size": 4}}
+    plain = recipe(tmp_path, {"stages": ["teacher"], "epoch": 1}, student)
+    (tmp_path / "pictures" / "broken.png").write_text("no picture")
+    with (tmp_path / "light.csv").open("a") as stream:
+        stream.write("broken.png,dark,train\n")
+    stages = {"features": ExtractStage(kind="extract", workers=0), **plain.stages}
+    with_quarantine = plain.model_copy(update={"stages": stages})
+    fit_recipe(with_quarantine, tmp_path / "run")
+    # 8 of 9 pictures in steps of 4: the first epoch ends after step 2, not 3
+    manifest = load_manifest(tmp_path / "run")
+    assert manifest is not None
+    taught = manifest.find("teacher")
+    assert taught is not None
+    assert taught.metrics["steps_per_epoch"] == 2
 
 
 def test_a_run_with_stage_and_judge_as_teachers(tmp_path: Path) -> None:

@@ -274,6 +274,21 @@ def test_imbalance_switches_are_the_written_formulas(make_judge: MakeJudge, batc
         assert task.evaluate([batch])["loss"] == pytest.approx(expected / labels, rel=1e-5)
 
 
+def test_an_attribute_of_one_class_is_refused() -> None:
+    table = AnnotationTable.from_columns(
+        ["a.png", "b.png"],
+        attributes={"light": ["dark", "fair"], "size": ["large", None], "kind": ["x", "x"]},
+    )
+    with pytest.raises(DataError, match="one class alone: size, kind; there is nothing to learn"):
+        judge_config(
+            AttributesTaskConfig(),
+            table,
+            backbone=BackboneConfig(name="efficientnet-lite0"),
+            pooled_dim=4,
+            token_dim=4,
+        )
+
+
 def test_adjustment_is_of_the_loss_and_not_of_what_is_said(
     make_judge: MakeJudge, batch: Batch
 ) -> None:

@@ -126,7 +126,10 @@ def _from_stage(
     if epoch is not None:
         home = context.output(name, "model").parent
         tuned = taught.task.train_backbone
-        state = epoch_state(home, epoch, _steps_per_epoch(context, taught), with_backbone=tuned)
+        record = context.manifest.find(name)
+        assert record is not None, "its weights have been read"
+        steps = round(record.metrics["steps_per_epoch"])
+        state = epoch_state(home, epoch, steps, with_backbone=tuned)
     return _tuned_backbone(context, name, state), _heads(trained.config, state)
 
 
@@ -171,7 +174,9 @@ def _check_epoch(
     if epoch is None:
         return
     training = taught.training
-    steps = _steps_per_epoch(context, taught)
+    # pictures that turn out to be unusable make an epoch shorter, and nothing else
+    pictures = len(context.data.table.subset("train"))
+    steps = -(-pictures // (training.batch_size * training.accumulate))
     last = min(training.epochs * steps, training.max_steps or training.epochs * steps)
     saved = training.save_every_epochs and epoch % training.save_every_epochs == 0
     newer = (last - epoch * steps) // ((training.save_every_epochs or 1) * steps)
@@ -182,11 +187,6 @@ def _check_epoch(
             fix=f"Set its training.save_every_epochs to 1 and training.keep to {training.epochs}; "
             f"it trains {last / steps:g} epochs.",
         )
-
-
-def _steps_per_epoch(context: RunContext, stage: TrainStage) -> int:
-    pictures = len(context.data.table.subset("train"))
-    return -(-pictures // (stage.training.batch_size * stage.training.accumulate))
 
 
 def _no_attributes(what: str, where: str) -> RecipeError:

@@ -123,7 +123,9 @@ class Train(Stage):
         if not start().first:
             return StageResult({})  # the first process writes for all
         weights = save_trained(task.model, folder, with_backbone=self.config.task.train_backbone)
-        metrics: dict[str, float] = {"steps": result.steps}
+        metrics: dict[str, float] = {
+            "steps": result.steps, "steps_per_epoch": result.steps_per_epoch
+        }  # fmt: skip
         if result.best:
             metrics |= {name: round(v, 6) for name, v in result.best.metrics.items()}
         return StageResult({"model": (weights, sha256_file(weights))}, metrics)
