@@ -155,6 +155,17 @@ def test_cached_views_give_the_weights_of_a_live_teacher(
     assert sum(asked[1:]) == 8 * 3
 
 
+def test_mixing_where_it_can_not_be_is_refused(tmp_path: Path) -> None:
+    mixing = {"augment": {"mixup": 0.8}}
+    with pytest.raises(RecipeError, match="asked live"):
+        recipe(tmp_path, {"stages": ["teacher"], "cached_views": 2}, mixing)
+    with pytest.raises(RecipeError, match="attributes alone"):
+        recipe(tmp_path, None, {**mixing, "task": {"kind": "score"}})
+    both = {"augment": {"mixup": 0.8, "cutmix": 1.0, "rand_changes": 2}}
+    mixed = recipe(tmp_path, {"stages": ["teacher"]}, both, train_backbone=True)
+    assert fit_recipe(mixed, tmp_path / "run") == ["teacher", "student", "judge"]
+
+
 def test_several_views_of_what_does_not_change(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="set cached_views to 1"):
         recipe(tmp_path, {"stages": ["teacher"], "cached_views": 2})

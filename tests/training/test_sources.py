@@ -185,6 +185,20 @@ def test_balanced_shares_give_every_class_the_same(table: AnnotationTable) -> No
     assert FeatureSource(store, both).balanced_shares() == pytest.approx(by_mood)
 
 
+def test_mixed_batches_are_of_the_augmented_pixels(table: AnnotationTable, root: Path) -> None:
+    def load(**config: float) -> dict[str, Any]:
+        augmentation = Augmentation(AugmentConfig(flip=0.5, **config))  # type: ignore[arg-type]
+        source = PictureSource(root, table, EvalTransform(size=(16, 16)), augmentation, seed=2)
+        return source.load([0, 1, 2, 3], epoch=5)
+
+    plain, batch = load(), load(mixup=1.0)
+    assert "mixed" not in plain
+    share = batch["mixed"]["share"][:, None, None, None]
+    other = plain["pixels"][batch["mixed"]["partner"]]
+    torch.testing.assert_close(batch["pixels"], share * plain["pixels"] + (1 - share) * other)
+    assert torch.equal(batch["attributes"]["light"], plain["attributes"]["light"])
+
+
 @pytest.mark.parametrize("damage", ["missing", "text"])
 def test_a_picture_that_cannot_be_read_is_named(
     table: AnnotationTable, root: Path, damage: str

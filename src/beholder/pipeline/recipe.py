@@ -158,6 +158,16 @@ class TrainStage(Strict):
         return self
 
     @model_validator(mode="after")
+    def _mixing_has_labels(self) -> TrainStage:
+        if self.augment is None or not self.augment.mixes:
+            return self
+        if self.task.kind not in ("attributes", "distillation"):
+            raise ValueError("mixup and cutmix blend labels: they are for attributes alone")
+        if self.teacher and self.teacher.cached_views:
+            raise ValueError("a teacher of mixed pictures must be asked live: no cached_views")
+        return self
+
+    @model_validator(mode="after")
     def _targets_are_scores(self) -> TrainStage:
         if self.targets and self.task.kind != "score":
             raise ValueError("targets are scores: they are for the score task alone")

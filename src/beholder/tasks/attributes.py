@@ -95,24 +95,27 @@ class AttributesTask(Task):
         return class_weights(counts_K, self.config.class_weight_power)
 
     def weight(self, batch: Batch) -> float:
-        known = [(batch["attributes"][name] >= 0).sum() for name in self.model.classes]
-        return float(torch.stack(known).sum())
+        return float(torch.stack([labels_of(batch, name) for name in self.model.classes]).sum())
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logits = self.attribute_heads(self.features(batch).pooled_BP)
         total, labels = torch.zeros(()), torch.zeros(())
         for name, logits_BK in logits.items():
-            target_B = batch["attributes"][name]
-            loss = self.label_loss(name, logits_BK, target_B)
-            total, labels = total.to(loss) + loss, labels.to(loss) + (target_B >= 0).sum()
-        return {"loss": total / labels.clamp_min(1)}
+            loss = self.label_loss(name, logits_BK, batch)
+            total, labels = total.to(loss) + loss, labels.to(loss) + labels_of(batch, name)
+        return {"loss": total / torch.where(labels > 0, labels, 1.0)}
 
-    def label_loss(self, name: str, logits_BK: Tensor, target_B: Tensor) -> Tensor:
-        """The configured loss of one attribute, summed over its labels."""
+    def label_loss(self, name: str, logits_BK: Tensor, batch: Batch) -> Tensor:
+        """The configured loss of one attribute, summed over its labels; a mixed picture has both
+        of its labels, each by its share."""
         if self.config.logit_adjustment:
             logits_BK = logits_BK + self.config.logit_adjustment * self.log_frequencies[name]
-        weights_K, smoothing = self.class_weights[name], self.config.label_smoothing
-        return attribute_loss(logits_BK, target_B, weights_K, smoothing)
+        options = (self.class_weights[name], self.config.label_smoothing)
+        losses = [
+            attribute_loss(logits_BK, target_B, *options, share_B)
+            for target_B, share_B in targets_of(batch, name)
+        ]
+        return torch.stack(losses).sum()
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
@@ -125,7 +128,7 @@ class AttributesTask(Task):
             logits = self.attribute_heads(self.features(batch).pooled_BP)
             for name, logits_BK in logits.items():
                 target_B = batch["attributes"][name]
-                loss = self.label_loss(name, logits_BK, target_B)
+                loss = self.label_loss(name, logits_BK, batch)
                 total, labels = total + float(loss), labels + float((target_B >= 0).sum())
                 given[name].append(target_B.cpu())
                 guessed[name].append(logits_BK.argmax(-1).cpu())
@@ -144,6 +147,25 @@ class AttributesTask(Task):
             "macro_f1": _mean([one.macro_f1 for one in scores.values()]),
             **{f"top1.{name}": _value(one.top1) for name, one in scores.items()},
         }
+
+
+def targets_of(batch: Batch, name: str) -> list[tuple[Tensor, Tensor | None]]:
+    """Class indices [B] with how much each row counts (None: 1); of mixed pictures also those of
+    their partners."""
+    target_B = batch["attributes"][name]
+    if "mixed" not in batch:
+        return [(target_B, None)]
+    partner_B, share_B = batch["mixed"]["partner"], batch["mixed"]["share"]
+    return [(target_B, share_B), (target_B[partner_B], 1.0 - share_B)]
+
+
+def labels_of(batch: Batch, name: str) -> Tensor:
+    """How many labels of an attribute a batch has; of mixed pictures each counts by its share."""
+    counts = [
+        (target_B >= 0).sum() if share_B is None else (share_B * (target_B >= 0)).sum()
+        for target_B, share_B in targets_of(batch, name)
+    ]
+    return torch.stack(counts).sum()
 
 
 def _value(value: float | None) -> float:

@@ -5,16 +5,20 @@ Shape suffixes: B pictures, K classes of one attribute.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from beholder.errors import TrainingError
 from beholder.judge.model import JudgeModel
 from beholder.models.teachers import Teacher
-from beholder.tasks.attributes import AttributesTask
+from beholder.tasks.attributes import AttributesTask, targets_of
 from beholder.tasks.base import Batch
 from beholder.tasks.config import DistillationTaskConfig
 from beholder.tasks.distillation_losses import decoupled_loss, hard_loss, soft_loss
+
+Targets = Sequence[tuple[Tensor, Tensor | None]]
 
 
 class DistillationTask(AttributesTask):
@@ -50,9 +54,8 @@ class DistillationTask(AttributesTask):
         taught, config = self._taught(batch), self.distillation
         base, distilled = torch.zeros(()), torch.zeros(())
         for name, logits_BK in logits.items():
-            target_B = batch["attributes"][name]
-            own = self.label_loss(name, logits_BK, target_B)
-            copied = self._distil(logits_BK, taught[name], target_B)
+            own = self.label_loss(name, logits_BK, batch)
+            copied = self._distil(logits_BK, taught[name], targets_of(batch, name))
             base, distilled = base.to(own) + own, distilled.to(copied) + copied
         pairs = max(self.weight(batch), 1.0)
         base, distilled = base / pairs, distilled / pairs
@@ -66,7 +69,7 @@ class DistillationTask(AttributesTask):
             raise TrainingError("The batch has no teacher's outputs, and there is no teacher.")
         return self.teacher(batch["pixels"])
 
-    def _distil(self, student_BK: Tensor, teacher_BK: Tensor, target_B: Tensor) -> Tensor:
+    def _distil(self, student_BK: Tensor, teacher_BK: Tensor, targets: Targets) -> Tensor:
         """The configured loss, summed over pictures; in float32 also under autocast."""
         config = self.distillation
         student_BK, teacher_BK = student_BK.float(), teacher_BK.float()
@@ -74,6 +77,10 @@ class DistillationTask(AttributesTask):
             return hard_loss(student_BK, teacher_BK)
         if config.form == "decoupled":
             weights = (config.target_weight, config.others_weight)
-            return decoupled_loss(student_BK, teacher_BK, target_B, config.tau, *weights)
+            losses = [
+                decoupled_loss(student_BK, teacher_BK, target_B, config.tau, *weights, share_B)
+                for target_B, share_B in targets
+            ]
+            return torch.stack(losses).sum()
         total = soft_loss(student_BK, teacher_BK, config.tau)
         return total / student_BK.shape[-1] if config.form == "soft" else total

@@ -76,7 +76,11 @@ def emd_loss(probability_BK: Tensor, share_BK: Tensor) -> Tensor:
 
 
 def attribute_loss(
-    logits_BK: Tensor, target_B: Tensor, weight_K: Tensor | None, smoothing: float
+    logits_BK: Tensor,
+    target_B: Tensor,
+    weight_K: Tensor | None,
+    smoothing: float,
+    share_B: Tensor | None = None,
 ) -> Tensor:
     """Sum over labelled rows of the class-weighted, label-smoothed cross-entropy.
 
@@ -91,18 +95,20 @@ def attribute_loss(
         target_B: class indices, int64; -1 means unlabelled.
         weight_K: weights of the classes, >= 0; None means 1.
         smoothing: s, in [0, 1).
+        share_B: how much each row counts, >= 0; None means 1.
 
     Returns:
         A scalar >= 0; 0 if nothing is labelled.
     """
-    return F.cross_entropy(
+    loss_B = F.cross_entropy(
         logits_BK,
         target_B,
         weight=weight_K,
         ignore_index=-1,
-        reduction="sum",
+        reduction="none",
         label_smoothing=smoothing,
     )
+    return (loss_B if share_B is None else share_B * loss_B).sum()
 
 
 def class_weights(counts_K: Tensor, power: float) -> Tensor:

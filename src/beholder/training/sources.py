@@ -18,6 +18,7 @@ import torch
 from beholder.data.annotations import ATTRIBUTE_PREFIX, VOTES, AnnotationTable
 from beholder.data.augment import Augmentation
 from beholder.data.images import content_hash, read_image, resolve_key
+from beholder.data.mixing import mix
 from beholder.data.transforms import EvalTransform
 from beholder.data.vocabulary import Vocabulary, normalise_caption
 from beholder.errors import DataError, PictureError, StoreError
@@ -229,6 +230,13 @@ class PictureSource:
         """
         batch = self.targets.load(indices)
         pixels = np.stack([self._pixels(int(index), epoch) for index in indices])
+        if self.augmentation and self.augmentation.config.mixes:
+            config, seed = self.augmentation.config, self.seed
+            pixels, mixture = mix(pixels, config, seed=seed, epoch=epoch, keys=batch["keys"])
+            batch["mixed"] = {
+                "partner": torch.from_numpy(mixture.partner_B),
+                "share": torch.from_numpy(mixture.share_B),
+            }
         batch["pixels"] = torch.from_numpy(pixels)
         return batch
 
