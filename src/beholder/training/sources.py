@@ -260,9 +260,10 @@ class PictureSource:
             if self.augmentation is None:
                 return self.transform.read(path, box)
             image = read_image(path, at_least=None if box else self._at_least)
+            image = self.transform.cleared(image, box)
             # the augmentation crops to the box itself, for it may move its edges
             changed = self.augmentation(image, seed=self.seed, epoch=epoch, key=key, box=box)
-            return self.transform(changed)
+            return self.transform.fitted(changed)
         except PictureError as error:
             raise _unusable(error, key) from error
 
