@@ -1,11 +1,12 @@
 """A student's epoch with its teacher asked in every step, or asked beforehand (`cached_views`).
 
-Teacher: CLIP ViT-B/32; student: TinyViT-5M, trained whole; both random, at 224 pixels, three
-attributes as in FASCODE. Real steps of AdamW on pictures decoded and augmented from JPEG files,
-epochs in turns in one process; medians. Then each part alone, which says what is attainable: with
-T the teacher's time and R all the rest of an epoch, the ratio is 1 + T / R.
+Teacher: CLIP ViT-B/32, or another; student: TinyViT-5M, trained whole; both random, at 224 pixels,
+three attributes as in FASCODE. Real steps of AdamW on pictures decoded and augmented from JPEG
+files, epochs in turns in one process; medians. Then each part alone, which says what is attainable:
+with T the teacher's time and R all the rest of an epoch, the ratio is 1 + T / R.
 
-    python benchmarks/bench_distillation.py [--pictures 32] [--batch 16] [--repeats 5] [--amp off]
+    python benchmarks/bench_distillation.py [--teacher clip/vit-b-32-quickgelu] [--pictures 32]
+        [--batch 16] [--repeats 5] [--amp off]
 """
 
 from __future__ import annotations
@@ -78,10 +79,11 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=32)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--teacher", default="clip/vit-b-32-quickgelu", help="a backbone's name")
     parser.add_argument("--amp", default="off", choices=["off", "bf16"])
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    looks = create_backbone(BackboneConfig(name="clip/vit-b-32-quickgelu", weights="random"))
+    looks = create_backbone(BackboneConfig(name=arguments.teacher, weights="random"))
     own = create_backbone(
         BackboneConfig(name="timm/tiny_vit_5m_224", weights="random", size=224, resize="pad")
     )
@@ -126,9 +128,9 @@ def main() -> None:
         )
     T, R = taken["teacher"], taken["cached"]
     per = {name: seconds / arguments.pictures * 1e3 for name, seconds in taken.items()}
-    print(f"{conditions()}, amp {arguments.amp}, batch {arguments.batch}; per picture:")
+    print(f"{conditions()}, amp {arguments.amp}, batch {arguments.batch}, {arguments.teacher}")
     print(
-        f"live {per['live']:.0f} ms, cached {per['cached']:.0f} ms, "
+        f"per picture: live {per['live']:.0f} ms, cached {per['cached']:.0f} ms, "
         f"ratio {per['live'] / per['cached']:.2f}; teacher alone {per['teacher']:.0f} ms, "
         f"loading alone {per['loading']:.1f} ms; 1 + T / R = {1 + T / R:.2f}"
     )

@@ -94,6 +94,21 @@ def test_batches_bring_what_the_teacher_says_of_their_pixels(root: Path) -> None
     assert not torch.equal(shown[0], shown[1])
 
 
+def test_the_teacher_computes_as_it_would_in_a_step(root: Path) -> None:
+    teacher, source = make_teacher(), make_source(root)
+    settings = TrainConfig(batch_size=ROWS, amp="bf16")
+    store = write_views(teacher, source, root / "said", 1, settings, ALONE)
+    found = TaughtSource(source, store, CLASSES).load(range(ROWS), 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        live = teacher(found["pixels"])
+    plain = teacher(found["pixels"])
+    for name, logits in live.items():
+        torch.testing.assert_close(found["teacher"][name], logits.float())
+        assert not torch.equal(found["teacher"][name], plain[name])
+    with pytest.raises(StoreError, match="is of a teacher"):
+        write(teacher, source, root / "said", views=1)
+
+
 def test_a_stopped_one_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(taught, "SHARD_ROWS", 1)
     teacher, source, place = make_teacher(), make_source(root), root / "said"

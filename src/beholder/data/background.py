@@ -2,7 +2,8 @@
 
 Source: Rother, Kolmogorov & Blake, "GrabCut: Interactive Foreground Extraction using Iterated
 Graph Cuts", SIGGRAPH 2004, as OpenCV has it. Colours outside the box are known to be background,
-those inside are divided. It is done on a small copy: 0.1 to 0.2 s a picture, whatever its size.
+those inside are divided. It is done on a small copy: 0.1 to 0.4 s a picture on one core, 1 s with
+12 megapixels.
 
 Shape suffixes: H and W sides.
 """

@@ -27,6 +27,7 @@ from beholder.training.config import TrainConfig
 from beholder.training.distributed import Processes
 from beholder.training.loader import Loader, to_device
 from beholder.training.sources import Batch, PictureSource
+from beholder.training.step import amp_dtype
 
 Classes = Mapping[str, Sequence[str]]
 
@@ -80,15 +81,18 @@ class TaughtSource:
         return batch
 
 
-def views_card(teacher: Teacher, source: PictureSource, views: int) -> StoreCard:
-    """What decides the logits: teacher, transform, augmentation, seed. Pictures are known by their
-    content."""
+def views_card(
+    teacher: Teacher, source: PictureSource, views: int, arithmetic: torch.dtype | None = None
+) -> StoreCard:
+    """What decides the logits: teacher, transform, augmentation, seed, and the type to compute in
+    (None: the teacher's own). Pictures are known by their content."""
     changes = source.augmentation
     identity = {
         "teacher": teacher.fingerprint(),
         "transform": source.transform.to_dict(),
         "augment": changes.config.model_dump(mode="json") if changes else None,
         "seed": source.seed,
+        "arithmetic": str(arithmetic),
     }
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     size = sum(len(labels) for labels in teacher.classes.values())
@@ -109,7 +113,7 @@ def write_views(
     Args:
         path: the store's folder.
         views: K.
-        config: its batch size and loading processes are used.
+        config: its batch size, loading processes and arithmetic are used.
         processes: where to compute.
 
     Raises:
@@ -117,7 +121,8 @@ def write_views(
         StoreError: the store there is of another teacher or of other views.
         OutputError: the folder can't be written.
     """
-    card = views_card(teacher, source, views)
+    arithmetic = amp_dtype(config.amp, processes.device)
+    card = views_card(teacher, source, views, arithmetic)
     writer = FeatureWriter(path, card, shard_rows=SHARD_ROWS)
     there = writer.contents()
     contents = [source.content(row) for row in range(len(source))]
@@ -125,7 +130,10 @@ def write_views(
     pieces = [due[at : at + config.batch_size] for at in range(0, len(due), config.batch_size)]
     requests = [(view, rows) for rows in pieces for view in range(views)]
     batches = Loader(source, config, processes).load(requests, at_most=len(requests))
-    with ProgressBar("asking the teacher", len(due), "pictures") as bar:
+    with (
+        torch.autocast(processes.device.type, dtype=arithmetic, enabled=arithmetic is not None),
+        ProgressBar("asking the teacher", len(due), "pictures") as bar,
+    ):
         for rows in pieces:
             said = [
                 teacher(to_device(next(batches)["pixels"], processes.device)) for _ in range(views)

@@ -28,6 +28,7 @@ from beholder.tasks.config import AttributesTaskConfig
 from beholder.training.config import TrainConfig
 from beholder.training.distributed import start
 from beholder.training.sources import PictureSource
+from beholder.training.step import amp_dtype
 from beholder.training.taught import TaughtSource, views_card, write_views
 
 Classes = Mapping[str, Sequence[str]]
@@ -90,7 +91,8 @@ def taught_source(
     if processes.first:
         teacher = build_teacher(context, stage, source.transform, classes).to(processes.device)
         views = config.teacher.cached_views
-        _take_over(place, views_card(teacher, source, views))
+        arithmetic = amp_dtype(training.amp, processes.device)
+        _take_over(place, views_card(teacher, source, views, arithmetic))
         write_views(teacher, source, place, views, training, processes)
     processes.from_first(None)
     return TaughtSource(source, FeatureStore.open(place), classes)
