@@ -2,8 +2,9 @@
 
 Teacher: CLIP ViT-B/32, or another; student: TinyViT-5M, trained whole; both random, at 224 pixels,
 three attributes as in FASCODE. Real steps of AdamW on pictures decoded and augmented from JPEG
-files, epochs in turns in one process; medians. Then each part alone, which says what is attainable:
-with T the teacher's time and R all the rest of an epoch, the ratio is 1 + T / R.
+files, epochs in turns in one process; medians of processor seconds of one thread, which hardly
+depend on what else the machine does. Then each part alone, which says what is attainable: with T
+the teacher's time and R all the rest of an epoch, the ratio is 1 + T / R.
 
     python benchmarks/bench_distillation.py [--teacher clip/vit-b-32-quickgelu] [--pictures 32]
         [--batch 16] [--repeats 5] [--amp off]
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +85,7 @@ def main() -> None:
     parser.add_argument("--amp", default="off", choices=["off", "bf16"])
     arguments = parser.parse_args()
     torch.manual_seed(0)
+    torch.set_num_threads(1)
     looks = create_backbone(BackboneConfig(name=arguments.teacher, weights="random"))
     own = create_backbone(
         BackboneConfig(name="timm/tiny_vit_5m_224", weights="random", size=224, resize="pad")
@@ -125,6 +128,7 @@ def main() -> None:
                 "loading": lambda: [source.load(range(len(source)), 0)],
             },
             arguments.repeats,
+            time.process_time,
         )
     T, R = taken["teacher"], taken["cached"]
     per = {name: seconds / arguments.pictures * 1e3 for name, seconds in taken.items()}
