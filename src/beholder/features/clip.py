@@ -113,8 +113,8 @@ def _fetched(weights: Path, name: str) -> Path:
 def _activation(folder: Path) -> str | None:
     """The activation of a folder's tower; None without a config that says it.
 
-    A Hugging Face config that names none means quick_gelu, as transformers reads it (FashionCLIP's
-    is such a one); an open_clip one that does not say `quick_gelu` means gelu.
+    A Hugging Face config that names none means quick_gelu, as transformers reads it (copies of
+    FashionCLIP's are such); an open_clip one that does not say `quick_gelu` means gelu.
     """
     if (folder / _CONFIG).is_file():
         config = json.loads((folder / _CONFIG).read_text("utf-8"))
