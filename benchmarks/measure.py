@@ -12,15 +12,19 @@ from pathlib import Path
 import torch
 
 
-def medians(forms: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def medians(
+    forms: Mapping[str, Callable[[], object]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Median seconds of each form, run in turns after one warm-up of the first."""
     next(iter(forms.values()))()
     taken: dict[str, list[float]] = {name: [] for name in forms}
     for _ in range(repeats):
         for name, form in forms.items():
-            start = time.perf_counter()
+            start = clock()
             form()
-            taken[name].append(time.perf_counter() - start)
+            taken[name].append(clock() - start)
     return {name: statistics.median(times) for name, times in taken.items()}
 
 

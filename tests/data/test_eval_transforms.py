@@ -196,6 +196,7 @@ def test_every_field_is_in_the_fingerprint() -> None:
     others = {
         "size": (224, 225), "resize": "native", "crop_fraction": 0.9, "interpolation": "lanczos",
         "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "reduced_decoding": True,
+        "background": "grabcut",
     }  # fmt: skip
     assert set(others) == {field.name for field in dataclasses.fields(EvalTransform)}
     prints = {base.fingerprint()}

@@ -19,11 +19,11 @@ from beholder.features.config import BackboneConfig
 WIDTH, SIDE = 32, 32
 
 
-def theirs(activation: str) -> CLIPVisionModelWithProjection:
+def theirs(activation: str, projection: int = 16) -> CLIPVisionModelWithProjection:
     torch.manual_seed(3)
     config = CLIPVisionConfig(
         hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=2, num_attention_heads=2,
-        image_size=SIDE, patch_size=8, projection_dim=16, hidden_act=activation,
+        image_size=SIDE, patch_size=8, projection_dim=projection, hidden_act=activation,
     )  # fmt: skip
     model = CLIPVisionModelWithProjection(config).eval()
     for parameter in model.parameters():
@@ -82,6 +82,61 @@ def test_renamed_weights_give_transformers_outputs(activation: str, naming: str)
         pooled = model.forward_head(got, pre_logits=True)
         hidden = reference.vision_model(pixels)
         torch.testing.assert_close(pooled, hidden.pooler_output, atol=1e-5, rtol=1e-5)
+
+
+def tower_of(name: str, weights: Path) -> torch.nn.Module:
+    """A backbone of that name, as small as `theirs`."""
+    options = {"embed_dim": WIDTH, "depth": 2, "num_heads": 2, "patch_size": 8}
+    config = BackboneConfig(name=name, weights=weights, size=SIDE, options=options)
+    return create_backbone(config)
+
+
+def saved(folder: Path, activation: str | None) -> CLIPVisionModelWithProjection:
+    """A tower as transformers saves it; None: with a config that names no activation."""
+    model = theirs(activation or "quick_gelu", 512)
+    model.save_pretrained(folder)
+    if activation is None:
+        config = json.loads((folder / "config.json").read_text())
+        del config["hidden_act"]
+        (folder / "config.json").write_text(json.dumps({"vision_config": config}))
+    return model
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu", None])
+@pytest.mark.parametrize("hub", [False, True])
+def test_the_activation_is_that_of_the_config_that_comes_with_the_weights(
+    activation: str | None, hub: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "owner" / "tower"
+    reference = saved(folder, activation)
+    monkeypatch.chdir(tmp_path)
+    weights = Path("owner/tower")
+    if hub:
+        monkeypatch.setattr(
+            "huggingface_hub.hf_hub_download", lambda name, file: str(tmp_path / name / file)
+        )
+        monkeypatch.chdir(tmp_path / "owner")
+    right, wrong = "clip/vit-b-32", "clip/vit-b-32-quickgelu"
+    if activation != "gelu":
+        right, wrong = wrong, right
+    backbone = tower_of(right, weights)
+    pixels = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = reference(pixels).image_embeds
+        torch.testing.assert_close(backbone(pixels).pooled_BP, expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(BackboneError, match=f"Name the backbone {right}"):
+        tower_of(wrong, weights)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_an_open_clip_config_says_the_activation(quick: bool, tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "open_clip_model.safetensors")
+    config = {"model_cfg": {"embed_dim": 512, **({"quick_gelu": True} if quick else {})}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    names = ["clip/vit-b-32", "clip/vit-b-32-quickgelu"]
+    assert clip.weights_file(tmp_path, names[quick]).name == "open_clip_model.safetensors"
+    with pytest.raises(BackboneError, match=f"Name the backbone {names[quick]}"):
+        clip.weights_file(tmp_path, names[not quick])
 
 
 def test_a_tower_as_backbone(tmp_path: Path) -> None:

@@ -7,17 +7,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from beholder import Judge
 from beholder.errors import RecipeError
-from beholder.pipeline.recipe import Recipe, parse_recipe
+from beholder.models.teachers import Teacher
+from beholder.pipeline.manifest import load_manifest
+from beholder.pipeline.recipe import ExtractStage, Recipe, parse_recipe
 from beholder.pipeline.runner import fit_recipe
 
 
-def recipe(root: Path, teacher: dict[str, Any] | None, **task: Any) -> Recipe:
-    """Light and dark pictures; a teacher, and a student that learns from it."""
+def recipe(
+    root: Path,
+    teacher: dict[str, Any] | None,
+    student: dict[str, Any] | None = None,
+    **task: Any,
+) -> Recipe:
+    """Light and dark pictures; a teacher, and a student that learns from it.
+
+    `student`: further fields of its stage."""
     (root / "pictures").mkdir(exist_ok=True)
     rows = ["image,attribute.light,split"]
     for index in range(12):
@@ -40,7 +50,7 @@ def recipe(root: Path, teacher: dict[str, Any] | None, **task: Any) -> Recipe:
             },
             "student": {
                 "kind": "train", "teacher": teacher,
-                "task": {"kind": "distillation", **task}, "training": training,
+                "task": {"kind": "distillation", **task}, "training": training, **(student or {}),
             },
             "judge": {"kind": "export", "heads": ["student"]},
         },
@@ -59,6 +69,23 @@ def test_an_epoch_that_there_will_not_be(tmp_path: Path, epoch: int) -> None:
     with pytest.raises(RecipeError, match=f"no checkpoint of epoch {epoch}"):
         fit_recipe(recipe(tmp_path, {"stages": ["teacher"], "epoch": epoch}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_epochs_are_counted_in_the_pictures_that_can_be_used(tmp_path: Path) -> None:
+    student = {"training": {"epochs": 1, "batch_size": 4}}
+    plain = recipe(tmp_path, {"stages": ["teacher"], "epoch": 1}, student)
+    (tmp_path / "pictures" / "broken.png").write_text("no picture")
+    with (tmp_path / "light.csv").open("a") as stream:
+        stream.write("broken.png,dark,train\n")
+    stages = {"features": ExtractStage(kind="extract", workers=0), **plain.stages}
+    with_quarantine = plain.model_copy(update={"stages": stages})
+    fit_recipe(with_quarantine, tmp_path / "run")
+    # 8 of 9 pictures in steps of 4: the first epoch ends after step 2, not 3
+    manifest = load_manifest(tmp_path / "run")
+    assert manifest is not None
+    taught = manifest.find("teacher")
+    assert taught is not None
+    assert taught.metrics["steps_per_epoch"] == 2
 
 
 def test_a_run_with_stage_and_judge_as_teachers(tmp_path: Path) -> None:
@@ -85,3 +112,60 @@ def test_a_teacher_of_other_classes_shows_both_lists(tmp_path: Path) -> None:
     table.write_text(table.read_text().replace("dark", "gloomy"))
     with pytest.raises(RecipeError, match=r"(?s)teacher: light: bright, dark.*student: .*gloomy"):
         fit_recipe(other, tmp_path / "other")
+
+
+def test_cached_views_give_the_weights_of_a_live_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    forward = Teacher.forward
+
+    def counted(self: Teacher, pixels: Any) -> Any:
+        asked.append(len(pixels))
+        return forward(self, pixels)
+
+    monkeypatch.setattr(Teacher, "forward", counted)
+    augment = {"flip": 0.5, "brightness": 0.4}
+    training = {"epochs": 3, "batch_size": 4, "save_every_epochs": 1, "keep": 3}
+    found = {}
+    for name, views in {"live": None, "cached": 3, "few": 1}.items():
+        teacher = {"stages": ["teacher"], "cached_views": views}
+        one = recipe(tmp_path, teacher, {"augment": augment, "training": training})
+        asked.clear()
+        fit_recipe(one, tmp_path / name)
+        assert sum(asked[1:]) == 8 * (views or 3)  # after the rehearsal
+        last = next((tmp_path / name / "stages/student").rglob("step-00000006"))
+        found[name] = load_file(last / "weights.safetensors")
+    for name, tensor in found["live"].items():
+        torch.testing.assert_close(found["cached"][name], tensor, rtol=1e-4, atol=1e-5)
+    assert any(
+        (found["few"][name] - tensor).abs().max() > 1e-4 for name, tensor in found["live"].items()
+    )
+
+    # another student of the same teacher and views asks nothing again
+    faster = recipe(tmp_path, {"stages": ["teacher"], "cached_views": 3},
+                    {"augment": augment, "training": {**training, "lr": 0.01}})  # fmt: skip
+    asked.clear()
+    assert fit_recipe(faster, tmp_path / "cached") == ["student", "judge"]
+    assert len(asked) == 1
+    brighter = recipe(tmp_path, {"stages": ["teacher"], "cached_views": 3},
+                      {"augment": {"brightness": 0.3}, "training": training})  # fmt: skip
+    asked.clear()
+    fit_recipe(brighter, tmp_path / "cached")
+    assert sum(asked[1:]) == 8 * 3
+
+
+def test_mixing_where_it_can_not_be_is_refused(tmp_path: Path) -> None:
+    mixing = {"augment": {"mixup": 0.8}}
+    with pytest.raises(RecipeError, match="asked live"):
+        recipe(tmp_path, {"stages": ["teacher"], "cached_views": 2}, mixing)
+    with pytest.raises(RecipeError, match="attributes alone"):
+        recipe(tmp_path, None, {**mixing, "task": {"kind": "score"}})
+    both = {"augment": {"mixup": 0.8, "cutmix": 1.0, "rand_changes": 2}}
+    mixed = recipe(tmp_path, {"stages": ["teacher"]}, both, train_backbone=True)
+    assert fit_recipe(mixed, tmp_path / "run") == ["teacher", "student", "judge"]
+
+
+def test_several_views_of_what_does_not_change(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="set cached_views to 1"):
+        recipe(tmp_path, {"stages": ["teacher"], "cached_views": 2})

@@ -20,6 +20,7 @@ from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeModel
 from beholder.models.heads import AttributeHeads
 from beholder.models.teachers import Conversion, Member, Teacher
+from beholder.tasks.attributes import AttributesTask
 from beholder.tasks.config import DistillationTaskConfig
 from beholder.tasks.distillation import DistillationTask
 from beholder.tasks.distillation_losses import decoupled_loss, hard_loss, soft_loss
@@ -140,6 +141,62 @@ def test_the_loss_is_the_written_mixture(
         copied = soft_loss(own, taught["teacher"][name], TAU) / own.numel() * ROWS
         expected += float((0.3 * base + 0.7 * copied).detach()) / (ROWS * len(CLASSES))
     assert float(task(taught)["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.fixture
+def mixture() -> dict[str, torch.Tensor]:
+    """Each row has its neighbour's pixels too."""
+    share = torch.rand(ROWS, generator=torch.Generator().manual_seed(3))
+    return {"partner": torch.arange(ROWS).roll(1), "share": share}
+
+
+@pytest.mark.parametrize("form", [None, *FORMS])
+def test_a_mixed_picture_is_taught_by_both_of_its_labels(
+    form: str | None,
+    make_judge: Callable[..., JudgeModel],
+    taught: dict[str, Any],
+    mixture: dict[str, torch.Tensor],
+) -> None:
+    judge = make_judge()
+    task: AttributesTask = AttributesTask(judge)
+    if form:
+        task = DistillationTask(judge, DistillationTaskConfig(form=form, alpha=0.6))  # type: ignore[arg-type]
+    task.eval().prepare([taught])
+    loss, expected, units = task({**taught, "mixed": mixture})["loss"], 0.0, 0.0
+    # every row on its own with one label of the two, or none
+    for row in range(ROWS):
+        partner, share = int(mixture["partner"][row]), float(mixture["share"][row])
+        one = select(taught, [row])
+        for labelled_by, part in ((row, share), (partner, 1 - share)):
+            labels = select(taught, [labelled_by])["attributes"]
+            unit = task.weight({**one, "attributes": labels})
+            expected += part * unit * float(task({**one, "attributes": labels})["loss"].detach())
+            units += part * unit
+    assert float(loss.detach()) == pytest.approx(expected / units, rel=1e-4)
+    assert task.weight({**taught, "mixed": mixture}) == pytest.approx(units, rel=1e-5)
+
+
+def test_mixed_pictures_without_a_label_teach_nothing(
+    make_judge: Callable[..., JudgeModel],
+    batch: dict[str, Any],
+    mixture: dict[str, torch.Tensor],
+) -> None:
+    task = AttributesTask(make_judge()).eval()
+    task.prepare([batch])
+    none = {name: torch.full((ROWS,), -1) for name in CLASSES}
+    unlabelled = {**batch, "attributes": none, "mixed": mixture}
+    assert task.weight(unlabelled) == 0
+    assert float(task(unlabelled)["loss"].detach()) == 0
+    # a label that counts for little is still the mean over what it counts for
+    lone = {**none, "light": none["light"].clone()}
+    lone["light"][4] = 1
+    small = {"partner": mixture["partner"], "share": torch.full((ROWS,), 0.01)}
+    whole = select({**batch, "attributes": lone}, [4])
+    mixed = select({**batch, "attributes": lone}, [4, 0])
+    found = task({**mixed, "mixed": {"partner": torch.tensor([1, 0]), "share": small["share"][:2]}})
+    alone, other = task(whole)["loss"], task(select({**batch, "attributes": lone}, [0]) | {
+        "attributes": select(lone, [4])})["loss"]  # fmt: skip
+    torch.testing.assert_close(found["loss"], 0.01 * alone + 0.99 * other)
 
 
 def make_teacher(count: int = 1) -> Teacher:

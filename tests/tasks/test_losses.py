@@ -17,7 +17,9 @@ from beholder.tasks.losses import (
     attribute_loss,
     caption_loss,
     class_weights,
+    effective_weights,
     emd_loss,
+    log_frequencies,
     pairwise_rank_loss,
     plcc_loss,
 )
@@ -155,6 +157,46 @@ def test_class_weights(counts: list[int], power: float) -> None:
         balanced = class_weights(torch.tensor(counts), 1.0).numpy()
         np.testing.assert_allclose(balanced, n.sum() / (len(n) * n), rtol=1e-5)
         np.testing.assert_allclose(class_weights(torch.tensor(counts), 0.0).numpy(), 1, rtol=1e-6)
+
+
+@given(counts=st.lists(st.integers(0, 500), min_size=2, max_size=8), beta=st.floats(0, 0.9999))
+def test_effective_weights(counts: list[int], beta: float) -> None:
+    n = torch.tensor(counts)
+    weights = effective_weights(n, beta).tolist()
+    # the effective number as the paper begins: 1 + beta E(n - 1)
+    number = []
+    for count in counts:
+        effective = 0.0
+        for _ in range(count):
+            effective = 1 + beta * effective
+        number.append(effective)
+    plain = [1 / effective if effective else 0.0 for effective in number]
+    mean = sum(w * c for w, c in zip(plain, counts, strict=True)) / max(sum(counts), 1)
+    expected = [w / mean if mean else 0.0 for w in plain]
+    np.testing.assert_allclose(weights, expected, rtol=1e-4)
+
+
+def test_effective_weights_lie_between_none_and_inverse() -> None:
+    counts = torch.tensor([1, 7, 90, 0])
+    none, inverse = class_weights(counts, 0.0), class_weights(counts, 1.0)
+    torch.testing.assert_close(effective_weights(counts, 0.0), none)
+    torch.testing.assert_close(effective_weights(counts, 1 - 1e-9), inverse, rtol=1e-5, atol=0)
+    between = effective_weights(counts, 0.95)
+    assert none[0] < between[0] < inverse[0]
+    assert inverse[2] < between[2] < none[2]
+
+
+def test_log_frequencies_take_the_frequency_out_of_the_logits() -> None:
+    counts = torch.tensor([60, 30, 10])
+    shift = log_frequencies(counts)
+    assert shift.exp().tolist() == pytest.approx([0.6, 0.3, 0.1])
+    # pictures that say nothing: the best adjusted logits are all alike, whatever the frequencies
+    target = torch.arange(3).repeat_interleave(counts)
+    same = torch.zeros(3, requires_grad=True)
+    attribute_loss((same + shift).expand(100, 3), target, None, 0.0).backward()
+    assert same.grad is not None
+    assert float(same.grad.abs().max()) < 1e-4
+    assert log_frequencies(torch.tensor([3, 0])).isfinite().all()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])

@@ -238,6 +238,68 @@ def test_attribute_class_weights_come_from_the_training_pictures(
     restored = AttributesTask(make_judge())
     restored.load_state_dict(task.state_dict())
     torch.testing.assert_close(restored.class_weights["light"], task.class_weights["light"])
+    assert torch.equal(restored.log_frequencies["light"], task.log_frequencies["light"])
+
+
+def test_imbalance_switches_are_the_written_formulas(make_judge: MakeJudge, batch: Batch) -> None:
+    batch["attributes"] = {
+        "light": torch.tensor([0] * 9 + [1] * 3 + [2] * 2 + [-1] * 2),
+        "mood.of it": torch.tensor([0] * 12 + [1] * 4),
+    }
+    counts = {"light": [9, 3, 2], "mood.of it": [12, 4]}
+    judge = make_judge()
+    for options in (
+        {"class_weights": "effective", "effective_beta": 0.9},
+        {"class_weight_power": 0.0, "logit_adjustment": 1.5},
+    ):
+        task = AttributesTask(judge, AttributesTaskConfig(label_smoothing=0.0, **options)).eval()  # type: ignore[arg-type]
+        task.prepare([batch])
+        expected, labels = 0.0, 0
+        for name, logits in task.attribute_heads(batch["pooled"]).items():
+            n = np.array(counts[name], dtype=np.float64)
+            weight, shift = np.ones(len(n)), np.zeros(len(n))
+            if "logit_adjustment" in options:
+                shift = 1.5 * np.log(n / n.sum())
+            else:
+                weight = 0.1 / (1 - 0.9**n)
+                weight /= (weight * n).sum() / n.sum()
+            for row, target in zip(
+                logits.tolist(), batch["attributes"][name].tolist(), strict=True
+            ):
+                if target >= 0:
+                    adjusted = np.array(row) + shift
+                    log_p = adjusted[target] - np.log(np.exp(adjusted).sum())
+                    expected, labels = expected - weight[target] * log_p, labels + 1
+        assert float(task(batch)["loss"].detach()) == pytest.approx(expected / labels, rel=1e-5)
+        assert task.evaluate([batch])["loss"] == pytest.approx(expected / labels, rel=1e-5)
+
+
+def test_an_attribute_of_one_class_is_refused() -> None:
+    table = AnnotationTable.from_columns(
+        ["a.png", "b.png"],
+        attributes={"light": ["dark", "fair"], "size": ["large", None], "kind": ["x", "x"]},
+    )
+    with pytest.raises(DataError, match="one class alone: size, kind; there is nothing to learn"):
+        judge_config(
+            AttributesTaskConfig(),
+            table,
+            backbone=BackboneConfig(name="efficientnet-lite0"),
+            pooled_dim=4,
+            token_dim=4,
+        )
+
+
+def test_adjustment_is_of_the_loss_and_not_of_what_is_said(
+    make_judge: MakeJudge, batch: Batch
+) -> None:
+    judge = make_judge()
+    plain = AttributesTask(judge, AttributesTaskConfig())
+    adjusted = AttributesTask(judge, AttributesTaskConfig(logit_adjustment=50.0))
+    batch["attributes"]["light"] = torch.tensor([0] * 13 + [1, 2, 2])
+    for task in (plain, adjusted):
+        task.prepare([batch])
+    assert adjusted.evaluate([batch])["top1"] == plain.evaluate([batch])["top1"]
+    assert adjusted.evaluate([batch])["loss"] != plain.evaluate([batch])["loss"]
 
 
 def test_pack_comments() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.scheduler import CosineLRScheduler
 
 from beholder.training.config import (
     ConstantSchedule,
@@ -96,6 +98,50 @@ def test_cosine_restarts_corners():
     assert at(65) == pytest.approx(8.1e-4)
     just_before = rate(schedule, 30 * 20 - 1, lr=1e-3, per_epoch=20)
     assert just_before == pytest.approx(4e-5, rel=1e-2)
+
+
+def timms(per_epoch: int, epochs: float, **options) -> list[float]:
+    """timm's rate of every step, set as its training script does it."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=options.pop("lr"))
+    scheduler = CosineLRScheduler(
+        optimizer, lr_min=4e-5, cycle_mul=1.0, cycle_limit=10**6, t_in_epochs=False, **options
+    )
+    rates = []
+    for step in range(round(epochs * per_epoch)):
+        scheduler.step_update(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+@pytest.mark.parametrize("per_epoch", [1, 7])
+@pytest.mark.parametrize("factor", [1.0, 0.9, 0.5])
+def test_cosine_restarts_without_warmup_are_timms_at_every_step(per_epoch, factor):
+    schedule = CosineRestartsSchedule(
+        name="cosine_restarts", warmup_epochs=0, cycle_epochs=6, factor=factor, min_lr=4e-5
+    )
+    theirs = timms(per_epoch, 6 * 4.5, lr=1e-3, t_initial=6 * per_epoch, cycle_decay=factor)
+    ours = [rate(schedule, it, lr=1e-3, per_epoch=per_epoch) for it in range(len(theirs))]
+    assert ours == pytest.approx(theirs, rel=1e-9)
+
+
+@pytest.mark.parametrize(("per_epoch", "warmup", "cycle"), [(1, 5, 30), (11, 2, 6), (4, 0.5, 2)])
+def test_a_cycle_with_warmup_is_timms_first(per_epoch, warmup, cycle):
+    """timm warms up once, before its first cycle; here each cycle is timm's first, begun anew."""
+    schedule = CosineRestartsSchedule(
+        name="cosine_restarts", warmup_epochs=warmup, cycle_epochs=cycle, factor=0.9, min_lr=4e-5
+    )
+    steps = cycle * per_epoch
+    for number in range(3):
+        warmed = round(warmup * per_epoch)
+        theirs = timms(
+            per_epoch, cycle, lr=1e-3 * 0.9**number, t_initial=steps - warmed, cycle_decay=0.9,
+            warmup_t=warmed, warmup_lr_init=4e-5, warmup_prefix=True,
+        )  # fmt: skip
+        at = range(number * steps, (number + 1) * steps)
+        ours = [rate(schedule, it, lr=1e-3, per_epoch=per_epoch) for it in at]
+        assert ours == pytest.approx(theirs, rel=1e-9)
+        assert theirs[0] == 4e-5
+        assert theirs[warmed] == pytest.approx(1e-3 * 0.9**number)
 
 
 @given(it=st.integers(0, 3000), factor=st.floats(0.2, 1.0), warmup=st.integers(0, 8))

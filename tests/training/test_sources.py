@@ -162,6 +162,43 @@ def test_augmentation_is_of_seed_epoch_and_key(table: AnnotationTable, root: Pat
     assert not torch.equal(source(1).load([0, 1, 2, 3], epoch=0)["pixels"], first)
 
 
+def test_balanced_shares_give_every_class_the_same(table: AnnotationTable) -> None:
+    keys = [f"{row}.png" for row in range(10)]
+    light = ["dark"] * 6 + ["bright"] * 2 + [None] * 2
+    mood = ["calm", "wild"] * 2 + ["calm"] * 6
+    store: Any = FakeStore(keys)
+    balanced = AnnotationTable.from_columns(keys, attributes={"light": light, "mood": mood})
+    found = FeatureSource(store, balanced).balanced_shares()
+    # half of what is drawn goes by each attribute; of light 8 of 10 rows are labelled
+    by_light = [0.8 / 2 / 6] * 6 + [0.8 / 2 / 2] * 2 + [0.1] * 2
+    by_mood = [1 / 2 / (2 if word == "wild" else 8) for word in mood]
+    expected = [(a + b) / 2 for a, b in zip(by_light, by_mood, strict=True)]
+    assert found == pytest.approx(expected)
+    assert found.sum() == pytest.approx(1)
+    bare = AnnotationTable.from_columns(keys, score=[1.0] * 10)
+    with pytest.raises(DataError, match="balanced sampling goes by"):
+        FeatureSource(store, bare).balanced_shares()
+    # an attribute that nobody has labelled says nothing
+    both = AnnotationTable.from_columns(
+        keys, attributes={"mood": mood, "light": [None] * 10}, classes={"light": ["a", "b"]}
+    )
+    assert FeatureSource(store, both).balanced_shares() == pytest.approx(by_mood)
+
+
+def test_mixed_batches_are_of_the_augmented_pixels(table: AnnotationTable, root: Path) -> None:
+    def load(**config: float) -> dict[str, Any]:
+        augmentation = Augmentation(AugmentConfig(flip=0.5, **config))  # type: ignore[arg-type]
+        source = PictureSource(root, table, EvalTransform(size=(16, 16)), augmentation, seed=2)
+        return source.load([0, 1, 2, 3], epoch=5)
+
+    plain, batch = load(), load(mixup=1.0)
+    assert "mixed" not in plain
+    share = batch["mixed"]["share"][:, None, None, None]
+    other = plain["pixels"][batch["mixed"]["partner"]]
+    torch.testing.assert_close(batch["pixels"], share * plain["pixels"] + (1 - share) * other)
+    assert torch.equal(batch["attributes"]["light"], plain["attributes"]["light"])
+
+
 @pytest.mark.parametrize("damage", ["missing", "text"])
 def test_a_picture_that_cannot_be_read_is_named(
     table: AnnotationTable, root: Path, damage: str

@@ -31,6 +31,57 @@ from beholder.training.step import LossScale, StepRunner, amp_dtype
 ONE = Processes(0, 1, torch.device("cpu"))
 
 
+class Labelled(TinySource):
+    """Rows 0 to 39 are of one class, 40 to 47 of another, 48 and 49 of none."""
+
+    labels = np.array([0] * 40 + [1] * 8 + [-1] * 2)
+
+    def balanced_shares(self):
+        return np.where(self.labels < 0, 1 / 50, 24 / 50 / np.where(self.labels == 0, 40, 8))
+
+
+@given(
+    shares=st.lists(st.floats(0.01, 10), min_size=1, max_size=40),
+    seed=st.integers(0, 99),
+    epoch=st.integers(0, 99),
+)
+@settings(deadline=None)
+def test_a_balanced_epoch_has_every_row_by_its_share(shares, seed, epoch):
+    rows = len(shares)
+    plan = Plan(rows, 4, 1, seed, np.array(shares))
+    order = plan.order(epoch)
+    assert len(order) == rows
+    assert order == plan.order(epoch)
+    expected = np.array(shares) / sum(shares) * rows
+    counts = np.bincount(order, minlength=rows)
+    assert (np.abs(counts - expected) < 1 + 1e-9).all()
+
+
+def test_balanced_epochs_are_of_the_seed_and_go_by_class():
+    source = Labelled(50)
+    loader = Loader(source, config(sampling="balanced", batch_size=10), ONE)
+    epochs = [loader.plan.order(epoch) for epoch in range(200)]
+    assert len({tuple(order) for order in epochs}) == 200
+    shares = np.bincount(source.labels[np.concatenate(epochs)] + 1) / (200 * 50)
+    assert shares == pytest.approx([0.04, 0.48, 0.48], abs=0.01)
+    assert set(np.concatenate(epochs)) == set(range(50))
+    # neighbours in an epoch are not neighbours in the table
+    assert abs(np.corrcoef(epochs[0][:-1], epochs[0][1:])[0, 1]) < 0.4
+    # nothing is drawn when going through in order, and nothing asked for when shuffled
+    assert [key for batch in loader.in_order() for key in batch["keys"]] == source.keys
+    assert Loader(TinySource(50), config(), ONE).plan.shares is None
+
+
+def test_a_balanced_training_goes_on_as_if_it_had_never_stopped(tmp_path):
+    settings = config(sampling="balanced", schedule={"name": "constant"}, epochs=2)
+    whole, again = TinyTask(), TinyTask()
+    train(whole, Labelled(50), None, settings, tmp_path / "whole")
+    train(again, Labelled(50), None, settings.model_copy(update={"max_steps": 5}), tmp_path / "two")
+    train(again, Labelled(50), None, settings, tmp_path / "two")
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, again.state_dict()[name])
+
+
 def test_ema_is_its_formula():
     parameter = nn.Parameter(torch.tensor([1.0, -2.0]))
     ema = EMA([("w", parameter)], decay=0.5)

@@ -1,8 +1,9 @@
 """Random changes of a training picture, as a pure function of (seed, epoch, key).
 
 Flipping and native cropping leave what blur, noise and compression look like as it is, so they
-are right for scores and comments about quality. Resized crops, colour jitter and erasing do not;
-use them for attributes. What a picture becomes depends on no worker, process, order or clock.
+are right for scores and comments about quality. Resized crops, colour jitter, RandAugment and
+erasing do not; use them for attributes. What a picture becomes depends on no worker, process,
+order or clock.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from beholder.data.randaugment import rand_augment
 from beholder.data.transforms import Interpolation, clip_box, native_crop, resample
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -57,6 +59,11 @@ class AugmentConfig(BaseModel):
         erase_area: range of the share of the area that is painted.
         erase_ratio: range of width / height of what is painted.
         box_jitter: each edge of a box moves by up to this share of the box's side.
+        rand_changes: how many changes RandAugment makes, after those above and before erasing.
+        rand_strength: of these changes, from 0 to 1; torchvision's magnitude divided by 30.
+        mixup: pictures of a batch are blended in pairs, with shares from Beta(mixup, mixup), and
+            their labels with them; 0: not. For attributes alone.
+        cutmix: likewise a part of a picture is pasted into another; 0: not. With both, either.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,6 +82,10 @@ class AugmentConfig(BaseModel):
     erase_area: AreaRange = (0.02, 0.33)
     erase_ratio: RatioRange = (0.3, 3.3)
     box_jitter: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    rand_changes: Annotated[int, Field(ge=0, le=14)] = 0
+    rand_strength: Share = 0.3
+    mixup: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    cutmix: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
 
     @model_validator(mode="after")
     def _crop_has_size(self) -> AugmentConfig:
@@ -86,11 +97,18 @@ class AugmentConfig(BaseModel):
     def preserves_quality(self) -> bool:
         """Whether a picture's quality, as people would rate it, survives every change."""
         colours = self.brightness + self.contrast + self.saturation + self.hue
-        return self.crop != "resized" and colours == 0.0 and self.erase == 0.0
+        pixels = self.erase + self.rand_changes + self.mixup + self.cutmix
+        return self.crop != "resized" and colours == 0.0 and pixels == 0.0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pictures of a batch are mixed with each other, see `beholder.data.mixing`."""
+        return self.mixup > 0.0 or self.cutmix > 0.0
 
 
 class Augmentation:
-    """Applies an `AugmentConfig`: box, crop, flip, colours, erasing, in this order."""
+    """Applies an `AugmentConfig` to one picture: box, crop, flip, colours, RandAugment, erasing, in
+    this order."""
 
     def __init__(self, config: AugmentConfig) -> None:
         self.config = config
@@ -133,6 +151,7 @@ class Augmentation:
         if draws("flip", 1)[0] < config.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         image = _jittered_colours(image, config, draws("colours", 8))
+        image = rand_augment(image, config.rand_strength, draws("rand", 2 * config.rand_changes))
         chance, *places = draws("erase", 1 + 4 * _TRIES)
         return _erased(image, config, places) if chance < config.erase else image
 
@@ -142,10 +161,14 @@ def uniform_draws(seed: int, epoch: int, key: str, operation: str, count: int) -
 
     Every operation has its own stream: switching one on does not change what another draws.
     """
+    return [float(value) for value in generator_of(seed, epoch, key, operation).random(count)]
+
+
+def generator_of(seed: int, epoch: int, key: str, operation: str) -> np.random.Generator:
+    """A stream of chance that depends on the arguments only."""
     text = json.dumps([seed, epoch, key, operation])
     digest = hashlib.sha256(text.encode()).digest()
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
-    return [float(value) for value in generator.random(count)]
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 def _moved_box(

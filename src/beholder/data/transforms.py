@@ -17,11 +17,13 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
+from beholder.data.background import without_background
 from beholder.data.images import MAX_PIXELS, Source, read_image
 from beholder.errors import PictureError
 
 Resize = Literal["squash", "crop", "pad", "native"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+Background = Literal["keep", "grabcut"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -53,6 +55,8 @@ class EvalTransform:
         crop_fraction: share of the resized picture that `crop` keeps, in (0, 1].
         interpolation: how pixels are resampled; always with Pillow's antialiasing.
         mean, std: per channel, of pixels in 0..1; the result is (pixel - mean) / std.
+        background: `keep`; `grabcut`: what is not the thing in the box becomes black, before all
+            else, see `beholder.data.background`. Needs OpenCV.
         reduced_decoding: let `read` decode a JPEG at a fraction of its size where that stays at
             least twice as large as what is needed. For camera pictures this is 2 to 3 times as
             fast and changes the array by 0.001 of the range (PSNR above 50 dB), a seventh of what
@@ -67,6 +71,7 @@ class EvalTransform:
     interpolation: Interpolation = "bicubic"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    background: Background = "keep"
     reduced_decoding: bool = False
 
     def __post_init__(self) -> None:
@@ -86,6 +91,10 @@ class EvalTransform:
             raise ValueError(
                 f"interpolation must be one of {tuple(_RESAMPLING)}, not {self.interpolation!r}"
             )
+        if self.background not in get_args(Background):
+            raise ValueError(
+                f"background must be one of {get_args(Background)}, not {self.background!r}"
+            )
         if not 0.0 < self.crop_fraction <= 1.0:
             raise ValueError(f"crop_fraction must be in (0, 1], not {self.crop_fraction}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0.0:
@@ -101,11 +110,32 @@ class EvalTransform:
         Raises:
             PictureError: `box`, if nothing of the box lies inside the picture; `too_large`, if
                 the picture is so long and narrow that resizing it would fill the memory.
+            MissingExtra: backgrounds are removed, and OpenCV is not installed.
         """
         if image.mode != "RGB":
             image = read_image(image)
+        image = self.cleared(image, box)
         if box is not None:
             image = image.crop(clip_box(box, image.size))
+        return self.fitted(image)
+
+    def cleared(self, image: Image.Image, box: Sequence[float] | None = None) -> Image.Image:
+        """The first step: the RGB picture, as large as it was, without its background if that is
+        to be removed.
+
+        Raises:
+            PictureError, MissingExtra: as the whole.
+        """
+        if self.background == "keep":
+            return image
+        return without_background(image, None if box is None else clip_box(box, image.size))
+
+    def fitted(self, image: Image.Image) -> np.ndarray:
+        """The last step: the array of what was cleared, and cropped to its box.
+
+        Raises:
+            PictureError: as the whole.
+        """
         return self._normalised(np.asarray(self._resized(image)))
 
     def read(self, source: Source, box: Sequence[float] | None = None) -> np.ndarray:

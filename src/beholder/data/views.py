@@ -58,12 +58,12 @@ def read_views(
     if config.crops == 1:
         views = transform.read(source, box)[None]
     else:
-        image = read_image(source)
+        image = transform.cleared(read_image(source), box)
         if box is not None:
             image = image.crop(clip_box(box, image.size))
         parts = [native_crop(image, transform.size, place) for place in _places(config.crops)]
         distinct = {part.tobytes(): part for part in parts}
-        views = np.stack([transform(part) for part in distinct.values()])
+        views = np.stack([transform.fitted(part) for part in distinct.values()])
     if not config.flip:
         return views
     return np.concatenate([views, views[..., ::-1]])

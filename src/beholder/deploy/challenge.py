@@ -2,7 +2,8 @@
 
     python predict.py TABLE.csv --images FOLDER --output PREDICTIONS.csv
 
-Needs numpy, Pillow and onnxruntime. The table has a column `image_name` (or `image`) and, where
+Needs numpy, Pillow and onnxruntime, and opencv-python-headless where the network was trained on
+pictures without their background. The table has a column `image_name` (or `image`) and, where
 only a part of the picture counts, BBox_xmin, BBox_ymin, BBox_xmax, BBox_ymax in pixels. The output
 has the same rows and columns, in the same order, with each attribute's class: its number where the
 classes are numbers, as in the challenge's tables, or else its index from 0. A row whose picture
@@ -24,7 +25,7 @@ import numpy as np
 import onnxruntime
 
 from beholder.data.transforms import EvalTransform
-from beholder.errors import PictureError
+from beholder.errors import MissingExtra, PictureError
 
 HERE = Path(__file__).parent
 IMAGE_COLUMNS = ("image_name", "image")
@@ -131,7 +132,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: as many as it has")
     given = parser.parse_args()
-    failed = predict(Model(threads=given.threads), given.table, given.images, given.output)
+    try:
+        failed = predict(Model(threads=given.threads), given.table, given.images, given.output)
+    except MissingExtra as error:
+        sys.exit(error.what)
     if failed:
         sys.exit(f"{failed} pictures could not be used; their cells are empty")
 

@@ -34,10 +34,11 @@ from beholder.judge.numbers import NumberType, stored_as
 
 log = logging.getLogger("beholder")
 
-# what the program needs of the package; none of it needs more than numpy and Pillow
+# what the program needs of the package; none of it needs more than numpy and Pillow, and OpenCV
+# if the judge removes backgrounds
 COPIED = (
-    "errors.py", "data/__init__.py", "data/images.py", "data/transforms.py", "data/colours.py",
-    "data/signatures.py", "data/files.py",
+    "errors.py", "data/__init__.py", "data/images.py", "data/transforms.py", "data/background.py",
+    "data/colours.py", "data/signatures.py", "data/files.py",
 )  # fmt: skip
 TOLERANCE = {"float32": 1e-3, "float16": 3e-2}  # of logits, in parts of their spread
 

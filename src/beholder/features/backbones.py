@@ -320,6 +320,7 @@ def _create_transform(config: BackboneConfig, trunk: Any, resize: Resize | None)
         or _INTERPOLATION.get(defaults.get("interpolation", ""), "bicubic"),
         mean=defaults["mean"],
         std=defaults["std"],
+        background=config.background,
         reduced_decoding=True,
     )
 

@@ -35,6 +35,7 @@ _FILES = (
     "model.safetensors", "open_clip_model.safetensors",
     "pytorch_model.bin", "open_clip_pytorch_model.bin",
 )  # fmt: skip
+_CONFIG, _OPEN_CONFIG = "config.json", "open_clip_config.json"
 _FACE_OUTSIDE = {
     "embeddings.class_embedding": "cls_token",
     "embeddings.patch_embedding.weight": "patch_embed.proj.weight",
@@ -77,7 +78,7 @@ def weights_file(weights: Path, name: str) -> Path:
     if weights.is_file():
         return weights
     if not weights.is_dir():
-        return _fetched(weights)
+        return _fetched(weights, name)
     found = next((weights / file for file in _FILES if (weights / file).is_file()), None)
     if found is None:
         raise BackboneError(
@@ -85,11 +86,11 @@ def weights_file(weights: Path, name: str) -> Path:
             where=str(weights),
             fix=f"It should hold one of: {', '.join(_FILES)}.",
         )
-    _check_activation(weights / "config.json", name)
+    _check_activation(weights, name)
     return found
 
 
-def _fetched(weights: Path) -> Path:
+def _fetched(weights: Path, name: str) -> Path:
     repository = weights.as_posix()
     if weights.is_absolute() or repository.count("/") != 1:
         raise BackboneError("The backbone's weights do not exist.", where=repository)
@@ -98,27 +99,41 @@ def _fetched(weights: Path) -> Path:
     except ModuleNotFoundError as error:
         raise MissingExtra("Weights from the Hugging Face hub", "train") from error
     try:
-        return Path(hf_hub_download(repository, _FILES[0]))
+        config, file = (Path(hf_hub_download(repository, one)) for one in (_CONFIG, _FILES[0]))
     except OSError as error:
         raise BackboneError(
             f"The weights of {repository} can't be fetched: {str(error).splitlines()[0]}",
             where="backbone.weights",
             fix="Check name and network, or give a local folder or file.",
         ) from error
+    _check_activation(config.parent, name)
+    return file
 
 
-def _check_activation(path: Path, name: str) -> None:
+def _activation(folder: Path) -> str | None:
+    """The activation of a folder's tower; None without a config that says it.
+
+    A Hugging Face config that names none means quick_gelu, as transformers reads it (copies of
+    FashionCLIP's are such); an open_clip one that does not say `quick_gelu` means gelu.
+    """
+    if (folder / _CONFIG).is_file():
+        config = json.loads((folder / _CONFIG).read_text("utf-8"))
+        return str(config.get("vision_config", config).get("hidden_act", "quick_gelu"))
+    if (folder / _OPEN_CONFIG).is_file():
+        config = json.loads((folder / _OPEN_CONFIG).read_text("utf-8"))
+        return "quick_gelu" if config.get("model_cfg", config).get("quick_gelu") else "gelu"
+    return None
+
+
+def _check_activation(folder: Path, name: str) -> None:
     """Make sure that a folder's tower has the activation that the name says."""
-    if not path.is_file():
-        return
-    config = json.loads(path.read_text("utf-8"))
-    activation = config.get("vision_config", config).get("hidden_act")
+    activation = _activation(folder)
     quick = name.endswith("-quickgelu")
     if activation is not None and quick != (activation == "quick_gelu"):
         other = name.removesuffix("-quickgelu") if quick else f"{name}-quickgelu"
         raise BackboneError(
             f"The weights are of a tower with {activation}; {name} has another activation.",
-            where=str(path),
+            where=str(folder),
             fix=f"Name the backbone {other}.",
         )
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from beholder.data.transforms import Interpolation, Resize
+from beholder.data.transforms import Background, Interpolation, Resize
 
 Option = bool | int | float | str | tuple[int, ...]
 OWN_OPTIONS = ("num_classes", "pretrained", "img_size")
@@ -49,6 +49,11 @@ class BackboneConfig(BaseModel):
     )
     interpolation: Interpolation | None = Field(
         None, description="bilinear, bicubic or lanczos, always antialiased"
+    )
+    background: Background = Field(
+        "keep",
+        description="`grabcut` paints black what is not the thing in the box, before all else; "
+        "needs the `background` extra",
     )
     pooling: Literal["last", "stages", "early"] = Field(
         "last",

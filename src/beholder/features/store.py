@@ -330,6 +330,15 @@ class FeatureWriter:
         self._waiting.clear()
 
 
+def is_store_of(path: str | Path, card: StoreCard) -> bool:
+    """Whether a folder is a store, finished or not, whose rows share what `card` says.
+
+    Raises:
+        StoreError: it is damaged, or of a newer format.
+    """
+    return (Path(path) / _CARD).exists() and _read_card(Path(path)) == card
+
+
 def _read_card(path: Path) -> StoreCard:
     try:
         raw = json.loads((path / _CARD).read_text("utf-8"))

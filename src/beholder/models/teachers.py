@@ -5,7 +5,10 @@ Shape suffixes: B pictures, H and W sides, K classes of one attribute.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,7 @@ from torch.nn import functional as F
 from beholder.data.transforms import EvalTransform
 from beholder.errors import RecipeError
 from beholder.features.backbones import Backbone
+from beholder.features.weights import hash_tensors
 from beholder.models.heads import AttributeHeads
 
 # torch has no lanczos; bicubic is its nearest
@@ -63,6 +67,20 @@ class Member(nn.Module):
     def forward(self, pixels_B3HW: Tensor) -> dict[str, Tensor]:
         return self.heads(self.backbone(self.conversion(pixels_B3HW)).pooled_BP)
 
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides its logits of a transformed picture, in hex."""
+        identity = [
+            self.backbone.fingerprint(),
+            [self.conversion.mode, self.conversion.size],
+            list(self.heads.classes.items()),
+            self.heads.config.model_dump(mode="json"),
+            self.heads.inputs,
+        ]
+        digest = hashlib.sha256(json.dumps(identity).encode())
+        hash_tensors(self.conversion.state_dict().items(), digest)
+        hash_tensors(self.heads.state_dict().items(), digest)
+        return digest.hexdigest()
+
 
 class Teacher(nn.Module):
     """One or several members; several are averaged in probability. Always in evaluation mode.
@@ -70,6 +88,9 @@ class Teacher(nn.Module):
     Args:
         members: at least one.
         classes: attribute -> labels in order, the student's.
+
+    Attributes:
+        classes: the same.
 
     Raises:
         RecipeError: a member knows other attributes or classes; both lists are shown.
@@ -80,6 +101,7 @@ class Teacher(nn.Module):
         wanted = {name: tuple(labels) for name, labels in classes.items()}
         for member in members:
             check_classes(member.heads.classes, wanted)
+        self.classes = wanted
         self.members = nn.ModuleList(members).requires_grad_(False)
         self.eval()
 
@@ -100,6 +122,11 @@ class Teacher(nn.Module):
             .log()
             for name in said[0]
         }
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides the logits, in hex; the order of members does not."""
+        members = sorted(cast(Member, member).fingerprint() for member in self.members)
+        return hashlib.sha256(" ".join(members).encode()).hexdigest()
 
 
 def check_classes(

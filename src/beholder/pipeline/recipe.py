@@ -101,6 +101,13 @@ class TeacherConfig(Strict):
     epoch: int | None = Field(
         None, ge=1, description="of the stages' training; null: each one's best weights"
     )
+    cached_views: int | None = Field(
+        None,
+        ge=1,
+        description="ask the teacher once, about so many augmented views of each picture, which "
+        "come again after as many epochs; as many as epochs: the same as null, which asks it in "
+        "every step",
+    )
 
     @model_validator(mode="after")
     def _somebody(self) -> TeacherConfig:
@@ -146,6 +153,18 @@ class TrainStage(Strict):
             raise ValueError("the distillation task needs a teacher, and no other task takes one")
         if self.teacher and self.features:
             raise ValueError("a teacher looks at pictures: leave features out")
+        if self.teacher and (self.teacher.cached_views or 1) > 1 and self.augment is None:
+            raise ValueError("without `augment` all views are the same: set cached_views to 1")
+        return self
+
+    @model_validator(mode="after")
+    def _mixing_has_labels(self) -> TrainStage:
+        if self.augment is None or not self.augment.mixes:
+            return self
+        if self.task.kind not in ("attributes", "distillation"):
+            raise ValueError("mixup and cutmix blend labels: they are for attributes alone")
+        if self.teacher and self.teacher.cached_views:
+            raise ValueError("a teacher of mixed pictures must be asked live: no cached_views")
         return self
 
     @model_validator(mode="after")

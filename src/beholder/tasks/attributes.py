@@ -18,14 +18,19 @@ from beholder.metrics.classification import mean_top1, score_attribute
 from beholder.models.heads import AttributeHeads, Moments
 from beholder.tasks.base import Batch, Direction, Task
 from beholder.tasks.config import AttributesTaskConfig
-from beholder.tasks.losses import attribute_loss, class_weights
+from beholder.tasks.losses import (
+    attribute_loss,
+    class_weights,
+    effective_weights,
+    log_frequencies,
+)
 
 
 class AttributesTask(Task):
     """Fits the attribute heads. Units of the loss are labels: one per picture and attribute.
 
-    Class weights come from the training pictures (`prepare`) and are kept with the task's state,
-    so that a resumed run has them.
+    Class weights and frequencies come from the training pictures (`prepare`) and are kept with
+    the task's state, so that a resumed run has them.
     """
 
     head: ClassVar[str] = "attributes"
@@ -38,6 +43,7 @@ class AttributesTask(Task):
         super().__init__(model, train_backbone=self.config.train_backbone)
         for index, labels in enumerate(model.classes.values()):
             self.register_buffer(f"class_weights_{index}", torch.ones(len(labels)))
+            self.register_buffer(f"log_frequencies_{index}", torch.zeros(len(labels)))
 
     @property
     def attribute_heads(self) -> AttributeHeads:
@@ -51,8 +57,16 @@ class AttributesTask(Task):
             for index, name in enumerate(self.model.classes)
         }
 
+    @property
+    def log_frequencies(self) -> dict[str, Tensor]:
+        """Per attribute the logarithms of its classes' shares of the training labels [K]."""
+        return {
+            name: self.get_buffer(f"log_frequencies_{index}")
+            for index, name in enumerate(self.model.classes)
+        }
+
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Fit the heads' input standardisation and the class weights.
+        """Fit the heads' input standardisation, the class weights and the classes' frequencies.
 
         Raises:
             TrainingError: no picture has a label.
@@ -72,21 +86,36 @@ class AttributesTask(Task):
         if not self.started:
             self.attribute_heads.fit_input(features)
         for name, weights_K in self.class_weights.items():
-            weights_K.copy_(class_weights(counts[name], self.config.class_weight_power))
+            weights_K.copy_(self._weights(counts[name]))
+            self.log_frequencies[name].copy_(log_frequencies(counts[name]))
+
+    def _weights(self, counts_K: Tensor) -> Tensor:
+        if self.config.class_weights == "effective":
+            return effective_weights(counts_K, self.config.effective_beta)
+        return class_weights(counts_K, self.config.class_weight_power)
 
     def weight(self, batch: Batch) -> float:
-        known = [(batch["attributes"][name] >= 0).sum() for name in self.model.classes]
-        return float(torch.stack(known).sum())
+        return float(torch.stack([labels_of(batch, name) for name in self.model.classes]).sum())
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logits = self.attribute_heads(self.features(batch).pooled_BP)
-        weights = self.class_weights
         total, labels = torch.zeros(()), torch.zeros(())
         for name, logits_BK in logits.items():
-            target_B = batch["attributes"][name]
-            loss = attribute_loss(logits_BK, target_B, weights[name], self.config.label_smoothing)
-            total, labels = total.to(loss) + loss, labels.to(loss) + (target_B >= 0).sum()
-        return {"loss": total / labels.clamp_min(1)}
+            loss = self.label_loss(name, logits_BK, batch)
+            total, labels = total.to(loss) + loss, labels.to(loss) + labels_of(batch, name)
+        return {"loss": total / torch.where(labels > 0, labels, 1.0)}
+
+    def label_loss(self, name: str, logits_BK: Tensor, batch: Batch) -> Tensor:
+        """The configured loss of one attribute, summed over its labels; a mixed picture has both
+        of its labels, each by its share."""
+        if self.config.logit_adjustment:
+            logits_BK = logits_BK + self.config.logit_adjustment * self.log_frequencies[name]
+        options = (self.class_weights[name], self.config.label_smoothing)
+        losses = [
+            attribute_loss(logits_BK, target_B, *options, share_B)
+            for target_B, share_B in targets_of(batch, name)
+        ]
+        return torch.stack(losses).sum()
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
@@ -99,9 +128,7 @@ class AttributesTask(Task):
             logits = self.attribute_heads(self.features(batch).pooled_BP)
             for name, logits_BK in logits.items():
                 target_B = batch["attributes"][name]
-                loss = attribute_loss(
-                    logits_BK, target_B, self.class_weights[name], self.config.label_smoothing
-                )
+                loss = self.label_loss(name, logits_BK, batch)
                 total, labels = total + float(loss), labels + float((target_B >= 0).sum())
                 given[name].append(target_B.cpu())
                 guessed[name].append(logits_BK.argmax(-1).cpu())
@@ -120,6 +147,25 @@ class AttributesTask(Task):
             "macro_f1": _mean([one.macro_f1 for one in scores.values()]),
             **{f"top1.{name}": _value(one.top1) for name, one in scores.items()},
         }
+
+
+def targets_of(batch: Batch, name: str) -> list[tuple[Tensor, Tensor | None]]:
+    """Class indices [B] with how much each row counts (None: 1); of mixed pictures also those of
+    their partners."""
+    target_B = batch["attributes"][name]
+    if "mixed" not in batch:
+        return [(target_B, None)]
+    partner_B, share_B = batch["mixed"]["partner"], batch["mixed"]["share"]
+    return [(target_B, share_B), (target_B[partner_B], 1.0 - share_B)]
+
+
+def labels_of(batch: Batch, name: str) -> Tensor:
+    """How many labels of an attribute a batch has; of mixed pictures each counts by its share."""
+    counts = [
+        (target_B >= 0).sum() if share_B is None else (share_B * (target_B >= 0)).sum()
+        for target_B, share_B in targets_of(batch, name)
+    ]
+    return torch.stack(counts).sum()
 
 
 def _value(value: float | None) -> float:

@@ -32,7 +32,9 @@ class Task(nn.Module):
     float32 [B, N, C] and `pooled` float32 [B, P]; `score` float32 [B], NaN where missing;
     `votes` (if the table has grades) float32 [B, K], the raters' shares, NaN where missing;
     `attributes`: {name: int64 [B]}, -1 where missing; `comments`: per picture a list of lists of
-    token ids with both ends.
+    token ids with both ends. Where pictures were mixed (`beholder.data.mixing`), `mixed` has
+    `partner` int64 [B], the row whose pixels each has beside its own, and `share` float32 [B], how
+    much is its own; opinions are those of the pictures themselves.
 
     Everything that is not trained stays in evaluation mode whatever `train` is asked for, so that
     a frozen backbone's statistics and the other heads never move.

@@ -60,9 +60,33 @@ class AttributesTaskConfig(_TaskConfig):
     inputs: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {}, description="attributes that read only so many of the first pooled features"
     )
-    class_weight_power: float = Field(
-        1.0, ge=0.0, le=1.0, description="class weights are count^-power: 0 none, 1 inverse"
+    class_weights: Literal["power", "effective"] = Field(
+        "power",
+        description="power: count^-class_weight_power; effective: by the effective number of "
+        "pictures, (1 - beta) / (1 - beta^count)",
     )
+    class_weight_power: float = Field(
+        1.0, ge=0.0, le=1.0, description="of `class_weights: power`: 0 none, 1 inverse frequency"
+    )
+    effective_beta: float = Field(
+        0.999,
+        ge=0.0,
+        lt=1.0,
+        description="of `class_weights: effective`: pictures beyond 1 / (1 - beta) count little",
+    )
+    logit_adjustment: float = Field(
+        0.0,
+        ge=0.0,
+        description="logits learn with this many times the logarithm of the class's frequency "
+        "added; 0: none, 1: as if classes were equally frequent",
+    )
+
+    @property
+    def weighs_classes(self) -> bool:
+        """Whether rare classes have a higher weight than frequent ones."""
+        if self.class_weights == "effective":
+            return self.effective_beta > 0.0
+        return self.class_weight_power > 0.0
 
 
 class DistillationTaskConfig(AttributesTaskConfig):

@@ -5,17 +5,20 @@ Shape suffixes: B pictures, K classes of one attribute.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from beholder.errors import TrainingError
 from beholder.judge.model import JudgeModel
 from beholder.models.teachers import Teacher
-from beholder.tasks.attributes import AttributesTask
+from beholder.tasks.attributes import AttributesTask, targets_of
 from beholder.tasks.base import Batch
 from beholder.tasks.config import DistillationTaskConfig
 from beholder.tasks.distillation_losses import decoupled_loss, hard_loss, soft_loss
-from beholder.tasks.losses import attribute_loss
+
+Targets = Sequence[tuple[Tensor, Tensor | None]]
 
 
 class DistillationTask(AttributesTask):
@@ -24,6 +27,8 @@ class DistillationTask(AttributesTask):
     Units of the loss are pairs of picture and attribute, labelled or not: a missing label takes
     nothing from the base loss but its own part, and the teacher teaches the picture all the same
     (only decoupled distillation needs the label).
+
+    Class weights and logit adjustment are of the base loss alone.
 
     The teacher is no part of the module: in no state_dict, checkpoint or student's file, never in
     training mode, never given to the optimiser. A batch may bring its outputs as `teacher`,
@@ -46,12 +51,11 @@ class DistillationTask(AttributesTask):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logits = self.attribute_heads(self.features(batch).pooled_BP)
-        taught, weights, config = self._taught(batch), self.class_weights, self.distillation
+        taught, config = self._taught(batch), self.distillation
         base, distilled = torch.zeros(()), torch.zeros(())
         for name, logits_BK in logits.items():
-            target_B = batch["attributes"][name]
-            own = attribute_loss(logits_BK, target_B, weights[name], config.label_smoothing)
-            copied = self._distil(logits_BK, taught[name], target_B)
+            own = self.label_loss(name, logits_BK, batch)
+            copied = self._distil(logits_BK, taught[name], targets_of(batch, name))
             base, distilled = base.to(own) + own, distilled.to(copied) + copied
         pairs = max(self.weight(batch), 1.0)
         base, distilled = base / pairs, distilled / pairs
@@ -65,7 +69,7 @@ class DistillationTask(AttributesTask):
             raise TrainingError("The batch has no teacher's outputs, and there is no teacher.")
         return self.teacher(batch["pixels"])
 
-    def _distil(self, student_BK: Tensor, teacher_BK: Tensor, target_B: Tensor) -> Tensor:
+    def _distil(self, student_BK: Tensor, teacher_BK: Tensor, targets: Targets) -> Tensor:
         """The configured loss, summed over pictures; in float32 also under autocast."""
         config = self.distillation
         student_BK, teacher_BK = student_BK.float(), teacher_BK.float()
@@ -73,6 +77,10 @@ class DistillationTask(AttributesTask):
             return hard_loss(student_BK, teacher_BK)
         if config.form == "decoupled":
             weights = (config.target_weight, config.others_weight)
-            return decoupled_loss(student_BK, teacher_BK, target_B, config.tau, *weights)
+            losses = [
+                decoupled_loss(student_BK, teacher_BK, target_B, config.tau, *weights, share_B)
+                for target_B, share_B in targets
+            ]
+            return torch.stack(losses).sum()
         total = soft_loss(student_BK, teacher_BK, config.tau)
         return total / student_BK.shape[-1] if config.form == "soft" else total

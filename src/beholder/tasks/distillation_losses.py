@@ -53,6 +53,7 @@ def decoupled_loss(
     tau: float,
     target_weight: float,
     others_weight: float,
+    share_B: Tensor | None = None,
 ) -> Tensor:
     """Sum over labelled pictures of tau^2 (a TCKD + b NCKD).
 
@@ -63,6 +64,7 @@ def decoupled_loss(
     Args:
         target_B: class indices, int64; -1 means unlabelled, which counts 0.
         target_weight, others_weight: a and b.
+        share_B: how much each row counts, >= 0; None means 1.
 
     Returns:
         A scalar >= 0, in nats.
@@ -81,7 +83,8 @@ def decoupled_loss(
     log_student = student.masked_fill(is_target, -torch.inf).log_softmax(-1)
     gap = (log_teacher - log_student).masked_fill(is_target, 0.0)
     others = (log_teacher.exp() * gap).sum(-1)
-    return tau**2 * ((target_weight * pair + others_weight * others) * known_B).sum()
+    counted_B = known_B if share_B is None else known_B * share_B
+    return tau**2 * ((target_weight * pair + others_weight * others) * counted_B).sum()
 
 
 def _against_others(logits_BK: Tensor, index_B1: Tensor) -> Tensor:

@@ -76,7 +76,11 @@ def emd_loss(probability_BK: Tensor, share_BK: Tensor) -> Tensor:
 
 
 def attribute_loss(
-    logits_BK: Tensor, target_B: Tensor, weight_K: Tensor | None, smoothing: float
+    logits_BK: Tensor,
+    target_B: Tensor,
+    weight_K: Tensor | None,
+    smoothing: float,
+    share_B: Tensor | None = None,
 ) -> Tensor:
     """Sum over labelled rows of the class-weighted, label-smoothed cross-entropy.
 
@@ -91,18 +95,20 @@ def attribute_loss(
         target_B: class indices, int64; -1 means unlabelled.
         weight_K: weights of the classes, >= 0; None means 1.
         smoothing: s, in [0, 1).
+        share_B: how much each row counts, >= 0; None means 1.
 
     Returns:
         A scalar >= 0; 0 if nothing is labelled.
     """
-    return F.cross_entropy(
+    loss_B = F.cross_entropy(
         logits_BK,
         target_B,
         weight=weight_K,
         ignore_index=-1,
-        reduction="sum",
+        reduction="none",
         label_smoothing=smoothing,
     )
+    return (loss_B if share_B is None else share_B * loss_B).sum()
 
 
 def class_weights(counts_K: Tensor, power: float) -> Tensor:
@@ -111,11 +117,36 @@ def class_weights(counts_K: Tensor, power: float) -> Tensor:
     With power 1 and no empty class this is the usual n / (K n_k); 0 gives no weighting. A class
     without rows gets weight 0: it is never a target, and label smoothing must not raise it.
     """
+    return _with_mean_1(counts_K.to(torch.float64).clamp_min(1).pow(-power), counts_K)
+
+
+def effective_weights(counts_K: Tensor, beta: float) -> Tensor:
+    """Weights proportional to (1 - beta) / (1 - beta^count), with mean 1 over the counted rows.
+
+    0 gives no weighting, beta near 1 the inverse frequency. Source: Cui et al., "Class-Balanced
+    Loss Based on Effective Number of Samples", CVPR 2019, whose weights have mean 1 over classes.
+    A class without rows gets weight 0, as in `class_weights`.
+    """
+    effective_K = 1.0 - beta ** counts_K.to(torch.float64).clamp_min(1)
+    return _with_mean_1((1.0 - beta) / effective_K, counts_K)
+
+
+def _with_mean_1(weights_K: Tensor, counts_K: Tensor) -> Tensor:
     counts_K = counts_K.to(torch.float64)
-    present_K = counts_K > 0
-    weights_K = torch.where(present_K, counts_K.clamp_min(1).pow(-power), 0.0)
+    weights_K = torch.where(counts_K > 0, weights_K, 0.0)
     mean = (weights_K * counts_K).sum() / counts_K.sum().clamp_min(1)
     return (weights_K / mean.clamp_min(1e-300)).to(torch.float32)
+
+
+def log_frequencies(counts_K: Tensor) -> Tensor:
+    """Logarithms of the classes' shares of the labelled rows [K], each at most 0.
+
+    Added to the logits of a cross-entropy (times tau), they leave it to the logits alone to say
+    what a row is apart from how frequent its class is. Source: Menon et al., "Long-tail Learning
+    via Logit Adjustment", ICLR 2021. A class without rows counts as one with one row.
+    """
+    counts_K = counts_K.to(torch.float64).clamp_min(1)
+    return (counts_K / counts_K.sum()).log().to(torch.float32)
 
 
 def caption_loss(logits_MV: Tensor, target_M: Tensor, smoothing: float) -> Tensor:

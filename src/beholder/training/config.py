@@ -119,6 +119,11 @@ class TrainConfig(_Strict):
     batch_size: int = Field(
         default=32, ge=1, description="pictures per forward pass, over all processes together"
     )
+    sampling: Literal["shuffled", "balanced"] = Field(
+        default="shuffled",
+        description="shuffled: every picture once per epoch; balanced: as many pictures, drawn so "
+        "that the classes of each attribute come equally often",
+    )
     accumulate: int = Field(
         default=1, ge=1, description="forward passes per step; the step is that of one large batch"
     )

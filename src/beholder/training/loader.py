@@ -1,10 +1,10 @@
 """Which pictures a step sees, and getting them.
 
-The order of an epoch is a function of (seed, epoch) alone; a step's pictures are the next
-`batch_size * accumulate` of it, its pieces the next `batch_size` of those, and each process takes
-its contiguous part of every piece. Loading is by index batches, so that one call of
-`BatchSource.load` may read many rows at once, with or without worker processes, and starts at any
-step of any epoch without going through those before.
+The order of an epoch is a function of (seed, epoch) and, if it is balanced, the pictures' shares; a
+step's pictures are the next `batch_size * accumulate` of it, its pieces the next `batch_size` of
+those, and each process takes its contiguous part of every piece. Loading is by index batches, so
+that one call of `BatchSource.load` may read many rows at once, with or without worker processes,
+and starts at any step of any epoch without going through those before.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -47,6 +48,10 @@ class BatchSource(Protocol):
 
     def load(self, indices: Sequence[int], epoch: int) -> Batch: ...
 
+    def balanced_shares(self) -> NDArray[np.float64]:
+        """Of each row, how large a part of a balanced epoch it is; only asked for that."""
+        ...
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -62,12 +67,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class Plan:
-    """The order of all steps of a training over `rows` pictures."""
+    """The order of all steps of a training over `rows` pictures.
+
+    `shares` of each row, if they are not all alike, are parts of an epoch.
+    """
 
     rows: int
     batch_size: int
     accumulate: int
     seed: int
+    shares: NDArray[np.float64] | None = field(default=None, compare=False)
 
     @property
     def rows_per_step(self) -> int:
@@ -78,9 +87,17 @@ class Plan:
         return -(-self.rows // self.rows_per_step)
 
     def order(self, epoch: int) -> list[int]:
-        """All rows in the order of `epoch`, from 0."""
+        """The rows in the order of `epoch`, from 0: each once, or by its share, rounded up or
+        down by chance."""
         generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-        return [int(row) for row in generator.permutation(self.rows)]
+        order = generator.permutation(self.rows)
+        if self.shares is not None:
+            # each row has a stretch of a line as long as its share; one is taken at every step
+            ends = np.cumsum(self.shares[order])
+            places = (np.arange(self.rows) + generator.random()) * (ends[-1] / self.rows)
+            taken = np.searchsorted(ends, places, side="right").clip(max=self.rows - 1)
+            order = generator.permutation(order[taken])
+        return [int(row) for row in order]
 
     def steps(self, first: int, last: int) -> Iterator[tuple[int, list[list[int]]]]:
         """Epoch and pieces of each step from `first` to before `last`."""
@@ -113,11 +130,21 @@ class Loader:
         self._source = source
         self._config = config
         self._processes = processes
-        self.plan = Plan(len(source), config.batch_size, config.accumulate, config.seed)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The order of training.
+
+        Raises:
+            DataError: it is to be balanced, and nothing is labelled.
+        """
+        config, source = self._config, self._source
+        shares = source.balanced_shares() if config.sampling == "balanced" else None
+        return Plan(len(source), config.batch_size, config.accumulate, config.seed, shares)
 
     def steps(self, first: int, last: int) -> Iterator[list[Piece]]:
         """The pieces of each step from `first` to before `last`."""
-        batches = self._load(self._requests(first, last))
+        batches = self.load(self._requests(first, last))
         for _, parts_MR in self._parts(first, last):
             counts_MR = [tuple(len(part) for part in part_R) for part_R in parts_MR]
             yield [Piece(next(batches), counts_R) for counts_R in counts_MR]
@@ -139,12 +166,12 @@ class Loader:
         """Batches over all rows in the source's order, epoch 0, the whole of them."""
         rows, size = range(len(self._source)), self._config.batch_size
         requests = [(0, list(rows[at : at + size])) for at in range(0, len(rows), size)]
-        return self._load(requests, at_most=len(requests))
+        return self.load(requests, at_most=len(requests))
 
-    def _load(
+    def load(
         self, requests: Iterable[tuple[int, list[int]]], at_most: int | None = None
     ) -> Iterator[Batch]:
-        """Load by worker processes, `at_most` so many."""
+        """A batch for each (epoch, rows), by worker processes, `at_most` so many."""
         workers = min(self._config.workers, at_most or self._config.workers)
         generator = torch.Generator()  # of its own: the training's random state must not move
         loader = DataLoader(

@@ -145,6 +145,7 @@ class _Training:
         return TrainResult(
             steps=position.step,
             epochs=self._epoch(),
+            steps_per_epoch=self._steps_per_epoch,
             checkpoint=self._finish(),
             metric=self._monitor.metric if self._monitor else None,
             best=position.best,

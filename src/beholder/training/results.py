@@ -24,6 +24,7 @@ class TrainResult:
     Attributes:
         steps: steps made in all, over all attempts.
         epochs: epochs begun.
+        steps_per_epoch: steps of a whole epoch.
         checkpoint: folder of the checkpoint whose weights the task now has.
         metric: name of the monitored metric; None without validation pictures.
         best: the evaluation that was best; None without validation pictures.
@@ -35,6 +36,7 @@ class TrainResult:
 
     steps: int
     epochs: int
+    steps_per_epoch: int
     checkpoint: Path
     metric: str | None
     best: Evaluation | None

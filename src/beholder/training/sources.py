@@ -17,7 +17,8 @@ import torch
 
 from beholder.data.annotations import ATTRIBUTE_PREFIX, VOTES, AnnotationTable
 from beholder.data.augment import Augmentation
-from beholder.data.images import read_image, resolve_key
+from beholder.data.images import content_hash, read_image, resolve_key
+from beholder.data.mixing import mix
 from beholder.data.transforms import EvalTransform
 from beholder.data.vocabulary import Vocabulary, normalise_caption
 from beholder.errors import DataError, PictureError, StoreError
@@ -86,6 +87,33 @@ class Targets:
             batch["comments"] = [self.comments[index] for index in rows]
         return batch
 
+    def balanced_shares(self) -> np.ndarray:
+        """Parts of an epoch [rows], float64, that sum to 1: of every attribute, each class has the
+        same part of what is labelled, and each of its pictures the same part of that. Pictures
+        without a label keep theirs. Of several attributes the mean.
+
+        Source: class-balanced sampling as in Kang et al., "Decoupling Representation and
+        Classifier for Long-Tailed Recognition", ICLR 2020, here for several attributes.
+
+        Raises:
+            DataError: no picture has a label.
+        """
+        rows = len(self.keys)
+        parts = []
+        for target in self.attributes.values():
+            labels, inverse, counts = np.unique(target, return_inverse=True, return_counts=True)
+            known = labels >= 0
+            if known.any():
+                share = counts[known].sum() / rows / known.sum()
+                parts.append(np.where(known, share / counts, 1 / rows)[inverse])
+        if not parts:
+            raise DataError(
+                "No training picture has a label, which balanced sampling goes by.",
+                where="training.sampling",
+                fix="Give the table attribute columns, or set it to shuffled.",
+            )
+        return np.mean(parts, axis=0)
+
 
 class FeatureSource:
     """Batches of frozen features.
@@ -132,6 +160,10 @@ class FeatureSource:
 
     def __len__(self) -> int:
         return len(self.targets.keys)
+
+    def balanced_shares(self) -> np.ndarray:
+        """See `Targets`."""
+        return self.targets.balanced_shares()
 
     def load(self, indices: Sequence[int], epoch: int) -> Batch:
         """The rows' features, in the store's number type, and opinions. The same in every epoch."""
@@ -186,6 +218,10 @@ class PictureSource:
     def __len__(self) -> int:
         return len(self.targets.keys)
 
+    def balanced_shares(self) -> np.ndarray:
+        """See `Targets`."""
+        return self.targets.balanced_shares()
+
     def load(self, indices: Sequence[int], epoch: int) -> Batch:
         """The rows' pixels and opinions.
 
@@ -194,8 +230,28 @@ class PictureSource:
         """
         batch = self.targets.load(indices)
         pixels = np.stack([self._pixels(int(index), epoch) for index in indices])
+        if self.augmentation and self.augmentation.config.mixes:
+            config, seed = self.augmentation.config, self.seed
+            pixels, mixture = mix(pixels, config, seed=seed, epoch=epoch, keys=batch["keys"])
+            batch["mixed"] = {
+                "partner": torch.from_numpy(mixture.partner_B),
+                "share": torch.from_numpy(mixture.share_B),
+            }
         batch["pixels"] = torch.from_numpy(pixels)
         return batch
+
+    def content(self, index: int) -> str:
+        """What a row's pixels are made of: its file and its box.
+
+        Raises:
+            PictureError: the file is not there; names its key.
+        """
+        key, box = self.targets.keys[index], self.targets.boxes[index]
+        try:
+            content = content_hash(resolve_key(self.root, key))
+        except PictureError as error:
+            raise _unusable(error, key) from error
+        return content if box is None else f"{content} box {list(box)}"
 
     def _pixels(self, index: int, epoch: int) -> np.ndarray:
         key, box = self.targets.keys[index], self.targets.boxes[index]
@@ -204,16 +260,21 @@ class PictureSource:
             if self.augmentation is None:
                 return self.transform.read(path, box)
             image = read_image(path, at_least=None if box else self._at_least)
+            image = self.transform.cleared(image, box)
             # the augmentation crops to the box itself, for it may move its edges
             changed = self.augmentation(image, seed=self.seed, epoch=epoch, key=key, box=box)
-            return self.transform(changed)
+            return self.transform.fitted(changed)
         except PictureError as error:
-            raise PictureError(
-                f"A training picture can't be used: {error.what}",
-                code=error.code,
-                where=key,
-                fix=error.fix or "Mend it, or remove its row (`beholder check` lists all such).",
-            ) from error
+            raise _unusable(error, key) from error
+
+
+def _unusable(error: PictureError, key: str) -> PictureError:
+    return PictureError(
+        f"A training picture can't be used: {error.what}",
+        code=error.code,
+        where=key,
+        fix=error.fix or "Mend it, or remove its row (`beholder check` lists all such).",
+    )
 
 
 def _class_indices(column: pl.Series, labels: Sequence[str]) -> np.ndarray:

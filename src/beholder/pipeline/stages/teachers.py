@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 from torch import Tensor
 
+from beholder.data.files import atomic_path
 from beholder.data.transforms import EvalTransform
 from beholder.errors import RecipeError
 from beholder.features.backbones import Backbone, create_backbone
+from beholder.features.store import FeatureStore, StoreCard, is_store_of
 from beholder.judge.folder import load_judge
 from beholder.judge.model import JudgeConfig
 from beholder.models.heads import AttributeHeads
@@ -22,8 +25,15 @@ from beholder.pipeline.recipe import TrainStage
 from beholder.pipeline.stages.several import State, epoch_state
 from beholder.pipeline.stages.shared import stage_backbone, trained_by
 from beholder.tasks.config import AttributesTaskConfig
+from beholder.training.config import TrainConfig
+from beholder.training.distributed import start
+from beholder.training.sources import PictureSource
+from beholder.training.step import amp_dtype
+from beholder.training.taught import TaughtSource, views_card, write_views
 
 Classes = Mapping[str, Sequence[str]]
+
+CACHED = "teacher"  # in the stage's folder: what the teacher says of cached views
 
 
 def build_teacher(
@@ -53,6 +63,52 @@ def build_teacher(
     return Teacher(members, classes)
 
 
+def taught_source(
+    context: RunContext,
+    stage: str,
+    source: PictureSource,
+    classes: Classes,
+    folder: Path,
+    training: TrainConfig,
+) -> TaughtSource:
+    """The training pictures with what the stage's teacher says of its cached views; the first
+    process asks it, unless that was done before.
+
+    Args:
+        source: the pictures, as the student sees them.
+        folder: the stage's own.
+        training: the stage's, with its seed.
+
+    Raises:
+        PictureError: a picture can't be read.
+        BeholderError: as `build_teacher`.
+    """
+    config = context.recipe.stages[stage]
+    assert isinstance(config, TrainStage)
+    assert config.teacher is not None and config.teacher.cached_views is not None
+    place = folder / CACHED
+    processes = start()
+    if processes.first:
+        teacher = build_teacher(context, stage, source.transform, classes).to(processes.device)
+        views = config.teacher.cached_views
+        arithmetic = amp_dtype(training.amp, processes.device)
+        _take_over(place, views_card(teacher, source, views, arithmetic))
+        write_views(teacher, source, place, views, training, processes)
+    processes.from_first(None)
+    return TaughtSource(source, FeatureStore.open(place), classes)
+
+
+def _take_over(place: Path, card: StoreCard) -> None:
+    """Begin with what the same teacher has said of the same views to a student of before."""
+    if place.exists():
+        return
+    for other in sorted(place.parent.parent.glob(f"*/{place.name}")):
+        if is_store_of(other, card):
+            with atomic_path(place) as temporary:
+                shutil.copytree(other, temporary)
+            return
+
+
 def _from_stage(
     context: RunContext, stage: str, name: str, epoch: int | None, classes: Classes
 ) -> tuple[Backbone, AttributeHeads]:
@@ -72,7 +128,16 @@ def _from_stage(
     if epoch is not None:
         home = context.output(name, "model").parent
         tuned = taught.task.train_backbone
-        state = epoch_state(home, epoch, _steps_per_epoch(context, taught), with_backbone=tuned)
+        record = context.manifest.find(name)
+        assert record is not None, "its weights have been read"
+        steps = record.metrics.get("steps_per_epoch")
+        if steps is None:
+            raise RecipeError(
+                f"The stage {name} was run by an older version, which did not note its steps.",
+                where=f"stages.{stage}.teacher.epoch",
+                fix=f"Delete {home} and run the recipe again.",
+            )
+        state = epoch_state(home, epoch, round(steps), with_backbone=tuned)
     return _tuned_backbone(context, name, state), _heads(trained.config, state)
 
 
@@ -117,7 +182,9 @@ def _check_epoch(
     if epoch is None:
         return
     training = taught.training
-    steps = _steps_per_epoch(context, taught)
+    # pictures that turn out to be unusable make an epoch shorter, and nothing else
+    pictures = len(context.data.table.subset("train"))
+    steps = -(-pictures // (training.batch_size * training.accumulate))
     last = min(training.epochs * steps, training.max_steps or training.epochs * steps)
     saved = training.save_every_epochs and epoch % training.save_every_epochs == 0
     newer = (last - epoch * steps) // ((training.save_every_epochs or 1) * steps)
@@ -128,11 +195,6 @@ def _check_epoch(
             fix=f"Set its training.save_every_epochs to 1 and training.keep to {training.epochs}; "
             f"it trains {last / steps:g} epochs.",
         )
-
-
-def _steps_per_epoch(context: RunContext, stage: TrainStage) -> int:
-    pictures = len(context.data.table.subset("train"))
-    return -(-pictures // (stage.training.batch_size * stage.training.accumulate))
 
 
 def _no_attributes(what: str, where: str) -> RecipeError:

@@ -32,17 +32,18 @@ from beholder.pipeline.stages.shared import (
     stage_fingerprint,
     trained_by,
 )
-from beholder.pipeline.stages.teachers import build_teacher
+from beholder.pipeline.stages.teachers import build_teacher, taught_source
 from beholder.pipeline.stages.trained import save_trained
 from beholder.tasks import create_task
 from beholder.tasks.base import Task
 from beholder.tasks.build import judge_config
-from beholder.tasks.config import TaskConfig
+from beholder.tasks.config import AttributesTaskConfig, TaskConfig
+from beholder.tasks.distillation import DistillationTask
 from beholder.training import TrainConfig, train
 from beholder.training.checkpoints import put_weights
 from beholder.training.distributed import start
-from beholder.training.loader import to_device
-from beholder.training.sources import Batch, FeatureSource, PictureSource
+from beholder.training.loader import BatchSource, to_device
+from beholder.training.sources import Batch, FeatureSource, PictureSource, Targets
 
 log = logging.getLogger("beholder")
 
@@ -66,6 +67,11 @@ class Train(Stage):
             return training
         return training.model_copy(update={"seed": self.context.recipe.seed})
 
+    @property
+    def _views(self) -> int | None:
+        """Views of a picture that a teacher is asked about beforehand; None: it is asked live."""
+        return self.config.teacher.cached_views if self.config.teacher else None
+
     def rehearse(self) -> float:
         """Forward and backward of one batch, on a copy; the time of all steps."""
         self._check()
@@ -76,23 +82,35 @@ class Train(Stage):
             assert isinstance(start, TrainStage)
             _check_same_head(self._judge_config(table, start.task), config, self._where_start)
         task = self._task(config)
-        batch = self._rehearsal_batch(config, table)
         device = next(task.parameters()).device
+        batch = to_device(self._rehearsal_batch(config, table), device)
+        per_epoch = len(table) / self.training.batch_size
+        asked = 0.0
+        if self._views and isinstance(task, DistillationTask) and task.teacher:
+            clock = time.perf_counter()
+            batch["teacher"] = task.teacher(batch["pixels"])
+            asked = (time.perf_counter() - clock) * per_epoch * self._views
         task.eval()
         with torch.no_grad():
-            task.prepare([to_device(batch, device)])
+            task.prepare([batch])
         task.train()
         clock = time.perf_counter()
-        task(to_device(batch, device))["loss"].backward()
+        task(batch)["loss"].backward()
         seconds = time.perf_counter() - clock
-        steps = self.training.epochs * len(table) / self.training.batch_size
-        return seconds * min(steps, self.training.max_steps or steps)
+        steps = self.training.epochs * per_epoch
+        return asked + seconds * min(steps, self.training.max_steps or steps)
 
     def run(self, folder: Path) -> StageResult:
         config = self._judge_config(self._table("train"))
-        task = self._task(config)
-        train_source, val_source = self._source("train", config), self._source("val", config)
+        train_source: BatchSource | None = self._source("train", config)
+        val_source = self._source("val", config)
         assert train_source is not None, "load_data has made sure of training rows"
+        if self._views:
+            assert isinstance(train_source, PictureSource), "a teacher looks at pictures"
+            train_source = taught_source(
+                self.context, self.name, train_source, config.classes, folder, self.training
+            )
+        task = self._task(config)
         result = train(
             task,
             train_source,
@@ -105,7 +123,9 @@ class Train(Stage):
         if not start().first:
             return StageResult({})  # the first process writes for all
         weights = save_trained(task.model, folder, with_backbone=self.config.task.train_backbone)
-        metrics: dict[str, float] = {"steps": result.steps}
+        metrics: dict[str, float] = {
+            "steps": result.steps, "steps_per_epoch": result.steps_per_epoch
+        }  # fmt: skip
         if result.best:
             metrics |= {name: round(v, 6) for name, v in result.best.metrics.items()}
         return StageResult({"model": (weights, sha256_file(weights))}, metrics)
@@ -133,6 +153,13 @@ class Train(Stage):
                 "There is no layer of a backbone to train at a lower rate.",
                 where=f"{where}.training.layer_decay",
                 fix="Leave it out, or set task.train_backbone to true.",
+            )
+        if self.training.sampling == "balanced":
+            Targets(self._table("train")).balanced_shares()
+        if len(ways := _balancing(config.task, self.training)) > 1:
+            log.warning(
+                "%s counts rare classes for more in several ways: %s. One is enough.",
+                *(where, ", ".join(ways)),
             )
         if config.features and config.augment:
             raise RecipeError(
@@ -182,7 +209,7 @@ class Train(Stage):
             put_weights(model, own, where=self._where_start)
         device = choose_device()
         teacher = None
-        if self.config.teacher:
+        if self.config.teacher and (self.context.rehearsing or not self._views):
             seen = stage_backbone(self.context, self.name).transform
             teacher = build_teacher(self.context, self.name, seen, config.classes).to(device)
         task = create_task(self.config.task, model.to(device), self._table("train"), teacher)
@@ -277,6 +304,15 @@ def _check_same_head(trained: JudgeConfig, config: JudgeConfig, where: str) -> N
             where=where,
             fix="Give both stages the same task and head.",
         )
+
+
+def _balancing(task: TaskConfig, training: TrainConfig) -> list[str]:
+    """By which options rare classes count for more than they are frequent."""
+    ways = ["training.sampling"] if training.sampling == "balanced" else []
+    if isinstance(task, AttributesTaskConfig):
+        ways += ["task.class_weights"] if task.weighs_classes else []
+        ways += ["task.logit_adjustment"] if task.logit_adjustment else []
+    return ways
 
 
 def _comment_options(config: JudgeConfig) -> dict[str, Any]:

@@ -1,0 +1,147 @@
+"""A teacher's outputs for K views of every picture, asked once and kept in a feature store.
+
+The views of a picture are what its source gives in epochs 0 to K - 1: functions of (seed, epoch,
+key), so that the student is shown the very pixels that the teacher was. From epoch K on they come
+again.
+
+The store is one of `features.store`: a row per picture, its tokens the logits [K, L] of the views,
+all attributes side by side. What a kill has left of it is used.
+
+Legend: B pictures, K views, L logits of all attributes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from beholder.data.progress import ProgressBar
+from beholder.features.store import FeatureStore, FeatureWriter, StoreCard
+from beholder.models.teachers import Teacher
+from beholder.training.config import TrainConfig
+from beholder.training.distributed import Processes
+from beholder.training.loader import Loader, to_device
+from beholder.training.sources import Batch, PictureSource
+from beholder.training.step import amp_dtype
+
+Classes = Mapping[str, Sequence[str]]
+
+SHARD_ROWS = 64  # pictures whose views a kill may lose
+
+
+class TaughtSource:
+    """Batches of a source that bring the teacher's logits as `teacher`, {attribute: [B, classes]}.
+
+    Args:
+        source: the pictures; from epoch K on their first views come again.
+        store: what `write_views` has made of the same source.
+        classes: attribute -> labels, the student's.
+
+    Raises:
+        StoreError: a picture is not in the store.
+    """
+
+    def __init__(self, source: PictureSource, store: FeatureStore, classes: Classes) -> None:
+        assert store.token_shape is not None, "a teacher's store holds logits"
+        self.source = source
+        self.store = store
+        self.views = store.token_shape[0]
+        self.sizes = {name: len(labels) for name, labels in classes.items()}
+        store.read(source.keys[:1])
+
+    @property
+    def keys(self) -> list[str]:
+        """The image keys, in index order."""
+        return self.source.keys
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def balanced_shares(self) -> np.ndarray:
+        """The source's own."""
+        return self.source.balanced_shares()
+
+    def load(self, indices: Sequence[int], epoch: int) -> Batch:
+        """The rows' pixels in view `epoch` modulo K, opinions, and what the teacher says of them.
+
+        Raises:
+            PictureError: a picture can't be read.
+        """
+        view = epoch % self.views
+        batch = self.source.load(indices, view)
+        logits_BKL, _ = self.store.read(batch["keys"], as_stored=True)
+        logits_BL = torch.from_numpy(logits_BKL[:, view])
+        parts = logits_BL.split(list(self.sizes.values()), dim=1)
+        batch["teacher"] = dict(zip(self.sizes, parts, strict=True))
+        return batch
+
+
+def views_card(
+    teacher: Teacher, source: PictureSource, views: int, arithmetic: torch.dtype | None = None
+) -> StoreCard:
+    """What decides the logits: teacher, transform, augmentation, seed, and the type to compute in
+    (None: the teacher's own). Pictures are known by their content."""
+    changes = source.augmentation
+    identity = {
+        "teacher": teacher.fingerprint(),
+        "transform": source.transform.to_dict(),
+        "augment": changes.config.model_dump(mode="json") if changes else None,
+        "seed": source.seed,
+        "arithmetic": str(arithmetic),
+    }
+    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    size = sum(len(labels) for labels in teacher.classes.values())
+    return StoreCard(fingerprint, "a teacher", "float32", (views, size), None)
+
+
+@torch.inference_mode()
+def write_views(
+    teacher: Teacher,
+    source: PictureSource,
+    path: Path,
+    views: int,
+    config: TrainConfig,
+    processes: Processes,
+) -> FeatureStore:
+    """Ask the teacher about every view that the store does not hold yet.
+
+    Args:
+        path: the store's folder.
+        views: K.
+        config: its batch size, loading processes and arithmetic are used.
+        processes: where to compute.
+
+    Raises:
+        PictureError: a picture can't be read.
+        StoreError: the store there is of another teacher or of other views.
+        OutputError: the folder can't be written.
+    """
+    arithmetic = amp_dtype(config.amp, processes.device)
+    card = views_card(teacher, source, views, arithmetic)
+    writer = FeatureWriter(path, card, shard_rows=SHARD_ROWS)
+    there = writer.contents()
+    contents = [source.content(row) for row in range(len(source))]
+    due = [row for row, key in enumerate(source.keys) if there.get(key) != contents[row]]
+    pieces = [due[at : at + config.batch_size] for at in range(0, len(due), config.batch_size)]
+    requests = [(view, rows) for rows in pieces for view in range(views)]
+    batches = Loader(source, config, processes).load(requests, at_most=len(requests))
+    with (
+        torch.autocast(processes.device.type, dtype=arithmetic, enabled=arithmetic is not None),
+        ProgressBar("asking the teacher", len(due), "pictures") as bar,
+    ):
+        for rows in pieces:
+            said = [
+                teacher(to_device(next(batches)["pixels"], processes.device)) for _ in range(views)
+            ]
+            joined = [torch.cat([one[name] for name in teacher.classes], dim=1) for one in said]
+            logits_BKL = torch.stack(joined, dim=1).float().cpu().numpy()
+            for row, logits_KL in zip(rows, logits_BKL, strict=True):
+                writer.add(source.keys[row], contents[row], logits_KL, None)
+            bar.advance(len(rows))
+    writer.close(source.keys)
+    return FeatureStore.open(path, expect_fingerprint=card.fingerprint)
