@@ -3,7 +3,7 @@
     python benchmarks/emoji_captions.py [--languages en ko] [--seeds 3] [--minutes 2]
 
 Drawings in three styles with their names (`emoji_pictures.py`); features of a frozen
-EfficientNet-Lite0 (pooled from all its stages); an ExpansionNet of 1 + 2 layers trained by
+EfficientNet-Lite0 (pooled from all its stages and its end); an ExpansionNet of 1 + 2 layers trained by
 cross-entropy and then by self-critical reinforcement on CIDEr-D, each for so many minutes of
 wall-clock time. All drawings of an emoji are in one split, so that a held-out name shares words
 with names in training, never pictures. Weights are chosen on the validation split; the figures are
@@ -53,7 +53,7 @@ from beholder.training.sources import FeatureSource
 from emoji_pictures import LANGUAGES, Emoji, EmojiPicture, default_cache, emoji_pictures
 
 BACKBONE = BackboneConfig(
-    name="efficientnet-lite0", size=224, resize="squash", pooling="stages"
+    name="efficientnet-lite0", size=224, resize="squash", pooling="all"
 )  # squash: all drawings are squares
 SPLITS = {"train": 0.6, "val": 0.2, "test": 0.2}
 SUBWORDS = {"en": None, "ko": 1000}
@@ -268,7 +268,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0, help="of each objective")
     given = parser.parse_args()
     root, pictures = emoji_pictures(given.cache)
-    store = features(root, pictures, given.cache / "features")
+    store = features(root, pictures, given.cache / "features-all")
     tables = split_tables(root, pictures)
     for language in given.languages:
         table = tables[language]

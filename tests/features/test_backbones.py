@@ -63,7 +63,7 @@ FAMILIES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("pooling", ["last", "stages", "early"])
+@pytest.mark.parametrize("pooling", ["last", "stages", "all", "early"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_gives_the_features_it_declares(family: str, pooling: str) -> None:
     config = BackboneConfig(name=f"timm/{family}", weights="random", pooling=pooling)
@@ -115,6 +115,18 @@ def test_large_published_backbones_have_their_shapes(
 def test_what_a_family_cannot_do_is_said(name: str, size: int | None, what: str) -> None:
     with pytest.raises(BackboneError, match=what):
         create_backbone(BackboneConfig(name=name, weights="random", size=size))
+
+
+def test_all_is_stages_and_then_last() -> None:
+    given = {"name": "timm/test_efficientnet", "weights": "random", "seed": 3}
+    pixels = torch.randn(2, 3, 160, 160)
+    found = {}
+    for pooling in ("stages", "last", "all"):
+        backbone = create_backbone(BackboneConfig(**given, pooling=pooling)).eval()
+        with torch.no_grad():
+            found[pooling] = backbone(pixels).pooled_BP
+        assert found[pooling].shape[1] == backbone.pooled_dim
+    torch.testing.assert_close(found["all"], torch.cat([found["stages"], found["last"]], dim=1))
 
 
 def test_stages_are_means_and_deviations_of_the_maps_early_first() -> None:

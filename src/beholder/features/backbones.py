@@ -110,7 +110,8 @@ class Backbone(nn.Module):
         last layers), for most vision transformers the class token, for a CLIP tower its projected
         embedding. With `pooling: stages` it is
         [mean_1, deviation_1, mean_2, ...] over height and width of every stage's map, early first;
-        with `early` the same of the maps of at least a 16th of the input's size.
+        with `early` the same of the maps of at least a 16th of the input's size. With `all` it is
+        what `stages` gives, and then what `last` does.
         """
         if self._layout.kind == "NCHW":
             # convolutions are faster by half when channels lie next to each other
@@ -123,10 +124,16 @@ class Backbone(nn.Module):
                 pixels_B3HW, indices=list(self._layout.stages), output_fmt="NCHW"
             )
             pooled_BP = _stage_statistics(maps)
+            if self.config.pooling == "all":
+                pooled_BP = torch.cat([pooled_BP, self._last(features)], dim=1)
         else:
             features = self.trunk.forward_features(pixels_B3HW)
-            pooled_BP = self.trunk.forward_head(features, pre_logits=not _is_clip(self.config))
+            pooled_BP = self._last(features)
         return Features(self._tokens(features), pooled_BP)
+
+    def _last(self, features: Tensor) -> Tensor:
+        """What the model's classifier would see [B, P]."""
+        return self.trunk.forward_head(features, pre_logits=not _is_clip(self.config))
 
     def fingerprint(self) -> str:
         """SHA-256 over weights, transform and pooling, in hex: what decides the features.
@@ -407,6 +414,8 @@ def _find_layout(trunk: Any, size: tuple[int, int], config: BackboneConfig) -> _
             fix="Choose `stages` or `last`.",
         )
     pooled_dim = sum(2 * maps[index].shape[1] for index in stages)
+    if config.pooling == "all":
+        pooled_dim += pooled.shape[1]
     return _Layout(kind, prefix, grid, token_dim, pooled_dim, stages, blocks)
 
 

@@ -55,10 +55,11 @@ class BackboneConfig(BaseModel):
         description="`grabcut` paints black what is not the thing in the box, before all else; "
         "needs the `background` extra",
     )
-    pooling: Literal["last", "stages", "early"] = Field(
+    pooling: Literal["last", "stages", "all", "early"] = Field(
         "last",
         description="the pooled vector: `last` is the model's own, before its classifier; "
-        "`stages` is mean and deviation per channel of every stage's feature map; `early` is the "
+        "`stages` is mean and deviation per channel of every stage's feature map; `all` is that and "
+        "then `last`; `early` is the "
         "same of the maps down to a 16th of the input's size alone, which see distortions more "
         "than things, and in EfficientNets also of those between timm's stages",
     )
