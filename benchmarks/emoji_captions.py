@@ -3,8 +3,8 @@
     python benchmarks/emoji_captions.py [--languages en ko] [--seeds 3] [--minutes 2]
 
 Drawings in three styles with their names (`emoji_pictures.py`); features of a frozen
-EfficientNet-Lite0 (pooled from all its stages and its end); an ExpansionNet of 1 + 2 layers trained by
-cross-entropy and then by self-critical reinforcement on CIDEr-D, each for so many minutes of
+EfficientNet-Lite0, pooled from all its stages and its end; an ExpansionNet of 1 + 2 layers trained
+by cross-entropy and then by self-critical reinforcement on CIDEr-D, each for so many minutes of
 wall-clock time. All drawings of an emoji are in one split, so that a held-out name shares words
 with names in training, never pictures. Weights are chosen on the validation split; the figures are
 those of the test split, beside two captioners that learn nothing: the name of the nearest training
