@@ -59,8 +59,9 @@ class BackboneConfig(BaseModel):
         "last",
         description="the pooled vector: `last` is the model's own, before its classifier; "
         "`stages` is mean and deviation per channel of every stage's feature map; `all` is "
-        "that and then `last`; `early` is the same of the maps down to a 16th of the input's size alone, which see distortions more "
-        "than things, and in EfficientNets also of those between timm's stages",
+        "that and then `last`; `early` is the same of the maps down to a 16th of the input's size "
+        "alone, which see distortions more than things, and in EfficientNets also of those between "
+        "timm's stages",
     )
 
     @field_validator("options")
