@@ -40,6 +40,11 @@ class SubmissionDtype(StrEnum):
     float16 = "float16"
 
 
+class Precision(StrEnum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
 class VerdictFormat(StrEnum):
     table = "table"
     jsonl = "jsonl"
@@ -123,7 +128,9 @@ def fit(
 
 @app.command()
 def judge(
-    model: Annotated[Path, typer.Argument(help="A judge: the folder that `fit` wrote.")],
+    model: Annotated[
+        Path, typer.Argument(help="A judge: the folder that `fit` wrote, or an exported file.")
+    ],
     pictures: Annotated[
         list[str] | None, typer.Argument(help="Pictures, folders or globs.")
     ] = None,
@@ -233,6 +240,54 @@ def evaluate(
 
 
 @app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A judge: the folder that `fit` wrote.")],
+    to: Annotated[Path, typer.Option("--to", help="The file, e.g. judge.beholder.")],
+    megabytes: Annotated[
+        float,
+        typer.Option(
+            "--max-mb", min=0.001, help="Most that the file may have; 1 MB is 10^6 bytes."
+        ),
+    ] = 25.0,
+    precision: Annotated[Precision, typer.Option(help="Of the stored weights.")] = Precision.fp32,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder with pictures to compare on, at least 64.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="Or a table of opinions, which are the truth then.")
+    ] = None,
+    images: Images = None,
+    codebook: Codebook = None,
+) -> None:
+    """Write a judge as one file that needs no PyTorch, and print its model card.
+
+    The file is compared with MODEL on pictures (default: the embedded sample's). Exit code 1, and
+    no file, if it does not say the same, or is too large.
+    """
+    if (pictures and table) or ((images or codebook) and not table):
+        raise typer.BadParameter("Name --pictures, or --table with its --images, or neither.")
+    try:
+        from beholder.deploy.export import export_judge
+        from beholder.deploy.parity import material
+    except ModuleNotFoundError as error:
+        raise MissingExtra("Exporting a judge", "train") from error
+
+    with material(pictures, table, images, codebook) as chosen:
+        done = export_judge(model, to, chosen, precision=precision.value, megabytes=megabytes)
+    typer.echo(f"{done.card}\n{to}: {done.size:,} bytes of {megabytes * 1e6:,.0f} allowed")
+
+
+@app.command()
+def card(
+    model: Annotated[Path, typer.Argument(help="An exported judge.")],
+) -> None:
+    """Print the model card of an exported judge."""
+    from beholder.judge.packed import read_packed
+
+    typer.echo(read_packed(model).card)
+
+
+@app.command()
 def submit(
     into: Annotated[Path, typer.Option("--into", help="The CSV or, for fascode, the folder.")],
     model: Annotated[Path | None, typer.Argument(help="A judge; for fascode.")] = None,
@@ -286,7 +341,9 @@ def submit(
 
 @app.command()
 def serve(
-    model: Annotated[Path, typer.Argument(help="A judge: the folder that `fit` wrote.")],
+    model: Annotated[
+        Path, typer.Argument(help="A judge: the folder that `fit` wrote, or an exported file.")
+    ],
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0: every one of this machine.")
     ] = "127.0.0.1",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+FEWEST_NUMBERS = 128  # of a matrix that is narrowed
 
 
 def halve_weights(model: Any) -> None:
@@ -16,7 +20,7 @@ def halve_weights(model: Any) -> None:
 
     casts = []
     for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+        if tensor.data_type != TensorProto.FLOAT or not worth_narrowing(tensor.dims):
             continue
         name = tensor.name
         narrow = numpy_helper.to_array(tensor).astype(np.float16)
@@ -25,6 +29,12 @@ def halve_weights(model: Any) -> None:
     nodes = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend([*casts, *nodes])
+
+
+def worth_narrowing(shape: Sequence[int]) -> bool:
+    """Whether a tensor is a matrix that holds most of its bytes in numbers: constants of a formula
+    stay exact, whatever their shape."""
+    return len(shape) >= 2 and math.prod(shape) >= FEWEST_NUMBERS
 
 
 def strip_origins(model: Any) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,10 @@ from torch import Tensor, nn
 import beholder
 from beholder.data.files import atomic_path
 from beholder.data.views import ViewConfig
-from beholder.deploy.onnx_weights import halve_weights, strip_origins
+from beholder.deploy.onnx_graphs import numbered, to_onnx
+from beholder.deploy.onnx_weights import halve_weights
 from beholder.deploy.size import MEGABYTE, check_size, state_bytes, too_large
-from beholder.errors import GateError, JudgeError, MissingExtra
+from beholder.errors import GateError, JudgeError
 from beholder.judge.folder import load_judge
 from beholder.judge.model import JudgeModel
 from beholder.judge.numbers import NumberType, stored_as
@@ -109,26 +109,9 @@ def write_submission(
 
 def _export(network: AttributeNetwork, model: JudgeModel, path: Path, dtype: NumberType) -> None:
     """One file with weights, transform and classes."""
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  # what torch's exporter is written with
-    except ModuleNotFoundError as error:
-        raise MissingExtra("Writing a submission", "onnx") from error
     assert model.backbone is not None
-    with warnings.catch_warnings():
-        # TinyViT and LeViT remember their attention biases, of which the exporter warns
-        warnings.filterwarnings("ignore", "The tensor attributes? ", UserWarning)
-        program = torch.onnx.export(
-            network,
-            (_pixels(model, 2),),
-            input_names=["pixels"],
-            dynamic_shapes=({0: torch.export.Dim("pictures")},),
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    proto = program.model_proto
-    strip_origins(proto)
+    logits = numbered("logits", len(model.classes))
+    proto = to_onnx(network, {"pixels": _pixels(model, 2)}, ({0: "pictures"},), logits)
     if dtype == "float16":
         halve_weights(proto)
     about: dict[str, Any] = {
@@ -137,7 +120,7 @@ def _export(network: AttributeNetwork, model: JudgeModel, path: Path, dtype: Num
     }
     entry = proto.metadata_props.add()
     entry.key, entry.value = "beholder", json.dumps(about, ensure_ascii=False)
-    onnx.save(proto, path)
+    path.write_bytes(proto.SerializeToString())
 
 
 def _check_parity(network: AttributeNetwork, path: Path, dtype: NumberType) -> None:

@@ -6,7 +6,6 @@ or changed is refused and never half loaded.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from beholder.data.files import atomic_path, sha256_file, write_json
 from beholder.errors import JudgeError
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.judge.numbers import NumberType, stored_as
+from beholder.judge.packed import own_hash
 
 FORMAT = 1
 _CARD, _WEIGHTS, _VOCABULARY = "judge.json", "weights.safetensors", "vocabulary.json"
@@ -73,7 +73,7 @@ def save_judge(
             "provenance": provenance or {},
             "files": {path.name: sha256_file(path) for path in sorted(temporary.iterdir())},
         }
-        card["sha256"] = _own_hash(card)
+        card["sha256"] = own_hash(card)
         write_json(temporary / _CARD, card)
 
 
@@ -140,7 +140,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
             where=str(path),
             fix="Update Beholder.",
         )
-    if card.get("sha256") != _own_hash(card):
+    if card.get("sha256") != own_hash(card):
         raise JudgeError("judge.json was changed after it was written.", where=str(path), fix=again)
     for name, expected in card["files"].items():
         file = folder / name
@@ -153,8 +153,3 @@ def _read_card(folder: Path) -> dict[str, Any]:
                 fix=again,
             )
     return card
-
-
-def _own_hash(card: dict[str, Any]) -> str:
-    rest = {name: value for name, value in card.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

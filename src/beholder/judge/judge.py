@@ -6,7 +6,6 @@ Legend: B pictures, V views of a picture, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -82,18 +81,21 @@ class Judge:
 
     @classmethod
     def load(cls, path: str | Path, device: str | None = None) -> Judge:
-        """Load a judge's folder.
+        """Load a judge's folder, or the one file that `beholder export` wrote.
 
         Args:
-            device: `cpu`, `cuda`, `mps`; None: the best that is there.
+            device: `cpu`, `cuda`, `mps`; None: the best that is there. A file runs on the CPU.
 
         Raises:
-            JudgeError: missing, incomplete, changed, or of a newer format.
-            MissingExtra: PyTorch is not installed.
+            JudgeError: missing, incomplete, changed, or of a newer format; or another device than
+                the CPU was asked for a file.
+            MissingExtra: PyTorch is not installed, which a folder needs.
         """
         path = Path(path)
         if not path.exists():
             raise JudgeError("There is no judge here.", where=str(path), fix="Check the path.")
+        if path.is_file():
+            return cls._exported(path, device)
         try:
             import torch
         except ModuleNotFoundError as error:
@@ -167,6 +169,38 @@ class Judge:
             )
         text = short_card(self, repo) if card is None else card
         return upload(self.source, repo, text, private=private, token=token, endpoint=endpoint)
+
+    @classmethod
+    def _exported(cls, path: Path, device: str | None) -> Judge:
+        """The judge that runs an exported file with ONNX Runtime."""
+        if device not in (None, "cpu"):
+            raise JudgeError(
+                f"An exported judge runs on the CPU, not on {device!r}.",
+                where=str(path),
+                fix="Leave the device out, or load the judge's folder.",
+            )
+        from beholder.judge.onnx_engine import OnnxEngine, Search
+        from beholder.judge.packed import read_packed
+
+        packed = read_packed(path)
+        manifest, vocabulary = packed.manifest, packed.vocabulary
+        search = None
+        if vocabulary is not None:
+            ends = (vocabulary.bos, vocabulary.eos)
+            search = Search(manifest.max_length, *ends, manifest.writers)
+        judge = cls(
+            OnnxEngine(packed.graphs, tuple(manifest.classes), search),
+            packed.transform,
+            classes=manifest.classes,
+            vocabulary=vocabulary,
+            calibration=manifest.calibration,
+            views=manifest.views,
+            beam_size=manifest.beam_size,
+            score_range=manifest.score_range,
+            provenance=manifest.provenance,
+        )
+        judge.source = path
+        return judge
 
     @classmethod
     def of_model(
@@ -276,7 +310,6 @@ class Judge:
         Raises:
             PictureError: the picture can't be used.
             JudgeError: no such opinion or class, or what runs this judge can't tell.
-            MissingExtra: PyTorch is not installed.
         """
         self.check_opinion(opinion, label)
         engine = self.engine
@@ -343,12 +376,11 @@ class Judge:
         return Verdict(name, score, interval, comment, others, attributes)
 
 
-def _unexplained() -> JudgeError | MissingExtra:
-    if find_spec("torch") is None:
-        return MissingExtra("Explaining an opinion", "train")
+def _unexplained() -> JudgeError:
     return JudgeError(
         "What runs this judge can't tell where an opinion comes from.",
-        fix="Load the judge's folder of weights instead of an exported file.",
+        fix="Load the judge's folder of weights instead of an exported file "
+        "(pip install 'beholder[train]').",
     )
 
 

@@ -1,0 +1,153 @@
+"""Exports a judge as one file that needs no PyTorch, after it was found to say the same.
+
+The file is written beside its place and appears only when it is small enough and keeps the parity
+contract (`deploy.parity`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from beholder.data.files import atomic_path
+from beholder.deploy.card import render_card
+from beholder.deploy.onnx_graphs import judge_graphs
+from beholder.deploy.onnx_weights import halve_weights
+from beholder.deploy.parity import Material, Parity, check_parity, compare
+from beholder.deploy.size import MEGABYTE
+from beholder.errors import GateError, OutputError
+from beholder.judge import Judge
+from beholder.judge.folder import Stored, load_judge
+from beholder.judge.numbers import stored_as
+from beholder.judge.packed import (
+    CARD,
+    GRAPH,
+    VOCABULARY,
+    Manifest,
+    Precision,
+    read_packed,
+    write_packed,
+)
+
+log = logging.getLogger("beholder")
+
+LISTED = 5  # of the largest members
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written: its bytes, how it compares, and its model card."""
+
+    size: int
+    parity: Parity
+    card: str
+
+
+def export_judge(
+    judge: Path,
+    target: Path,
+    pictures: Material,
+    *,
+    precision: Precision = "fp32",
+    megabytes: float = 25.0,
+) -> Exported:
+    """Write a judge's folder as one file.
+
+    Args:
+        target: the file; an older one is replaced.
+        pictures: to compare on.
+        precision: of the stored weights. fp16: matrices as float16, computed in float32.
+        megabytes: most that the whole file may have; 1 MB is 1,000,000 bytes.
+
+    Raises:
+        JudgeError: there is no such judge, it can't be written as ONNX, or a weight is beyond
+            float16.
+        GateError: the file is too large, or does not say what the judge says.
+        DataError: too few pictures.
+        MissingExtra: what writes ONNX is not installed.
+        OutputError: the place can't be written.
+    """
+    if target.is_dir():
+        raise OutputError("This is a folder.", where=str(target), fix="Name a file.")
+    stored = load_judge(judge)
+    members = _members(stored, precision)
+    manifest = _manifest(stored, precision)
+    cpu = torch.device("cpu")
+    original = Judge.of_model(stored.model, cpu, beam_size=stored.beam_size)
+    with atomic_path(target) as temporary:
+        write_packed(temporary, manifest, {**members, CARD: b""})
+        _check_size(temporary, megabytes)
+        parity = compare(original, Judge.load(temporary), pictures)
+        check_parity(parity, precision)
+        manifest = manifest.model_copy(update={"parity": parity.to_dict()})
+        card = render_card(manifest, stored.model.config, judge)
+        write_packed(temporary, manifest, {**members, CARD: card.encode("utf-8")})
+        size = _check_size(temporary, megabytes)
+        read_packed(temporary)
+    return Exported(size, parity, card)
+
+
+def _members(stored: Stored, precision: Precision) -> dict[str, bytes]:
+    """Graphs and vocabulary as they are stored."""
+    if precision != "fp32":
+        stored_as(stored.model.state_dict(), "float16")  # tells a weight that is beyond it
+    graphs: dict[str, Any] = judge_graphs(stored.model)
+    if precision == "fp16":
+        for graph in graphs.values():
+            halve_weights(graph)
+    members = {f"{name}{GRAPH}": graph.SerializeToString() for name, graph in graphs.items()}
+    config = stored.model.config
+    if config.comment is not None:
+        text = json.dumps(config.vocabulary, ensure_ascii=False, separators=(",", ":"))
+        members[VOCABULARY] = text.encode("utf-8")
+    return members
+
+
+def _manifest(stored: Stored, precision: Precision) -> Manifest:
+    config, backbone = stored.model.config, stored.model.backbone
+    assert backbone is not None
+    has = {"score": config.score, "attributes": config.attributes, "comment": config.comment}
+    return Manifest(
+        precision=precision,
+        heads=tuple(name for name, head in has.items() if head is not None),
+        classes=config.classes if config.attributes is not None else {},
+        score_range=config.score_range,
+        transform=backbone.transform.to_dict(),
+        views=config.views,
+        calibration=config.calibration,
+        beam_size=stored.beam_size,
+        max_length=2 if config.comment is None else config.comment.max_length,
+        writers=config.ensemble,
+        provenance=stored.provenance,
+    )
+
+
+def _check_size(path: Path, megabytes: float) -> int:
+    """The bytes of the file.
+
+    Raises:
+        GateError: it is larger than allowed; names its largest members.
+    """
+    size = path.stat().st_size
+    if size > megabytes * MEGABYTE:
+        with zipfile.ZipFile(path) as archive:
+            sizes = {entry.filename: entry.compress_size for entry in archive.infolist()}
+        raise GateError(
+            f"The file of {size:,} bytes is over the limit of {megabytes:g} MB "
+            f"({megabytes * MEGABYTE:,.0f} bytes). In it: {_largest(sizes)}.",
+            where=str(path.name),
+            fix="Export with a lower precision, take a smaller backbone, or raise the limit.",
+        )
+    return size
+
+
+def _largest(sizes: Mapping[str, int]) -> str:
+    ordered = sorted(sizes.items(), key=lambda entry: -entry[1])
+    return ", ".join(f"{name} {size:,}" for name, size in ordered[:LISTED])
