@@ -7,8 +7,10 @@ evaluation and recipe. What is not known is said to be so.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
+
+import yaml
 
 from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
 from beholder.data.files import sha256_file
@@ -207,8 +209,23 @@ def _run_of(judge: Path) -> dict[str, Any] | None:
     return {
         "metrics": metrics,
         "table": AnnotationTable.from_parquet(table) if table.is_file() else None,
-        "recipe": recipe.read_text("utf-8") if recipe.is_file() else "",
+        "recipe": _without_folders(recipe.read_text("utf-8")) if recipe.is_file() else "",
     }
+
+
+def _without_folders(recipe: str) -> str:
+    """A recipe whose absolute paths are names alone: where somebody's files lie is not shipped."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: named(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [named(inner) for inner in value]
+        if isinstance(value, str) and PureWindowsPath(value).root:  # also of a POSIX path
+            return PureWindowsPath(value).name
+        return value
+
+    return yaml.safe_dump(named(yaml.safe_load(recipe)), sort_keys=False, allow_unicode=True)
 
 
 def _hash(stage: dict[str, Any], output: str) -> str | None:

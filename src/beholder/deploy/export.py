@@ -77,8 +77,7 @@ def export_judge(
     if target.is_dir():
         raise OutputError("This is a folder.", where=str(target), fix="Name a file.")
     stored = load_judge(judge)
-    members = _members(stored, precision)
-    manifest = _manifest(stored, precision)
+    manifest, members = pack(stored, judge_graphs(stored.model), precision)
     cpu = torch.device("cpu")
     original = Judge.of_model(stored.model, cpu, beam_size=stored.beam_size)
     with atomic_path(target) as temporary:
@@ -94,12 +93,19 @@ def export_judge(
     return Exported(size, parity, card)
 
 
-def _members(stored: Stored, precision: Precision) -> dict[str, bytes]:
-    """Graphs and vocabulary as they are stored."""
-    if precision != "fp32":
-        stored_as(stored.model.state_dict(), "float16")  # tells a weight that is beyond it
-    graphs: dict[str, Any] = judge_graphs(stored.model)
+def pack(
+    stored: Stored, graphs: Mapping[str, Any], precision: Precision
+) -> tuple[Manifest, dict[str, bytes]]:
+    """What `judge.packed.write_packed` writes, but for the model card.
+
+    Args:
+        graphs: of `judge_graphs`; changed in place to the precision.
+
+    Raises:
+        JudgeError: a weight is beyond float16.
+    """
     if precision == "fp16":
+        stored_as(stored.model.state_dict(), "float16")  # tells a weight that is beyond it
         for graph in graphs.values():
             halve_weights(graph)
     members = {f"{name}{GRAPH}": graph.SerializeToString() for name, graph in graphs.items()}
@@ -107,7 +113,7 @@ def _members(stored: Stored, precision: Precision) -> dict[str, bytes]:
     if config.comment is not None:
         text = json.dumps(config.vocabulary, ensure_ascii=False, separators=(",", ":"))
         members[VOCABULARY] = text.encode("utf-8")
-    return members
+    return _manifest(stored, precision), members
 
 
 def _manifest(stored: Stored, precision: Precision) -> Manifest:

@@ -56,6 +56,7 @@ LIMITS: Mapping[Precision, Limits] = {
     "fp16": Limits(srcc=0.005, accuracy=0.02, cider=0.05),
     "int8": Limits(srcc=0.02, accuracy=0.02, cider=0.05),
 }
+ROUNDING = 1e-9  # of a difference of two metrics
 UNDEFINED_SCORE = 1e-3  # difference of scores that is allowed where SRCC is not defined
 UNDEFINED_SAME = 0.9  # share of the same comments that is asked for where CIDEr-D is 0
 
@@ -113,7 +114,7 @@ class Parity:
         if allowed is not None:
             if not self.score_difference <= allowed:
                 yield f"a score differs by {self.score_difference:.2g} (limit {allowed:g})"
-        elif not self.srcc.loss <= limits.srcc:
+        elif not self.srcc.loss <= limits.srcc + ROUNDING:
             yield f"SRCC {_from_to(self.srcc)} (limit {limits.srcc:g} less)"
 
     def _broken_labels(self, limits: Limits) -> Iterator[str]:
@@ -121,7 +122,7 @@ class Parity:
             change = self.accuracy[name]
             if limits.same and share < 1.0:
                 yield f"{1 - share:.1%} of the labels of {name} differ"
-            elif not limits.same and not change.loss <= limits.accuracy:
+            elif not limits.same and not change.loss <= limits.accuracy + ROUNDING:
                 yield f"accuracy of {name} {_from_to(change)} (limit {limits.accuracy:g} less)"
 
     def _broken_comments(self, limits: Limits) -> Iterator[str]:

@@ -110,6 +110,8 @@ class OnnxEngine:
 def _session(name: str, content: bytes) -> InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
+    # the threads of one graph would spin on the cores that the next one needs
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except _REFUSED as error:
