@@ -24,7 +24,7 @@ from PIL import Image
 
 from beholder import Judge
 from beholder.data.vocabulary import Vocabulary
-from beholder.deploy.export import pack
+from beholder.deploy.export import pack, versions
 from beholder.deploy.onnx_graphs import judge_graphs
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig
@@ -105,7 +105,10 @@ def main() -> None:
         Image.fromarray(noise).save(picture)
         graphs = judge_graphs(model)
         for precision in arguments.precisions:
-            manifest, members = pack(Stored(model, BEAMS), copy.deepcopy(graphs), precision)
+            stored = Stored(model, BEAMS)
+            calibration = [pixels + 0.1 * index for index in range(16)]
+            forms_of = versions(stored, copy.deepcopy(graphs), precision, calibration)
+            manifest, members = pack(stored, next(forms_of), precision)
             write_packed(path, manifest, {**members, CARD: b""})
             judge = Judge.load(path)
             said = judge.engine.opinions(pixels, BEAMS).comments_B

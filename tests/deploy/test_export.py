@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import numpy_helper
+from small_judge import make_model
 
 from beholder import Judge
 from beholder.cli import main
@@ -20,6 +22,7 @@ from beholder.deploy import export
 from beholder.deploy.export import export_judge
 from beholder.deploy.parity import material
 from beholder.errors import GateError, JudgeError
+from beholder.judge.folder import save_judge
 from beholder.judge.onnx_engine import OnnxEngine
 from beholder.judge.packed import read_packed
 
@@ -74,23 +77,21 @@ def test_file_says_what_the_folder_says(judge: Path, exported: Path, pictures: P
     assert second(paths[0]) == second([paths[0]])[0]
 
 
-def test_it_needs_nothing_of_training(
-    judge: Path, exported: Path, pictures: Path, tmp_path: Path
-) -> None:
-    poison = tmp_path / "poison"
-    poison.mkdir()
-    for name in FORBIDDEN:
-        (poison / f"{name}.py").write_text(f"raise ModuleNotFoundError(name={name!r})")
-    path = os.pathsep.join([str(poison), os.environ.get("PYTHONPATH", "")])
+def judged(
+    python: Path | str, model: Path, pictures: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`beholder judge` in an interpreter of its own."""
+    command = [python, "-m", "beholder", "judge", model, pictures, "--format", "jsonl"]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
 
-    def judged(model: Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "beholder", "judge", model, pictures, "--format", "jsonl"]
-        environment = {**os.environ, "PYTHONPATH": path}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
-    done = judged(exported)
+def check_lines(done: subprocess.CompletedProcess[str], judge: Path) -> None:
+    """What was printed is what the judge's folder says here."""
     assert done.returncode == 1, done.stderr  # for the picture that is none
     lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 66
     assert lines[0]["error"]["code"] == "not_a_picture"
     expected = Judge.load(judge, device="cpu")([line["image"] for line in lines[1:]])
     for line, verdict in zip(lines[1:], expected, strict=True):
@@ -98,9 +99,45 @@ def test_it_needs_nothing_of_training(
         assert line["comment"] == verdict.comment
         labels = {name: said["label"] for name, said in line["attributes"].items()}
         assert labels == {name: said.label for name, said in verdict.attributes.items()}
-    refused = judged(judge)
+
+
+def test_it_needs_nothing_of_training(
+    judge: Path, exported: Path, pictures: Path, tmp_path: Path
+) -> None:
+    for name in FORBIDDEN:
+        (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError(name={name!r})")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    check_lines(judged(sys.executable, exported, pictures, PYTHONPATH=path), judge)
+    refused = judged(sys.executable, judge, pictures, PYTHONPATH=path)
     assert refused.returncode == 2
     assert "`train` extra" in refused.stderr
+
+
+@pytest.mark.slow
+def test_the_light_install_runs_it(
+    judge: Path, exported: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """In an environment that `pip install beholder` makes; needs a package index."""
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    home = Path(__file__).parents[2]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", home], check=True)
+    told = f"import importlib.util as u; print([n for n in {FORBIDDEN!r} if u.find_spec(n)])"
+    shown = subprocess.run([python, "-c", told], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+    check_lines(judged(python, exported, pictures, PYTHONPATH=""), judge)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"ensemble": 2}, {"comment_reads": "pooled", "score": None}])
+def test_other_judges_too(changes: dict[str, Any], pictures: Path, tmp_path: Path) -> None:
+    """Captioners with backbones of their own; one that reads pooled features."""
+    save_judge(make_model(**changes), tmp_path / "judge", beam_size=3)
+    with material(pictures) as chosen:
+        done = export_judge(tmp_path / "judge", tmp_path / "judge.beholder", chosen)
+    assert done.parity.same_comments == 1.0
+    heads = read_packed(tmp_path / "judge.beholder").manifest.heads
+    assert ("score" in heads) == ("score" not in changes)
 
 
 def test_a_file_can_be_evaluated_but_not_explained(

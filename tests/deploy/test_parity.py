@@ -15,7 +15,7 @@ from beholder import Judge
 from beholder.data.annotations import AnnotationTable
 from beholder.data.transforms import EvalTransform
 from beholder.data.vocabulary import Vocabulary
-from beholder.deploy.parity import Material, check_parity, compare, material
+from beholder.deploy.parity import Material, Parity, check_parity, compare, material, verdicts
 from beholder.errors import DataError, GateError
 from beholder.judge.engine import RawOpinions
 from beholder.predict.local import Request
@@ -63,14 +63,19 @@ def pictures(root: Path) -> Material:
         return found
 
 
+def compared(one: Judge, other: Judge, pictures: Material) -> Parity:
+    said = (verdicts(each, pictures) for each in (one, other))
+    return compare(*said, pictures, one.classes)
+
+
 def told(one: Judge, other: Judge, pictures: Material, precision: Any) -> str:
     with pytest.raises(GateError) as caught:
-        check_parity(compare(one, other, pictures), precision)
+        check_parity(compared(one, other, pictures), precision)
     return str(caught.value)
 
 
 def test_the_same_judge_breaks_nothing(pictures: Material) -> None:
-    parity = compare(judge(), judge(), pictures)
+    parity = compared(judge(), judge(), pictures)
     assert parity.pictures == COUNT
     assert parity.score_difference == 0
     assert parity.same_labels == {"tone": 1.0}
@@ -80,7 +85,7 @@ def test_the_same_judge_breaks_nothing(pictures: Material) -> None:
 
 
 def test_float32_must_be_the_same(pictures: Material) -> None:
-    check_parity(compare(judge(), judge(score=lambda i: i + 9e-4), pictures), "fp32")
+    check_parity(compared(judge(), judge(score=lambda i: i + 9e-4), pictures), "fp32")
     shown = told(judge(), judge(score=lambda i: i + 0.01 * (i == 7)), pictures, "fp32")
     assert "a score differs by 0.01 (limit 0.001)" in shown
     one = lambda i: i < 50 or i == 99  # noqa: E731
@@ -91,7 +96,7 @@ def test_float32_must_be_the_same(pictures: Material) -> None:
 
 def test_rounded_weights_may_lose_so_much_and_no_more(pictures: Material) -> None:
     one = lambda i: i < 50 or i >= 98  # noqa: E731  # two of a hundred
-    nearly = compare(judge(), judge(score=lambda i: i + 0.6 * (i % 2), low=one), pictures)
+    nearly = compared(judge(), judge(score=lambda i: i + 0.6 * (i % 2), low=one), pictures)
     assert nearly.accuracy["tone"].loss == pytest.approx(0.02)
     check_parity(nearly, "int8")
     other = judge(low=lambda i: i < 50 or i >= 97)
@@ -112,7 +117,7 @@ def test_a_score_that_is_not_a_number_breaks_it(pictures: Material) -> None:
 
 def test_where_a_metric_says_nothing_the_opinions_count(pictures: Material) -> None:
     flat, same = judge(score=lambda i: 1.0), judge(words=lambda i: "a dark picture")
-    check_parity(compare(flat, judge(score=lambda i: 1.0 + 1e-6 * i), pictures), "fp16")
+    check_parity(compared(flat, judge(score=lambda i: 1.0 + 1e-6 * i), pictures), "fp16")
     moved = judge(score=lambda i: 1.0 + 1e-3 * i)
     assert "a score differs by 0.099" in told(flat, moved, pictures, "fp16")
     other = judge(words=lambda i: "a dark picture" if i % 5 else "soft grain")
@@ -129,7 +134,7 @@ def test_a_table_gives_the_truth(root: Path, pictures: Material) -> None:
     requests = [Request(request.path.name, request.path) for request in pictures.requests]
     given = Material("table", requests, table)
     better = judge(score=lambda i: float(-i), low=lambda i: i < 40)
-    parity = compare(judge(), better, given)
+    parity = compared(judge(), better, given)
     assert parity.srcc is not None
     assert (parity.srcc.before, parity.srcc.after) == pytest.approx((-1.0, 1.0))
     assert parity.accuracy["tone"].before == pytest.approx(0.9)
@@ -141,7 +146,9 @@ def test_a_table_gives_the_truth(root: Path, pictures: Material) -> None:
     assert parity.cider.against == "the given comments"
     check_parity(parity, "int8")  # what became better is not lost
     few = table.with_frame(table.frame.head(50))
-    assert compare(judge(), better, Material("few", requests, few)).srcc.against == ("the original")
+    assert compared(judge(), better, Material("few", requests, few)).srcc.against == (
+        "the original"
+    )
 
 
 def test_enough_pictures_and_not_too_many(root: Path, tmp_path: Path) -> None:
@@ -161,4 +168,14 @@ def test_enough_pictures_and_not_too_many(root: Path, tmp_path: Path) -> None:
     assert names[-1] == "599.png"
     broken = Material("broken", [Request(str(p), p) for p in sorted(many.iterdir())], None)
     with pytest.raises(DataError, match="0 can be used"):
-        compare(judge(), judge(), broken)
+        compared(judge(), judge(), broken)
+
+
+def test_what_is_calibrated_on_is_not_compared_on(pictures: Material) -> None:
+    calibration, rest = pictures.split()
+    assert (len(calibration), len(rest.requests)) == (32, 68)
+    assert {*calibration, *rest.requests} == set(pictures.requests)
+    few = Material("few", pictures.requests[:80])
+    assert [len(part) for part in (few.split()[0], few.split()[1].requests)] == [16, 64]
+    with pytest.raises(DataError, match="at least 80 pictures"):
+        Material("fewer", pictures.requests[:79]).split()

@@ -104,7 +104,8 @@ def _making(manifest: Manifest, config: JudgeConfig, run: dict[str, Any] | None)
     size = " x ".join(map(str, manifest.transform["size"]))
     lines = [
         f"- backbone {backbone.name} at {size} pixels, `{manifest.transform['resize']}`",
-        f"- written by Beholder {manifest.beholder} as {manifest.precision}",
+        f"- written by Beholder {manifest.beholder} as {manifest.precision}; in floating point: "
+        f"{manifest.floating}",
     ]
     if manifest.writers > 1:
         lines.append(f"- {manifest.writers} comment heads write together")

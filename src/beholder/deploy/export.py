@@ -9,18 +9,29 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from beholder.data.files import atomic_path
 from beholder.deploy.card import render_card
 from beholder.deploy.onnx_graphs import judge_graphs
 from beholder.deploy.onnx_weights import halve_weights
-from beholder.deploy.parity import Material, Parity, check_parity, compare
+from beholder.deploy.parity import (
+    LIMITS,
+    Material,
+    Parity,
+    check_parity,
+    compare,
+    prepared,
+    verdicts,
+)
+from beholder.deploy.quantise import Pixels, Version, quantised
 from beholder.deploy.size import MEGABYTE
 from beholder.errors import GateError, OutputError
 from beholder.judge import Judge
@@ -63,7 +74,8 @@ def export_judge(
     Args:
         target: the file; an older one is replaced.
         pictures: to compare on.
-        precision: of the stored weights. fp16: matrices as float16, computed in float32.
+        precision: fp16: matrices are stored as float16, and computed with in float32. int8: see
+            `deploy.quantise`; what is too sensitive stays in floating point.
         megabytes: most that the whole file may have; 1 MB is 1,000,000 bytes.
 
     Raises:
@@ -77,13 +89,24 @@ def export_judge(
     if target.is_dir():
         raise OutputError("This is a folder.", where=str(target), fix="Name a file.")
     stored = load_judge(judge)
-    manifest, members = pack(stored, judge_graphs(stored.model), precision)
     cpu = torch.device("cpu")
     original = Judge.of_model(stored.model, cpu, beam_size=stored.beam_size)
+    pixels: list[NDArray[np.float32]] = []
+    if precision == "int8":
+        calibration, pictures = pictures.split()
+        pixels = prepared(original, calibration)
+    expected = verdicts(original, pictures)
     with atomic_path(target) as temporary:
-        write_packed(temporary, manifest, {**members, CARD: b""})
-        _check_size(temporary, megabytes)
-        parity = compare(original, Judge.load(temporary), pictures)
+        for version in versions(stored, judge_graphs(stored.model), precision, pixels):
+            manifest, members = pack(stored, version, precision)
+            write_packed(temporary, manifest, {**members, CARD: b""})
+            _check_size(temporary, megabytes)
+            exported = Judge.load(temporary)
+            parity = compare(expected, verdicts(exported, pictures), pictures, original.classes)
+            broken = parity.broken(LIMITS[precision])
+            if not broken:
+                break
+            log.info("floating point: %s: %s", version.floating, "; ".join(broken))
         check_parity(parity, precision)
         manifest = manifest.model_copy(update={"parity": parity.to_dict()})
         card = render_card(manifest, stored.model.config, judge)
@@ -93,35 +116,51 @@ def export_judge(
     return Exported(size, parity, card)
 
 
-def pack(
-    stored: Stored, graphs: Mapping[str, Any], precision: Precision
-) -> tuple[Manifest, dict[str, bytes]]:
-    """What `judge.packed.write_packed` writes, but for the model card.
+def versions(
+    stored: Stored, graphs: dict[str, Any], precision: Precision, pixels: Pixels = ()
+) -> Iterator[Version]:
+    """The graphs in a precision; of int8 several, each with more in floating point than the last.
 
     Args:
-        graphs: of `judge_graphs`; changed in place to the precision.
+        graphs: of `judge_graphs`; may be changed in place.
+        pixels: for int8: prepared pictures to calibrate on, [1, 3, H, W] each.
 
     Raises:
         JudgeError: a weight is beyond float16.
     """
-    if precision == "fp16":
-        stored_as(stored.model.state_dict(), "float16")  # tells a weight that is beyond it
-        for graph in graphs.values():
-            halve_weights(graph)
-    members = {f"{name}{GRAPH}": graph.SerializeToString() for name, graph in graphs.items()}
+    if precision == "fp32":
+        yield Version(graphs, "everything")
+        return
+    stored_as(stored.model.state_dict(), "float16")  # tells a weight that is beyond it
+    if precision == "int8":
+        yield from quantised(graphs, pixels)
+        return
+    for graph in graphs.values():
+        halve_weights(graph)
+    yield Version(graphs, "everything, weights as float16")
+
+
+def pack(
+    stored: Stored, version: Version, precision: Precision
+) -> tuple[Manifest, dict[str, bytes]]:
+    """What `judge.packed.write_packed` writes, but for the model card."""
+    members = {
+        f"{name}{GRAPH}": graph.SerializeToString() for name, graph in version.graphs.items()
+    }
     config = stored.model.config
     if config.comment is not None:
         text = json.dumps(config.vocabulary, ensure_ascii=False, separators=(",", ":"))
         members[VOCABULARY] = text.encode("utf-8")
-    return _manifest(stored, precision), members
+    return _manifest(stored, precision, version.floating), members
 
 
-def _manifest(stored: Stored, precision: Precision) -> Manifest:
+def _manifest(stored: Stored, precision: Precision, floating: str) -> Manifest:
     config, backbone = stored.model.config, stored.model.backbone
     assert backbone is not None
     has = {"score": config.score, "attributes": config.attributes, "comment": config.comment}
     return Manifest(
         precision=precision,
+        floating=floating,
         heads=tuple(name for name, head in has.items() if head is not None),
         classes=config.classes if config.attributes is not None else {},
         score_range=config.score_range,

@@ -8,6 +8,7 @@ the original's own.
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
 from beholder.data.formats import read_annotations
+from beholder.data.progress import progress
 from beholder.data.sample.builder import build_sample
-from beholder.errors import DataError, GateError
+from beholder.errors import DataError, GateError, PictureError
 from beholder.judge import Judge, Verdict
 from beholder.judge.packed import Precision
 from beholder.metrics.captions import evaluate_captions
@@ -29,7 +32,10 @@ from beholder.metrics.correlation import srcc
 from beholder.predict.evaluation import find_requests
 from beholder.predict.local import Request, find_pictures, judge_pictures
 
+log = logging.getLogger("beholder")
+
 LEAST, MOST = 64, 256  # pictures
+CALIBRATION_LEAST, CALIBRATION_MOST = 16, 32
 SAMPLE_PHOTOS = ("chelsea", "friends")  # held out by the sample's recipes
 
 
@@ -68,6 +74,25 @@ class Material:
     source: str
     requests: list[Request]
     table: AnnotationTable | None = None
+
+    def split(self) -> tuple[list[Request], Material]:
+        """Pictures to calibrate on, and the others to compare on.
+
+        Raises:
+            DataError: there are too few for both.
+        """
+        count = min(CALIBRATION_MOST, len(self.requests) - LEAST)
+        if count < CALIBRATION_LEAST:
+            raise DataError(
+                f"int8 needs at least {LEAST + CALIBRATION_LEAST} pictures, {CALIBRATION_LEAST} of "
+                f"them to calibrate on; there are {len(self.requests)}.",
+                where=self.source,
+                fix="Name more pictures, or leave them out: the embedded sample is used then.",
+            )
+        chosen = set(_spread(len(self.requests), count))
+        rest = [one for index, one in enumerate(self.requests) if index not in chosen]
+        calibration = [self.requests[index] for index in sorted(chosen)]
+        return calibration, Material(self.source, rest, self.table)
 
 
 @dataclass(frozen=True)
@@ -171,26 +196,54 @@ def material(
         yield _enough(Material("the embedded sample", requests, sample.annotations))
 
 
-def compare(original: Judge, exported: Judge, pictures: Material) -> Parity:
-    """Judge the pictures with both, and compare.
+def prepared(judge: Judge, requests: Sequence[Request]) -> list[NDArray[np.float32]]:
+    """The first views of those pictures that can be used, [1, 3, H, W] each.
 
     Raises:
-        DataError: fewer than 64 of the pictures can be judged.
+        DataError: none can be used.
     """
-    both = [
-        {said.image: said for said in judge_pictures(judge, pictures.requests, batch_size=16)
-         if isinstance(said, Verdict)}
-        for judge in (original, exported)
-    ]  # fmt: skip
-    keys = [key for key in both[0] if key in both[1]]
+    found = []
+    for request in requests:
+        try:
+            found.append(judge.prepare(request.path, request.box)[:1])
+        except PictureError as error:
+            log.warning("not calibrated on: %s: %s", request.name, error.what)
+    if not found:
+        raise DataError("None of the pictures to calibrate on can be used.")
+    return found
+
+
+def verdicts(judge: Judge, pictures: Material) -> dict[str, Verdict]:
+    """What a judge says of those pictures that can be used, by name."""
+    outcomes = judge_pictures(judge, pictures.requests, batch_size=16)
+    told = progress(outcomes, "comparing", total=len(pictures.requests))
+    return {said.image: said for said in told if isinstance(said, Verdict)}
+
+
+def compare(
+    original: Mapping[str, Verdict],
+    exported: Mapping[str, Verdict],
+    pictures: Material,
+    classes: Mapping[str, Sequence[str]],
+) -> Parity:
+    """Compare what two judges say of the pictures.
+
+    Args:
+        original, exported: of `verdicts`.
+        classes: the original's attributes and their labels.
+
+    Raises:
+        DataError: there are fewer than 64.
+    """
+    keys = [key for key in original if key in exported]
     _check_count(len(keys), pictures.source)
-    before, after = ([said[key] for key in keys] for said in both)
+    before, after = ([said[key] for key in keys] for said in (original, exported))
     truth = _Truth(keys, pictures.table)
     found: dict[str, Any] = {}
     if before[0].score is not None:
         found |= _scores(before, after, truth)
-    if original.classes:
-        found |= _labels(before, after, original.classes, truth)
+    if classes:
+        found |= _labels(before, after, classes, truth)
     if before[0].comment is not None:
         found |= _comments(before, after, truth)
     return Parity(pictures.source, len(keys), **found)
@@ -276,9 +329,13 @@ def _comments(before: list[Verdict], after: list[Verdict], truth: _Truth) -> dic
 def _enough(found: Material) -> Material:
     """At most 256 of the pictures, evenly spread; which they are depends on their order alone."""
     _check_count(len(found.requests), found.source)
-    places = np.linspace(0, len(found.requests) - 1, min(len(found.requests), MOST)).round()
-    chosen = [found.requests[int(place)] for place in places]
-    return Material(found.source, chosen, found.table)
+    places = _spread(len(found.requests), min(len(found.requests), MOST))
+    return Material(found.source, [found.requests[place] for place in places], found.table)
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """So many of the indices below `total`, evenly spread, the first and the last among them."""
+    return [int(place) for place in np.linspace(0, total - 1, count).round()]
 
 
 def _check_count(count: int, source: str) -> None:

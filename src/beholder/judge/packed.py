@@ -62,6 +62,7 @@ class Manifest(BaseModel):
     format: int = FORMAT
     beholder: str = Field(__version__, description="the version that wrote it")
     precision: Precision
+    floating: str = Field("", description="in words: what of it is in floating point")
     heads: tuple[str, ...] = Field(description="those it has of score, attributes, comment")
     classes: dict[str, tuple[str, ...]] = Field({}, description="attribute -> labels, in order")
     score_range: tuple[float, float] | None = Field(
