@@ -16,6 +16,9 @@ from torch import Tensor
 
 from beholder.decoding import beam_search, search
 from beholder.decoding.onnx_step import OnnxStep, largest
+from beholder.deploy.onnx_graphs import Trunk, to_onnx
+from beholder.features.backbones import create_backbone
+from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeModel
 from beholder.models.expansionnet import ExpansionNet
 
@@ -130,3 +133,33 @@ def test_graphs_hold_what_they_need_alone(
     assert [one.name for one in written_graphs["heads"].graph.output] == [
         "score", "probabilities.0", "probabilities.1",
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config",
+    [
+        BackboneConfig(name="timm/test_vit", weights="random"),
+        BackboneConfig(
+            name="timm/swin_tiny_patch4_window7_224", weights="random", size=64, pooling="stages"
+        ),
+        BackboneConfig(name="efficientnet-lite0", weights="random", size=64, pooling="early"),
+        BackboneConfig(name="timm/tiny_vit_5m_224", weights="random"),
+    ],
+    ids=lambda config: config.name,
+)
+def test_trunks_of_other_families(config: BackboneConfig) -> None:
+    backbone = create_backbone(config)
+    pixels = torch.randn(3, 3, *backbone.transform.size)
+    graph = to_onnx(
+        Trunk(backbone, ["pooled", "tokens"]), {"pixels": pixels[:2]}, ({0: "B"},),
+        ["pooled", "tokens"],
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    for count in (1, 3):
+        with torch.inference_mode():
+            seen = backbone(pixels[:count])
+        pooled, tokens = session.run(None, {"pixels": pixels[:count].numpy()})
+        for one, other in ((pooled, seen.pooled_BP), (tokens, seen.tokens_BNC)):
+            spread = float(other.max() - other.min())
+            np.testing.assert_allclose(one / spread, other.numpy() / spread, atol=1e-5)

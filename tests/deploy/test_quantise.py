@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto
 
 from beholder import Judge
 from beholder.cli import main
@@ -74,6 +75,10 @@ def test_narrowed_graphs_compute_with_the_weights_they_store(
     )
     for one, other in zip(ours, plain, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+    small = narrowed(written_graphs["step"]).graph.initializer
+    scales = [one for one in small if one.name.endswith(".scale")]
+    assert len(scales) > 10
+    assert all(one.data_type == TensorProto.FLOAT for one in scales)  # float16 can't hold them
     assert max(np.abs(a - b).max() for a, b in zip(ours, float_, strict=True)) > 1e-5
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,13 @@ import numpy as np
 FEWEST_NUMBERS = 128  # of a matrix that is narrowed
 
 
-def halve_weights(model: Any) -> None:
+def halve_weights(model: Any, keep: Collection[str] = ()) -> None:
     """Store the matrices of an `onnx.ModelProto` as float16, each behind a cast to float32.
 
     Only what is stored changes. ONNX Runtime widens the weights once, when it loads the file.
+
+    Args:
+        keep: names of matrices that stay as they are.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -23,6 +26,8 @@ def halve_weights(model: Any) -> None:
         if tensor.data_type != TensorProto.FLOAT or not worth_narrowing(tensor.dims):
             continue
         name = tensor.name
+        if name in keep:
+            continue
         narrow = numpy_helper.to_array(tensor).astype(np.float16)
         tensor.CopyFrom(numpy_helper.from_array(narrow, f"{name}.half"))
         casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))

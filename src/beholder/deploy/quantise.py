@@ -72,7 +72,7 @@ def narrowed(graph: Any) -> Any:
 
     graph = deepcopy(graph)
     axes = _channel_axes(graph)
-    first = []
+    first, scales = [], []
     for tensor in list(graph.graph.initializer):
         axis = axes.get(tensor.name)
         if tensor.data_type != TensorProto.FLOAT or axis is None:
@@ -82,7 +82,7 @@ def narrowed(graph: Any) -> Any:
         name, weight = tensor.name, numpy_helper.to_array(tensor)
         small, scale = int8_weight(weight, axis)
         tensor.CopyFrom(numpy_helper.from_array(small, f"{name}.int8"))
-        graph.graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
+        scales.append(numpy_helper.from_array(scale, f"{name}.scale"))
         first += [
             helper.make_node("Cast", [f"{name}.int8"], [f"{name}.wide"], to=TensorProto.FLOAT),
             helper.make_node("Mul", [f"{name}.wide", f"{name}.scale"], [name]),
@@ -90,7 +90,9 @@ def narrowed(graph: Any) -> Any:
     nodes = list(graph.graph.node)
     del graph.graph.node[:]
     graph.graph.node.extend([*first, *nodes])
-    halve_weights(graph)
+    graph.graph.initializer.extend(scales)
+    # a scale is often smaller than float16 can hold
+    halve_weights(graph, keep={scale.name for scale in scales})
     return graph
 
 
