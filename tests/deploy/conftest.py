@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,7 @@ def written_graphs(model: JudgeModel) -> dict[str, Any]:
 def graphs(written_graphs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the next export writes: a copy of the judge's graphs."""
     own = {name: copy.deepcopy(graph) for name, graph in written_graphs.items()}
-    again: Callable[[JudgeModel], dict[str, Any]] = lambda model: copy.deepcopy(own)  # noqa: E731
-    monkeypatch.setattr(export, "judge_graphs", again)
+    monkeypatch.setattr(export, "judge_graphs", lambda model: copy.deepcopy(own))
     return own
 
 
