@@ -252,7 +252,7 @@ def export(
     ] = 25.0,
     precision: Annotated[
         Precision,
-        typer.Option(help="fp16: half the bytes; int8: a quarter, what is too sensitive stays."),
+        typer.Option(help="fp16: half the bytes; int8: fewer still, what is too sensitive stays."),
     ] = Precision.fp32,
     pictures: Annotated[
         Path | None, typer.Option(help="Folder with pictures to compare on, at least 64.")

@@ -23,6 +23,7 @@ from beholder.metrics.conformal import ConformalInterval
 def model() -> JudgeModel:
     return make_model(
         views=ViewConfig(flip=True),
+        score_range=(1.0, 5.0),
         calibration=Calibration(
             temperatures={"light": 2.0},
             score=ConformalInterval(level=0.9, quantile=0.25, pictures=40),

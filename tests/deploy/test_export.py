@@ -56,6 +56,7 @@ def test_file_says_what_the_folder_says(judge: Path, exported: Path, pictures: P
     assert second.beam_size == first.beam_size == 3
     assert second.provenance == first.provenance
     assert second.views == first.views
+    assert second.score_range == first.score_range
     paths = sorted(pictures.iterdir())[1:]
     for beams, batch in ((3, 16), (1, 64), (5, 7)):
         first.beam_size = second.beam_size = beams
@@ -64,6 +65,7 @@ def test_file_says_what_the_folder_says(judge: Path, exported: Path, pictures: P
             assert other.score == pytest.approx(one.score, abs=1e-5)
             assert other.interval == pytest.approx(one.interval, abs=1e-5)
             assert other.comment == one.comment
+            assert other.alternatives == one.alternatives
             for name, attribute in one.attributes.items():
                 assert other.attributes[name].label == attribute.label
                 assert other.attributes[name].probabilities == pytest.approx(

@@ -163,7 +163,7 @@ def _manifest(stored: Stored, precision: Precision, floating: str) -> Manifest:
         floating=floating,
         heads=tuple(name for name, head in has.items() if head is not None),
         classes=config.classes if config.attributes is not None else {},
-        score_range=config.score_range if config.score is not None else None,
+        score_range=config.score_range,
         transform=backbone.transform.to_dict(),
         views=config.views,
         calibration=config.calibration,

@@ -9,6 +9,7 @@ and those of the other graphs, are widened once, when the file is loaded.
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -23,6 +24,7 @@ from beholder.deploy.onnx_weights import halve_weights, worth_narrowing
 Pixels = Sequence[NDArray[np.float32]]
 
 SHARES = (0.0, 0.1, 0.25, 0.5)  # of the trunk's nodes that keep float activations
+SMALL = 2**14  # numbers of a matrix that costs few bytes; those of early layers are such
 QUANTISED = ("Conv", "MatMul", "Gemm")
 RANKED_ON = 4  # pictures
 
@@ -53,21 +55,32 @@ def quantised(graphs: Mapping[str, Any], pixels: Pixels) -> Iterator[Version]:
             narrow | trunk_graphs, f"activations of {count} of {total} nodes of the trunk"
         )
     yield Version(narrow, "activations")
+    early = {name: narrowed(graph, SMALL) for name, graph in graphs.items() if _is_trunk(name)}
+    yield Version(narrow | early, "activations, and as float16 small matrices of the trunk")
     half = {name: deepcopy(graph) for name, graph in graphs.items()}
     for graph in half.values():
         halve_weights(graph)
-    for told, kept in (("comment head", False), ("trunk", True)):
-        floating = {name: graph for name, graph in half.items() if _is_trunk(name) is kept}
-        yield Version(narrow | floating, f"activations, and as float16 the weights of the {told}")
+    trunk = {name: graph for name, graph in half.items() if _is_trunk(name)}
+    heads = {name: graph for name, graph in half.items() if not _is_trunk(name)}
+    told = "activations, and as float16 the weights of the trunk"
+    last = [
+        Version(narrow | trunk, told),
+        Version(early | heads, "activations, and as float16 all but the trunk's large matrices"),
+    ]
+    yield from sorted(last, key=_bytes)
+
+
+def _bytes(version: Version) -> int:
+    return sum(graph.ByteSize() for graph in version.graphs.values())
 
 
 def _is_trunk(name: str) -> bool:
     return name.startswith("trunk")
 
 
-def narrowed(graph: Any) -> Any:
+def narrowed(graph: Any, fewest: int = 0) -> Any:
     """A copy that stores its weights as int8, each behind a cast and a scale per output channel,
-    and its other matrices as float16."""
+    and its other matrices, those of less than `fewest` numbers among them, as float16."""
     from onnx import TensorProto, helper, numpy_helper
 
     graph = deepcopy(graph)
@@ -77,7 +90,7 @@ def narrowed(graph: Any) -> Any:
         axis = axes.get(tensor.name)
         if tensor.data_type != TensorProto.FLOAT or axis is None:
             continue
-        if not worth_narrowing(tensor.dims):
+        if not worth_narrowing(tensor.dims) or math.prod(tensor.dims) < fewest:
             continue
         name, weight = tensor.name, numpy_helper.to_array(tensor)
         small, scale = int8_weight(weight, axis)

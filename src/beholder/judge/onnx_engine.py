@@ -95,7 +95,7 @@ class OnnxEngine:
             eos=how.eos,
             n_best=beam_size,
         )
-        return [[list(one.tokens) for one in hypotheses] for hypotheses in found]
+        return [[one.tokens for one in hypotheses] for hypotheses in found]
 
     def _run(
         self, name: str, given: Mapping[str, NDArray[np.float32]]
