@@ -87,6 +87,15 @@ def rows_so_far(path: Path) -> list[object]:
     return [row for part in path.glob("part-*") for row in pl.read_parquet(part).rows()]
 
 
+def test_what_is_slow_is_flushed_by_the_clock(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "SECONDS", 0.0)
+    output = tmp_path / "verdicts.parquet"
+    judge_to_file(make_judge(), find_pictures([str(folder)])[:5], output, identity="a")
+    assert len(list(output.iterdir())) == 5
+
+
 def test_half_a_part_is_removed(tmp_path: Path, folder: Path) -> None:
     requests = find_pictures([str(folder)])[:20]
     output = tmp_path / "verdicts.parquet"

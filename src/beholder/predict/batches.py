@@ -34,7 +34,8 @@ from beholder.predict.local import Outcome, Request, Watch, judge_pictures
 if TYPE_CHECKING:
     from beholder.judge import Judge
 
-CHUNK = 1024  # verdicts between two flushes, and of a part
+CHUNK = 1024  # verdicts between two flushes, and of a part, at most
+SECONDS = 20.0  # between two flushes, at most: a crash costs no more work than that
 _FORMAT = 1
 
 
@@ -93,7 +94,7 @@ def judge_to_file(
     left = islice(requests, before, None)
     outcomes = judge_pictures(judge, left, batch_size=batch_size, workers=workers, watch=watch)
     with ProgressBar("judging", total=len(requests) - before) as bar:
-        for chunk in _chunks(outcomes, CHUNK, bar):
+        for chunk in _chunks(outcomes, bar):
             sink.write(chunk)
     seconds = time.perf_counter() - clock
     failed = _write_quarantine(path, sink)
@@ -272,13 +273,14 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(f"{path.name}.{ending}")
 
 
-def _chunks(outcomes: Iterable[Outcome], size: int, bar: ProgressBar) -> Iterator[list[Outcome]]:
+def _chunks(outcomes: Iterable[Outcome], bar: ProgressBar) -> Iterator[list[Outcome]]:
     chunk: list[Outcome] = []
+    begun = time.monotonic()
     for outcome in outcomes:
         chunk.append(outcome)
         bar.advance()
-        if len(chunk) == size:
+        if len(chunk) == CHUNK or time.monotonic() - begun >= SECONDS:
             yield chunk
-            chunk = []
+            chunk, begun = [], time.monotonic()
     if chunk:
         yield chunk
