@@ -1,6 +1,7 @@
 """A small model of clothes with and without a teacher, on drawing styles that it has never seen.
 
     OMP_NUM_THREADS=1 python benchmarks/clothes.py [--seeds 3] [--held-out STYLE ...]
+                                                   [--split train]
 
 Emoji and avatars labelled with up to four attributes (`clothes_pictures.py`). EfficientNet-Lite2,
 fine-tuned, teaches EfficientNet-Lite0, which is trained without it too: the same pictures, epochs,
@@ -68,7 +69,7 @@ STAGES: dict[str, dict[str, Any]] = {
 Scores = dict[str, float]
 
 
-def recipe(table: Path, root: Path, model: str, seed: int) -> Recipe:
+def recipe(table: Path, root: Path, model: str, seed: int, split: str) -> Recipe:
     """Trains one of `MODELS`, its teacher before it, and evaluates it."""
     name = model.replace(" ", "-")
     stages = {name: STAGES[model]}
@@ -82,14 +83,20 @@ def recipe(table: Path, root: Path, model: str, seed: int) -> Recipe:
         "stages": {
             **stages,
             "judge": {"kind": "export", "heads": [name]},
-            "evaluation": {"kind": "evaluate", "judge": "judge", "resamples": 100, "explain": 0},
+            "evaluation": {
+                "kind": "evaluate",
+                "judge": "judge",
+                "split": split,
+                "resamples": 100,
+                "explain": 0,
+            },
         },
     }
     return parse_recipe(raw)
 
 
-def learn(table: AnnotationTable, root: Path, seed: int) -> dict[str, Scores]:
-    """Scores of the test split, model by model. They share a run, hence the teacher."""
+def learn(table: AnnotationTable, root: Path, seed: int, split: str = "test") -> dict[str, Scores]:
+    """Scores of a split, model by model. They share a run, hence the teacher."""
     found = {}
     with tempfile.TemporaryDirectory() as place:
         annotations = Path(place) / "clothes.parquet"
@@ -97,7 +104,7 @@ def learn(table: AnnotationTable, root: Path, seed: int) -> dict[str, Scores]:
         run = Path(place) / "run"
         for model in MODELS:
             clock = time.perf_counter()
-            fit_recipe(recipe(annotations, root, model, seed), run)
+            fit_recipe(recipe(annotations, root, model, seed, split), run)
             scores = read_scores(json.loads((run / "evaluation" / "metrics.json").read_text()))
             found[model] = scores
             print(f"  seed {seed}, {time.perf_counter() - clock:3.0f} s: ", end="")
@@ -135,13 +142,16 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=default_cache(), help="for what is fetched")
     parser.add_argument("--seeds", type=int, default=3, help="how often everything is trained")
     parser.add_argument("--held-out", nargs="+", choices=ALL_STYLES, default=HELD_OUT)
+    parser.add_argument(
+        "--split", choices=("train", "test"), default="test", help="train: what was learnt"
+    )
     given = parser.parse_args()
     logging.disable(logging.INFO)  # a run tells much, and these runs are thrown away
     root, pictures = clothes_pictures(given.cache)
     table = as_table(pictures, given.held_out)
     sizes = ", ".join(f"{len(table.subset(split))} {split}" for split in ("train", "test"))
     print(f"{sizes}, held out {' '.join(given.held_out)}; {torch.get_num_threads()} threads")
-    learnt = [learn(table, root, seed) for seed in range(given.seeds)]
+    learnt = [learn(table, root, seed, given.split) for seed in range(given.seeds)]
     print(f"mean over {given.seeds} seeds:")
     for model in MODELS:
         show(model, [one[model] for one in learnt])

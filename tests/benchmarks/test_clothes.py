@@ -142,7 +142,9 @@ def test_what_node_says_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_both_students_differ_in_nothing_but_the_teacher(tmp_path: Path) -> None:
     alone, taught = (
-        clothes.recipe(tmp_path / "table", tmp_path, model, seed=1).model_dump()["stages"]
+        clothes.recipe(tmp_path / "table", tmp_path, model, seed=1, split="test").model_dump()[
+            "stages"
+        ]
         for model in ("student alone", "student taught")
     )
     assert list(taught) == ["teacher", "student-taught", "judge", "evaluation"]
