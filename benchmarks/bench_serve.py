@@ -1,8 +1,9 @@
 """A served judge under load: pictures per second together and one by one, and 1,000 at once.
 
-    python benchmarks/bench_serve.py JUDGE PICTURES
+    python benchmarks/bench_serve.py [JUDGE] [PICTURES]
 
-JUDGE is a judge's folder or file, PICTURES a folder of pictures. Prints the throughput of requests
+JUDGE is a judge's folder or file, PICTURES a folder of pictures; by default those of `make demo`.
+Prints the throughput of requests
 that come together (32 at a time) as a ratio to that of requests one by one, in turns; then sends
 1,000 requests at once and prints how they were answered, the largest difference from offline
 verdicts, and what /health took meanwhile.
@@ -10,6 +11,7 @@ verdicts, and what /health took meanwhile.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import collections
 import json
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from beholder import Judge
+from beholder.errors import BeholderError
 from beholder.predict.local import find_pictures
 
 BOUNDARY = "picture-boundary"
@@ -31,8 +34,12 @@ Answer = tuple[int, dict[str, Any]]
 
 
 def main() -> None:
-    model, folder = Path(sys.argv[1]), sys.argv[2]
-    paths = [one.path for one in find_pictures([folder])][:PICTURES]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("judge", nargs="?", type=Path, default=Path("runs/demo/judge"))
+    parser.add_argument("pictures", nargs="?", default="runs/demo/sample/images")
+    given = parser.parse_args()
+    model = given.judge
+    paths = [one.path for one in find_pictures([given.pictures])][:PICTURES]
     contents = [path.read_bytes() for path in paths]
     judge = Judge.load(model, "cpu")
     offline = [judge(content).to_dict() for content in contents]
@@ -61,7 +68,8 @@ async def compare(port: int, contents: Sequence[bytes]) -> None:
     alone, together = (len(contents) / statistics.median(taken) for taken in seconds.values())
     print(
         f"{len(contents)} pictures: one by one {alone:.1f} pictures/s, {TOGETHER} at a time "
-        f"{together:.1f} pictures/s, {together / alone:.2f} x"
+        f"{together:.1f} pictures/s, {together / alone:.2f} x",
+        flush=True,
     )
 
 
@@ -117,4 +125,7 @@ async def request(port: int, method: str, path: str, body: bytes) -> Answer:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BeholderError as error:
+        raise SystemExit(str(error)) from None
