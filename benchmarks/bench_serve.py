@@ -3,10 +3,9 @@
     python benchmarks/bench_serve.py [JUDGE] [PICTURES]
 
 JUDGE is a judge's folder or file, PICTURES a folder of pictures; by default those of `make demo`.
-Prints the throughput of requests
-that come together (32 at a time) as a ratio to that of requests one by one, in turns; then sends
-1,000 requests at once and prints how they were answered, the largest difference from offline
-verdicts, and what /health took meanwhile.
+Prints the throughput of requests that come together (32 at a time) as a ratio to that of requests
+one by one, in turns; then sends 1,000 requests at once and prints how they were answered, the
+largest difference from offline verdicts, and what /health took meanwhile.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ def main() -> None:
     parser.add_argument("pictures", nargs="?", default="runs/demo/sample/images")
     given = parser.parse_args()
     model = given.judge
+    judge = Judge.load(model, "cpu")  # tells at once if there is none
     paths = [one.path for one in find_pictures([given.pictures])][:PICTURES]
     contents = [path.read_bytes() for path in paths]
-    judge = Judge.load(model, "cpu")
     offline = [judge(content).to_dict() for content in contents]
     command = [sys.executable, "-m", "beholder", "serve", str(model), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
