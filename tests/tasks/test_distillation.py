@@ -114,11 +114,12 @@ def taught(batch: dict[str, Any]) -> dict[str, Any]:
     return batch
 
 
+@pytest.mark.parametrize("labelled_only", [False, True])
 @pytest.mark.parametrize("form", FORMS)
 def test_pieces_combine_to_the_whole(
-    form: str, make_judge: Callable[..., JudgeModel], taught: dict[str, Any]
+    form: str, labelled_only: bool, make_judge: Callable[..., JudgeModel], taught: dict[str, Any]
 ) -> None:
-    config = DistillationTaskConfig(form=form)  # type: ignore[arg-type]
+    config = DistillationTaskConfig(form=form, labelled_only=labelled_only)  # type: ignore[arg-type]
     task = DistillationTask(make_judge(), config).eval()
     task.prepare([taught])
     pieces = [select(taught, list(range(*span))) for span in ((0, 3), (3, 4), (4, 16))]
@@ -141,6 +142,30 @@ def test_the_loss_is_the_written_mixture(
         copied = soft_loss(own, taught["teacher"][name], TAU) / own.numel() * ROWS
         expected += float((0.3 * base + 0.7 * copied).detach()) / (ROWS * len(CLASSES))
     assert float(task(taught)["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_where_there_is_no_label_the_teacher_is_not_copied_if_so_asked(
+    form: str, make_judge: Callable[..., JudgeModel], taught: dict[str, Any]
+) -> None:
+    config = DistillationTaskConfig(form=form, labelled_only=True)  # type: ignore[arg-type]
+    task = DistillationTask(make_judge(), config).eval()
+    task.prepare([taught])
+    assert task.weight(taught) == ROWS * len(CLASSES) - 6
+    before = task(taught)["loss"]
+    taught["teacher"]["light"][3:9] += 100.0 * torch.randn(6, len(CLASSES["light"]))
+    torch.testing.assert_close(task(taught)["loss"], before)
+    # the labelled part alone, attribute by attribute, is the same
+    known = [row for row in range(ROWS) if row not in range(3, 9)]
+    labelled = select(taught, known)
+    others = {name: target.clone() for name, target in taught["attributes"].items()}
+    others["light"][:] = -1
+    rest = {**taught, "attributes": others}
+    for name in CLASSES:
+        if name != "light":
+            labelled["attributes"][name] = torch.full((len(known),), -1)
+    total = task(labelled)["loss"] * len(known) + task(rest)["loss"] * task.weight(rest)
+    torch.testing.assert_close(total / task.weight(taught), before)
 
 
 @pytest.fixture

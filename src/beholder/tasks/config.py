@@ -102,6 +102,11 @@ class DistillationTaskConfig(AttributesTaskConfig):
     alpha: float = Field(
         0.9, ge=0.0, le=1.0, description="share of the distillation; the labels have the rest"
     )
+    labelled_only: bool = Field(
+        False,
+        description="copy the teacher only where there is a label: for attributes that do not "
+        "apply to all pictures, of which it can only guess",
+    )
     target_weight: float = Field(1.0, ge=0.0, description="decoupled: of the true class's part")
     others_weight: float = Field(8.0, ge=0.0, description="decoupled: of the other classes' part")
 

@@ -26,7 +26,8 @@ class DistillationTask(AttributesTask):
 
     Units of the loss are pairs of picture and attribute, labelled or not: a missing label takes
     nothing from the base loss but its own part, and the teacher teaches the picture all the same
-    (only decoupled distillation needs the label).
+    (only decoupled distillation needs the label). With `labelled_only` it does not, and units are
+    labels.
 
     Class weights and logit adjustment are of the base loss alone.
 
@@ -47,6 +48,8 @@ class DistillationTask(AttributesTask):
         return self._teacher[0]
 
     def weight(self, batch: Batch) -> float:
+        if self.distillation.labelled_only:
+            return super().weight(batch)
         return float(len(batch["keys"]) * len(self.model.classes))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -73,6 +76,13 @@ class DistillationTask(AttributesTask):
         """The configured loss, summed over pictures; in float32 also under autocast."""
         config = self.distillation
         student_BK, teacher_BK = student_BK.float(), teacher_BK.float()
+        if config.labelled_only:
+            known = torch.stack([target_B >= 0 for target_B, _ in targets]).any(dim=0)
+            student_BK, teacher_BK = student_BK[known], teacher_BK[known]
+            targets = [
+                (target_B[known], None if share_B is None else share_B[known])
+                for target_B, share_B in targets
+            ]
         if config.form == "hard":
             return hard_loss(student_BK, teacher_BK)
         if config.form == "decoupled":
