@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from beholder.pipeline.recipe import Recipe, parse_recipe
 from beholder.pipeline.runner import fit_recipe
 from clothes_pictures import ALL_STYLES, as_table, clothes_pictures
 from emoji_pictures import default_cache
+from measure import show
 
 HELD_OUT = ("fluent-3d", "personas", "toon-head")
 BACKBONES = {
@@ -120,16 +120,6 @@ def read_scores(metrics: Mapping[str, Any]) -> Scores:
     each = {f"top1.{name}": one["top1"] for name, one in metrics["attributes"].items()}
     means = {name: metrics[name] for name in METRICS}
     return means | {name: value for name, value in each.items() if value is not None}
-
-
-def show(name: str, found: Sequence[Scores]) -> None:
-    """Means over the seeds, and deviations where there are several."""
-    parts = []
-    for metric in found[0]:
-        values = [one[metric] for one in found]
-        spread = f" ±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
-        parts.append(f"{metric} {statistics.mean(values):.3f}{spread}")
-    print(f"{name:<15} {'  '.join(parts)}", flush=True)
 
 
 def differences(better: Sequence[Scores], worse: Sequence[Scores]) -> list[Scores]:

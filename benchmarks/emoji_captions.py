@@ -51,6 +51,7 @@ from beholder.training import TrainConfig, train
 from beholder.training.results import TrainResult
 from beholder.training.sources import FeatureSource
 from emoji_pictures import LANGUAGES, Emoji, EmojiPicture, default_cache, emoji_pictures
+from measure import show
 
 BACKBONE = BackboneConfig(
     name="efficientnet-lite0", size=224, resize="squash", pooling="all"
@@ -280,16 +281,6 @@ def main() -> None:
         learnt = [captioner.learn(given.minutes, seed) for seed in range(given.seeds)]
         for name in learnt[0]:
             show(name, [one[name] for one in learnt])
-
-
-def show(name: str, found: Sequence[Scores]) -> None:
-    """Means over the seeds, and deviations where there are several."""
-    parts = []
-    for metric in found[0]:
-        values = [one[metric] for one in found]
-        spread = f" ±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
-        parts.append(f"{metric} {statistics.mean(values):.3f}{spread}")
-    print(f"  {name:<28} {'  '.join(parts)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -26,6 +26,16 @@ def medians(
             form()
             taken[name].append(clock() - start)
     return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def show(name: str, found: Sequence[Mapping[str, float]]) -> None:
+    """A line of means over several trainings, with deviations where there are several."""
+    parts = []
+    for metric in found[0]:
+        values = [one[metric] for one in found]
+        spread = f" ±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
+        parts.append(f"{metric} {statistics.mean(values):.3f}{spread}")
+    print(f"  {name:<28} {'  '.join(parts)}", flush=True)
 
 
 def peak_multiply_adds() -> float:

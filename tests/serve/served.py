@@ -1,4 +1,4 @@
-"""A client of a server under test: standard library only, many requests at once."""
+"""A server in a process of its own, and its client: standard library only."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import asyncio
 import json
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 BOUNDARY = "picture-boundary"
@@ -37,6 +40,20 @@ class Server:
     def send(self, *parts: bytes, pause: float = 0.0, patience: float = 30.0) -> bytes:
         """Raw bytes, with pauses between them; everything that comes back until it closes."""
         return asyncio.run(_send(self.port, parts, pause, patience))
+
+
+@contextmanager
+def run_server(seconds: float = 0.0, **options: object) -> Iterator[Server]:
+    """A server of the stub judge, as `stub_judge.py` starts it."""
+    given = [f"{name}={value}" for name, value in options.items()]
+    program = [sys.executable, str(Path(__file__).with_name("stub_judge.py"))]
+    with subprocess.Popen(
+        [*program, str(seconds), *given], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Server(process, wait_for_address(process))
+        finally:
+            process.kill()
 
 
 def wait_for_address(process: subprocess.Popen[str]) -> int:

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import run_server
-from served import Server, form, post, request
+from served import Server, form, post, request, run_server
 from stub_judge import stub_judge
 
 

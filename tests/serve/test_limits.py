@@ -6,8 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from conftest import run_server
-from served import BOUNDARY, Answer, Server, form, parse, post, request
+from served import BOUNDARY, Answer, Server, form, parse, post, request, run_server
 
 HEAD = (
     "POST /v1/verdicts HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"

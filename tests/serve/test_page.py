@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import run_server
+from served import run_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

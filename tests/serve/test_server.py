@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import run_server
-from served import Answer
+from served import Answer, run_server
 from stub_judge import stub_judge
 
 from beholder.cli import main

@@ -29,7 +29,6 @@ def download(
     revision: str | None = None,
     token: str | None = None,
     endpoint: str | None = None,
-    cache: Path | None = None,
 ) -> Path:
     """A judge's folder or file, fetched unless it is in the cache.
 
@@ -38,7 +37,6 @@ def download(
         revision: branch, tag or commit; None: the main branch.
         token: for private repositories; None: that of `hf auth login`.
         endpoint: of another Hub than huggingface.co.
-        cache: None: the Hub library's own.
 
     Raises:
         JudgeError: no such repository or revision, no network, or no judge in it.
@@ -53,7 +51,6 @@ def download(
                 revision=revision,
                 token=token,
                 endpoint=endpoint,
-                cache_dir=cache,
                 allow_patterns=[*FOLDER, FILE],
             )
         )

@@ -22,7 +22,6 @@ from starlette.datastructures import FormData, Headers, MutableHeaders, UploadFi
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from beholder.data.images import read_image
 from beholder.errors import BeholderError, PictureError
 from beholder.judge import Judge
 from beholder.predict.local import Failure
@@ -67,7 +66,6 @@ def create_app(judge: Judge, config: ServeConfig) -> FastAPI:
     to be looked at; setting `draining` makes /ready answer 503."""
     batcher = MicroBatcher(judge, config)
     measures = Measures(batcher)
-    explains = judge.explainable()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -91,6 +89,16 @@ def create_app(judge: Judge, config: ServeConfig) -> FastAPI:
     app.add_middleware(Measuring, measures=measures)
     app.add_middleware(_Safety)
     _add_error_handlers(app)
+    _add_verdicts(app, batcher, measures)
+    _add_explanations(app, batcher)
+    _add_state(app, judge, config, measures)
+    for path, (name, media_type) in PAGE.items():
+        app.add_api_route(path, _file(name, media_type), include_in_schema=False)
+    return app
+
+
+def _add_verdicts(app: FastAPI, batcher: MicroBatcher, measures: Measures) -> None:
+    most = batcher.config.max_pictures
 
     @app.post(
         "/v1/verdicts",
@@ -98,21 +106,18 @@ def create_app(judge: Judge, config: ServeConfig) -> FastAPI:
         tags=["verdicts"],
         summary="Judge pictures",
         openapi_extra=_form(
-            {_PICTURES: {"type": "array", "items": _BINARY, "minItems": 1,
-                         "maxItems": config.max_pictures}}
+            {_PICTURES: {"type": "array", "items": _BINARY, "minItems": 1, "maxItems": most}}
         ),
         responses={
             200: {"content": {"application/json": {"example": {"verdicts": [EXAMPLE, FAILED]}}}},
             400: {"model": Error},
             422: {"model": Verdicts | Error, "description": "No picture could be judged."},
         },
-    )  # fmt: skip
+    )
     async def verdicts(request: Request) -> Response:
         """Score, comment and attributes of pictures: JPEG, PNG, WebP, BMP, TIFF or GIF, in the
         order of the form's `pictures`. What can't be judged has an error in its place."""
-        async with request.form(
-            max_files=config.max_pictures, max_fields=1, max_part_size=_FIELD_BYTES
-        ) as form:
+        async with request.form(max_files=most, max_fields=1, max_part_size=_FIELD_BYTES) as form:
             uploads = _uploads(form, _PICTURES)
             with batcher.room(len(uploads)):
                 outcomes = await batcher.outcomes(
@@ -122,6 +127,10 @@ def create_app(judge: Judge, config: ServeConfig) -> FastAPI:
         failed = all(isinstance(outcome, Failure) for outcome in outcomes)
         found = {"verdicts": [answer(outcome) for outcome in outcomes]}
         return JSONResponse(found, 422 if failed else 200)
+
+
+def _add_explanations(app: FastAPI, batcher: MicroBatcher) -> None:
+    judge = batcher.judge
 
     @app.post(
         "/v1/explanations",
@@ -143,8 +152,8 @@ def create_app(judge: Judge, config: ServeConfig) -> FastAPI:
         async with request.form(max_files=1, max_fields=2, max_part_size=_FIELD_BYTES) as form:
             (upload,) = _uploads(form, _PICTURE)
             opinion, label = form.get("opinion"), form.get("label")
-            if not isinstance(opinion, str) or opinion not in explains:
-                known = ", ".join(explains) or "none"
+            if not isinstance(opinion, str) or opinion not in judge.explainable():
+                known = ", ".join(judge.explainable()) or "none"
                 raise Refused(400, "opinion", f"Opinions that can be explained: {known}.")
             chosen = label if isinstance(label, str) and label else None
             judge.check_opinion(opinion, chosen)
@@ -153,6 +162,8 @@ def create_app(judge: Judge, config: ServeConfig) -> FastAPI:
             png = await batcher.run(lambda: _explain(judge, content, opinion, chosen))
         return Response(png, media_type="image/png")
 
+
+def _add_state(app: FastAPI, judge: Judge, config: ServeConfig, measures: Measures) -> None:
     @app.get("/v1/judge", response_model=JudgeAnswer, tags=["judge"], summary="What it can say")
     async def about() -> Response:
         interval = judge.calibration.score
@@ -162,7 +173,7 @@ def create_app(judge: Judge, config: ServeConfig) -> FastAPI:
                 "coverage": None if interval is None else interval.level,
                 "comments": judge.vocabulary is not None and judge.beam_size is not None,
                 "attributes": judge.classes,
-                "explains": explains,
+                "explains": judge.explainable(),
                 "limits": {"max_body": config.max_body, "max_pictures": config.max_pictures},
             }
         )
@@ -181,10 +192,6 @@ def create_app(judge: Judge, config: ServeConfig) -> FastAPI:
     async def metrics() -> Response:
         text = generate_latest(measures.registry)
         return Response(text, media_type=CONTENT_TYPE_PLAIN_1_0_0)
-
-    for path, (name, media_type) in PAGE.items():
-        app.add_api_route(path, _file(name, media_type), include_in_schema=False)
-    return app
 
 
 _BINARY = {"type": "string", "format": "binary"}
@@ -216,7 +223,7 @@ def _uploads(form: FormData, field: str) -> list[UploadFile]:
 
 def _explain(judge: Judge, content: bytes, opinion: str, label: str | None) -> bytes:
     """The overlay as a PNG."""
-    found = judge.explain(read_image(content), opinion, label=label)
+    found = judge.explain(content, opinion, label=label)
     stream = io.BytesIO()
     found.overlay(OVERLAY_SIDE).save(stream, "PNG")
     return stream.getvalue()

@@ -22,7 +22,6 @@ from beholder.serve.config import MEGABYTE, ServeConfig
 
 DISCARDED = 16 * MEGABYTE  # of a body that is not wanted are read at most
 GRACE = 5.0  # seconds that a request has to read its answer after its body's time is up
-_OPEN = (h11.SEND_BODY,)
 
 
 class Refused(Exception):
@@ -179,7 +178,7 @@ class PatientProtocol(H11Protocol):
         self._watch()
 
     def _watch(self) -> None:
-        if self.conn.their_state in _OPEN:
+        if self.conn.their_state is h11.SEND_BODY:
             self._expect(self.cycle, self._timeouts.body_timeout + GRACE)
         elif self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
             self._expect("head", self._timeouts.header_timeout)

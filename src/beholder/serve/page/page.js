@@ -6,7 +6,7 @@ const TRIES = 8; // of a picture while the server is busy
 const CLASSES_SHOWN = 3;
 
 const $ = (id) => document.getElementById(id);
-const cards = []; // {id, file, url, state, verdict, error, heat, seconds}, as added
+const cards = []; // {id, file, url, state, verdict, error, heat, node}, as added
 const waiting = [];
 let underWay = 0;
 let added = 0;
