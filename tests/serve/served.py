@@ -104,7 +104,7 @@ def parse(answer: bytes) -> Answer:
 
 async def _send(port: int, parts: Sequence[bytes], pause: float, patience: float) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    answer = asyncio.create_task(reader.read())
+    answer = asyncio.create_task(_all_of(reader))
     for part in parts:
         if answer.done():
             break
@@ -112,4 +112,15 @@ async def _send(port: int, parts: Sequence[bytes], pause: float, patience: float
         await asyncio.sleep(pause)
     found = await asyncio.wait_for(answer, patience)
     writer.close()
+    return found
+
+
+async def _all_of(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the connection is closed, or cut while something is being sent."""
+    found = b""
+    try:
+        while part := await reader.read(1 << 16):
+            found += part
+    except ConnectionResetError:
+        return found
     return found
