@@ -1,11 +1,12 @@
-"""Clothes as labelled pictures in nine drawing styles: emoji, and avatars with known garments.
+"""Clothes as labelled pictures in fourteen drawing styles: emoji, and avatars with known garments.
 
     python benchmarks/clothes_pictures.py [--cache FOLDER]
 
 Fetched and drawn at run time into a cache folder, never part of the project. Emoji are those of
 `emoji_pictures.py`; avatars are drawn by DiceBear (`@dicebear/core` and one package per style, code
 MIT) with the options that `clothes_rules.py` tells. Licences of the designs: avataaars "free for
-personal and commercial use", open-peeps CC0 1.0, micah, miniavs, personas and toon-head CC BY 4.0.
+personal and commercial use"; lorelei, notionists, open-peeps and pixel-art CC0 1.0; adventurer,
+big-smile, micah, miniavs, personas and toon-head CC BY 4.0.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from emoji_pictures import (
 
 VERSION = "9.4.3"
 PACKAGES = dict.fromkeys(["@dicebear/core", *(f"@dicebear/{name}" for name in AVATARS)], VERSION)
-EACH = 60
+EACH = 120
 """Avatars of a style."""
 SIZE = 128
 """Pixels of a side of the avatars."""
@@ -143,14 +144,18 @@ def choose(style: str, number: int) -> ChosenAvatar:
     options: dict[str, Any] = {"seed": f"{style}/{number}", **rules.fixed}
     if rules.garment[0] is not None:
         options[rules.garment[0]] = [garment]
-    options[rules.colour] = [pick(COLOURS[colour], draws[2])]
+    if rules.colour is not None:
+        options[rules.colour] = [pick(COLOURS[colour], draws[2])]
     if rules.eyewear[0] is not None:
         values = rules.eyewear[1][eyewear]
         options[f"{rules.eyewear[0]}Probability"] = 100 if values else 0
         if values:
             options[rules.eyewear[0]] = [pick(values, draws[4])]
     wear, collar = garments[garment]
-    labels = {"wear": wear, "collar": collar, "colour": colour, "eyewear": eyewear}
+    labels = {
+        "wear": wear, "collar": collar, "colour": colour if rules.colour else None,
+        "eyewear": eyewear,
+    }  # fmt: skip
     return ChosenAvatar(style, options, labels)
 
 

@@ -66,19 +66,31 @@ class Avatar:
     Args:
         garment: the option that chooses the garment, and its values with their classes of `wear`
             and `collar`; no option: all wear the same.
-        colour: the option that colours it.
+        colour: the option that colours it; None: it has no colour, or none is to be seen.
         eyewear: the option that chooses what is before the eyes, and class of `eyewear` -> values;
             no values: the option is left out. No option: the style has only `none`.
         fixed: options that are the same for all, among them hair: hats would hide what is asked.
     """
 
     garment: tuple[str | None, Mapping[str, tuple[str | None, str | None]]]
-    colour: str
+    colour: str | None
     eyewear: tuple[str | None, Mapping[str, Sequence[str]]]
     fixed: Mapping[str, Sequence[str] | int] = field(default_factory=dict)
 
 
 AVATARS = {
+    "adventurer": Avatar(
+        garment=(None, {"": (None, None)}),
+        colour=None,
+        eyewear=(
+            "glasses",
+            {
+                "none": (),
+                "glasses": ("variant02", "variant04", "variant05"),
+                "sunglasses": ("variant01",),
+            },
+        ),
+    ),
     "avataaars": Avatar(
         garment=(
             "clothing",
@@ -105,6 +117,26 @@ AVATARS = {
         ),
         fixed={"top": ("bob", "bun", "curly", "shortFlat", "shortRound", "sides", "straight01")},
     ),
+    "big-smile": Avatar(
+        garment=(None, {"": (None, None)}),
+        colour=None,
+        eyewear=(
+            "accessories",
+            {"none": (), "glasses": ("glasses",), "sunglasses": ("sunglasses",)},
+        ),
+    ),
+    "lorelei": Avatar(
+        garment=(None, {"": (None, None)}),
+        colour=None,
+        eyewear=(
+            "glasses",
+            {
+                "none": (),
+                "glasses": ("variant01", "variant03", "variant04"),
+                "sunglasses": ("variant02",),
+            },
+        ),
+    ),
     "micah": Avatar(
         garment=(
             "shirt",
@@ -118,6 +150,18 @@ AVATARS = {
         garment=("body", {"tShirt": ("top", "none"), "golf": ("top", "collar")}),
         colour="bodyColor",
         eyewear=("glasses", {"none": (), "glasses": ("normal",)}),
+    ),
+    "notionists": Avatar(
+        garment=(None, {"": (None, None)}),
+        colour=None,
+        eyewear=(
+            "glasses",
+            {
+                "none": (),
+                "glasses": ("variant03", "variant08", "variant11"),
+                "sunglasses": ("variant01", "variant02", "variant04", "variant07", "variant10"),
+            },
+        ),
     ),
     "open-peeps": Avatar(
         garment=(None, {"": ("top", None)}),
@@ -155,6 +199,19 @@ AVATARS = {
             },
         ),
         fixed={"hair": ("long", "sideShave", "bobCut", "curly", "buzzcut", "bald", "fade")},
+    ),
+    "pixel-art": Avatar(
+        garment=(None, {"": (None, None)}),
+        colour="clothingColor",
+        eyewear=(
+            "glasses",
+            {
+                "none": (),
+                "glasses": ("light02", "light05", "light06", "light07"),
+                "sunglasses": ("dark01", "dark02", "dark03", "dark06"),
+            },
+        ),
+        fixed={"hatProbability": 0},
     ),
     "toon-head": Avatar(
         garment=(
