@@ -6,7 +6,8 @@ and the median time that the process kept cores busy, which a busy machine distu
 of reference is timm's eager model, without any head. Load and memory are those of a process of its
 own that imports Beholder, loads the file and judges one picture.
 
-    python benchmarks/bench_export.py [--repeats 20] [--precisions fp32 fp16 int8] [--folder FILES]
+    python benchmarks/bench_export.py [--repeats 20] [--precisions fp32 fp16 int8]
+                                      [--backends onnxruntime openvino] [--folder FILES]
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from beholder.deploy.export import pack, versions
 from beholder.deploy.onnx_graphs import judge_graphs
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig
+from beholder.judge.backends import BACKENDS, Backend
 from beholder.judge.folder import Stored
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.judge.packed import CARD, Precision, write_packed
@@ -51,7 +53,7 @@ LOADING = """
 import sys, time
 start, busy = time.perf_counter(), time.process_time()
 from beholder import Judge
-judge = Judge.load(sys.argv[1])
+judge = Judge.load(sys.argv[1], backend=sys.argv[3])
 loaded, busy = time.perf_counter() - start, time.process_time() - busy
 judge(sys.argv[2])
 peak = int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
@@ -123,12 +125,12 @@ def turns(forms: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, 
     return {name: Times(*map(list, zip(*pairs, strict=True))) for name, pairs in taken.items()}
 
 
-def load_and_memory(path: Path, picture: Path) -> tuple[float, float, float]:
+def load_and_memory(path: Path, picture: Path, backend: Backend) -> tuple[float, float, float]:
     """Of 5 processes: median seconds from the first import to a loaded judge, the same of
     processor time, and the most MB that one took with a verdict."""
     runs = []
     for _ in range(5):
-        command = [sys.executable, "-c", LOADING, str(path), str(picture)]
+        command = [sys.executable, "-c", LOADING, str(path), str(picture), backend]
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         runs.append([float(number) for number in shown.split()])
     seconds, busy, megabytes = zip(*runs, strict=True)
@@ -146,24 +148,26 @@ def compare(model: JudgeModel, folder: Path, picture: Path, arguments: Any) -> N
         trunk(eager_pixels)
 
     forms: dict[str, Callable[[], object]] = {"eager": eager}
-    for name in arguments.precisions:
-        judge = Judge.load(folder / name)
+    kinds = [(one, backend) for one in arguments.precisions for backend in arguments.backends]
+    for name, backend in kinds:
+        judge = Judge.load(folder / name, backend=backend)
         said = judge.engine.opinions(pixels, BEAMS).comments_B
         assert said is not None and len(said[0]) == LENGTH
-        forms[f"{name} heads"] = partial(judge.engine.opinions, pixels, None)
-        forms[f"{name} verdict"] = partial(judge.engine.opinions, pixels, BEAMS)
-        forms[f"{name} picture"] = partial(judge, picture)
+        kind = f"{name} {backend}"
+        forms[f"{kind} heads"] = partial(judge.engine.opinions, pixels, None)
+        forms[f"{kind} verdict"] = partial(judge.engine.opinions, pixels, BEAMS)
+        forms[f"{kind} picture"] = partial(judge, picture)
     taken = turns(forms, arguments.repeats)
     base = taken["eager"]
     print(f"timm's eager trunk: {base}")
-    for name in arguments.precisions:
-        heads, verdict = taken[f"{name} heads"], taken[f"{name} verdict"]
-        size = (folder / name).stat().st_size
-        print(f"{name}, {size:,} bytes")
+    for name, backend in kinds:
+        kind = f"{name} {backend}"
+        heads, verdict = taken[f"{kind} heads"], taken[f"{kind} verdict"]
+        print(f"{kind}, {(folder / name).stat().st_size:,} bytes")
         print(f"  trunk and heads: {heads}; {heads.ratio(base)} of timm's eager trunk")
         print(f"  with a comment: {verdict}; {verdict.ratio(heads)} of trunk and heads")
-        print(f"  with reading a picture of 800x600: {taken[f'{name} picture']}")
-        seconds, busy, megabytes = load_and_memory(folder / name, picture)
+        print(f"  with reading a picture of 800x600: {taken[f'{kind} picture']}")
+        seconds, busy, megabytes = load_and_memory(folder / name, picture, backend)
         print(f"  load {seconds:.2f} s ({busy:.2f} s busy); {megabytes:.0f} MB", flush=True)
 
 
@@ -171,6 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--precisions", nargs="*", default=["fp32", "fp16", "int8"])
+    parser.add_argument("--backends", nargs="*", choices=BACKENDS, default=["onnxruntime"])
     parser.add_argument("--folder", type=Path, help="keep the files there, and use them again")
     arguments = parser.parse_args()
     # Threads of PyTorch that spin while they wait make it 20 times slower on a busy machine.

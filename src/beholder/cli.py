@@ -46,12 +46,21 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
+class BackendName(StrEnum):
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+
+
 class VerdictFormat(StrEnum):
     table = "table"
     jsonl = "jsonl"
     csv = "csv"
 
 
+WithBackend = Annotated[
+    BackendName | None,
+    typer.Option("--backend", help="What runs an exported file; default: onnxruntime."),
+]
 Images = Annotated[
     Path | None, typer.Option("--images", help="Folder that the image keys start from.")
 ]
@@ -155,6 +164,7 @@ def judge(
     into: Annotated[
         Path | None, typer.Option("--into", help="Folder of the overlays that --explain writes.")
     ] = None,
+    backend: WithBackend = None,
 ) -> None:
     """Score, comment and attributes of pictures, in input order, errors in place.
 
@@ -177,7 +187,7 @@ def judge(
     if file and explain:
         raise typer.BadParameter("--explain shows pictures one by one: leave --output out.")
     requests = listed_pictures(listed, images) if listed else find_pictures(pictures or [])
-    loaded = Judge.load(model)
+    loaded = Judge.load(model, backend=backend.value if backend else None)
     if file:
         identity = identity_of(model)
         done = judge_to_file(loaded, requests, file, identity=identity, batch_size=batch_size)
@@ -214,13 +224,14 @@ def evaluate(
         ),
     ] = None,
     output: Annotated[TextOrJson, typer.Option("--format", help="How to print.")] = TextOrJson.text,
+    backend: WithBackend = None,
 ) -> None:
     """Compare a judge with given opinions, or caption files with each other.
 
     Either `beholder evaluate MODEL DATA --images ROOT` or
     `beholder evaluate --references FILE --hypotheses FILE`.
     """
-    if references and hypotheses and not model:
+    if references and hypotheses and not (model or backend):
         from beholder.metrics.captions.files import evaluate_files
 
         scores = evaluate_files(references, hypotheses, metric)
@@ -235,7 +246,8 @@ def evaluate(
     table = read_annotations(data, root=images, codebook=codebook)
     if split:
         table = table.subset(split)
-    result = evaluate_judge(Judge.load(model), table, images or data.parent)
+    loaded = Judge.load(model, backend=backend.value if backend else None)
+    result = evaluate_judge(loaded, table, images or data.parent)
     as_json = json.dumps(result.metrics, ensure_ascii=False, indent=2)
     typer.echo(as_json if output is TextOrJson.json else render_metrics(result.metrics))
 
@@ -360,6 +372,7 @@ def serve(
     max_mb: Annotated[
         float, typer.Option(min=0.001, help="Megabytes (10^6 bytes) of a request.")
     ] = 10.0,
+    backend: WithBackend = None,
 ) -> None:
     """Serve a judge: a page for pictures at `/`, and an API (POST /v1/verdicts, GET /openapi.json,
     /health, /ready, /metrics). Stops on SIGINT and SIGTERM after what is under way."""
@@ -375,7 +388,8 @@ def serve(
         max_pictures=max_pictures,
         max_body=int(max_mb * MEGABYTE),
     )
-    serve_judge(Judge.load(model), config, tell=typer.echo)
+    loaded = Judge.load(model, backend=backend.value if backend else None)
+    serve_judge(loaded, config, tell=typer.echo)
 
 
 @app.command()

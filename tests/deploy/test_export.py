@@ -8,6 +8,7 @@ import subprocess
 import sys
 import venv
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from beholder.deploy import export
 from beholder.deploy.export import export_judge
 from beholder.deploy.parity import material
 from beholder.errors import GateError, JudgeError
+from beholder.judge import backends
+from beholder.judge.backends import BACKENDS, Backend
 from beholder.judge.folder import save_judge
-from beholder.judge.onnx_engine import OnnxEngine
+from beholder.judge.graph_engine import GraphEngine
 from beholder.judge.packed import read_packed
 
 FORBIDDEN = ("torch", "timm", "torchvision", "transformers", "safetensors", "onnx", "onnxscript")
@@ -50,9 +53,12 @@ def exported(
     return path
 
 
-def test_file_says_what_the_folder_says(judge: Path, exported: Path, pictures: Path) -> None:
-    first, second = Judge.load(judge, device="cpu"), Judge.load(exported)
-    assert isinstance(second.engine, OnnxEngine)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_file_says_what_the_folder_says(
+    judge: Path, exported: Path, pictures: Path, backend: Backend
+) -> None:
+    first, second = Judge.load(judge, device="cpu"), Judge.load(exported, backend=backend)
+    assert isinstance(second.engine, GraphEngine)
     assert second.beam_size == first.beam_size == 3
     assert second.provenance == first.provenance
     assert second.views == first.views
@@ -152,6 +158,31 @@ def test_a_file_can_be_evaluated_but_not_explained(
     assert "folder of weights" in capsys.readouterr().err
     with pytest.raises(JudgeError, match="runs on the CPU"):
         Judge.load(exported, device="cuda")
+
+
+def test_backends_are_of_files_and_told_if_they_are_not_there(
+    judge: Path, exported: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    picture = pictures / "01.png"
+    assert run("judge", exported, picture, "--backend", "openvino", "--format", "jsonl") == 0
+    assert json.loads(capsys.readouterr().out)["score"] is not None
+    assert run("judge", judge, picture, "--backend", "openvino") == 2
+    assert "run by PyTorch" in capsys.readouterr().err
+    with pytest.raises(JudgeError, match="one of: onnxruntime, openvino"):
+        Judge.load(exported, backend="tflite")  # type: ignore[arg-type]
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    assert run("judge", exported, picture, "--backend", "openvino") == 2
+    assert "pip install 'beholder[openvino]'" in capsys.readouterr().err
+
+
+def test_threads_do_not_disturb_each_other(exported: Path, pictures: Path) -> None:
+    paths = sorted(pictures.iterdir())[1:13]
+    for backend in BACKENDS:
+        judge = Judge.load(exported, backend=backend)
+        alone = [judge(path) for path in paths]
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(judge, paths * 4)) == alone * 4
 
 
 def test_the_same_judge_gives_the_same_bytes(

@@ -15,10 +15,12 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from beholder.decoding import beam_search, search
-from beholder.decoding.onnx_step import OnnxStep, largest
+from beholder.decoding.graph import Graph
+from beholder.decoding.graph_step import GraphStep, largest
 from beholder.deploy.onnx_graphs import Trunk, to_onnx
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig
+from beholder.judge.backends import BACKENDS, open_graphs
 from beholder.judge.model import JudgeModel
 from beholder.models.expansionnet import ExpansionNet
 
@@ -28,9 +30,9 @@ BOS, EOS = 2, 0
 @pytest.fixture(scope="module")
 def writers(
     model: JudgeModel, written_graphs: dict[str, Any]
-) -> list[tuple[ExpansionNet, onnxruntime.InferenceSession]]:
+) -> list[tuple[ExpansionNet, dict[str, Graph]]]:
     """The judge's captioner and two others of its shape, the ends of which are more likely, each
-    with the graph of its step."""
+    with the graph of its step in each backend."""
     found = []
     for index in range(3):
         writer, graph = copy.deepcopy(model.comment), copy.deepcopy(written_graphs["step"])
@@ -48,7 +50,8 @@ def writers(
         decoding = [n for n, _ in writer.named_parameters() if not n.startswith(("input", "enc"))]
         # the graph has no part in what is made of the pictures
         assert len(changed) == sum("key_value" not in name for name in decoding)
-        found.append((writer, onnxruntime.InferenceSession(graph.SerializeToString())))
+        content = {"step": graph.SerializeToString()}
+        found.append((writer, {one: open_graphs(content, one)["step"] for one in BACKENDS}))
     return found
 
 
@@ -64,6 +67,7 @@ def seen(writer: ExpansionNet, features_BNC: Tensor) -> dict[str, np.ndarray]:
 
 @given(
     seed=st.integers(0, 1000),
+    backend=st.sampled_from(BACKENDS),
     chosen=st.sampled_from([(0,), (1,), (2,), (0, 1), (2, 1, 0)]),
     pictures=st.integers(1, 4),
     beams=st.integers(1, 5),
@@ -71,8 +75,8 @@ def seen(writer: ExpansionNet, features_BNC: Tensor) -> dict[str, np.ndarray]:
 )
 @settings(max_examples=40, deadline=None)
 def test_a_search_finds_what_it_finds_with_torch(
-    writers: list[tuple[ExpansionNet, onnxruntime.InferenceSession]],
-    seed: int, chosen: tuple[int, ...], pictures: int, beams: int, length: int,
+    writers: list[tuple[ExpansionNet, dict[str, Graph]]],
+    seed: int, backend: str, chosen: tuple[int, ...], pictures: int, beams: int, length: int,
 ) -> None:  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     own = [writers[index] for index in chosen]
@@ -82,7 +86,7 @@ def test_a_search_finds_what_it_finds_with_torch(
     expected = beam_search(
         [writer for writer, _ in own], features, beams, length, BOS, EOS, n_best=beams
     )
-    step = OnnxStep([(session, seen(writer, features)) for writer, session in own])
+    step = GraphStep([(graphs[backend], seen(writer, features)) for writer, graphs in own])
     found = search(
         step, pictures, beam_size=beams, max_length=length, bos=BOS, eos=EOS, n_best=beams
     )
@@ -93,12 +97,13 @@ def test_a_search_finds_what_it_finds_with_torch(
 
 
 def test_no_picture_is_no_comment(
-    writers: list[tuple[ExpansionNet, onnxruntime.InferenceSession]],
+    writers: list[tuple[ExpansionNet, dict[str, Graph]]],
 ) -> None:
-    writer, session = writers[0]
+    writer, graphs = writers[0]
     nothing = seen(writer, torch.zeros(1, 4, writer.config.feature_dim))
-    step = OnnxStep([(session, {name: array[:0] for name, array in nothing.items()})])
-    assert search(step, 0, beam_size=2, max_length=5, bos=BOS, eos=EOS) == []
+    for graph in graphs.values():
+        step = GraphStep([(graph, {name: array[:0] for name, array in nothing.items()})])
+        assert search(step, 0, beam_size=2, max_length=5, bos=BOS, eos=EOS) == []
 
 
 @given(

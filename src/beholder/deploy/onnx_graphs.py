@@ -1,4 +1,4 @@
-"""A judge's network as ONNX graphs: what `judge.onnx_engine` runs.
+"""A judge's network as ONNX graphs: what `judge.graph_engine` runs.
 
 | graph | takes | gives |
 | --- | --- | --- |

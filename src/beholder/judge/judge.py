@@ -32,6 +32,7 @@ from beholder.judge.verdict import Attribute, Verdict
 if TYPE_CHECKING:
     import torch
 
+    from beholder.judge.backends import Backend
     from beholder.judge.model import JudgeModel
 
 Picture = str | Path | bytes | PIL.Image.Image
@@ -80,22 +81,32 @@ class Judge:
         self.source: Path | None = None  # where it was loaded from
 
     @classmethod
-    def load(cls, path: str | Path, device: str | None = None) -> Judge:
+    def load(
+        cls, path: str | Path, device: str | None = None, backend: Backend | None = None
+    ) -> Judge:
         """Load a judge's folder, or the one file that `beholder export` wrote.
 
         Args:
             device: `cpu`, `cuda`, `mps`; None: the best that is there. A file runs on the CPU.
+            backend: what runs a file: `onnxruntime` (None) or `openvino`. A folder is run by
+                PyTorch.
 
         Raises:
             JudgeError: missing, incomplete, changed, or of a newer format; or another device than
-                the CPU was asked for a file.
-            MissingExtra: PyTorch is not installed, which a folder needs.
+                the CPU was asked for a file, or a backend for a folder.
+            MissingExtra: PyTorch is not installed, which a folder needs, or not the backend.
         """
         path = Path(path)
         if not path.exists():
             raise JudgeError("There is no judge here.", where=str(path), fix="Check the path.")
         if path.is_file():
-            return cls._exported(path, device)
+            return cls._exported(path, device, backend or "onnxruntime")
+        if backend:
+            raise JudgeError(
+                f"A judge's folder is run by PyTorch, not by {backend}.",
+                where=str(path),
+                fix="Leave the backend out, or make one file of it: beholder export.",
+            )
         try:
             import torch
         except ModuleNotFoundError as error:
@@ -176,15 +187,16 @@ class Judge:
         return upload(self.source, repo, text, private=private, token=token, endpoint=endpoint)
 
     @classmethod
-    def _exported(cls, path: Path, device: str | None) -> Judge:
-        """The judge that runs an exported file with ONNX Runtime."""
+    def _exported(cls, path: Path, device: str | None, backend: Backend) -> Judge:
+        """The judge that runs an exported file."""
         if device not in (None, "cpu"):
             raise JudgeError(
                 f"An exported judge runs on the CPU, not on {device!r}.",
                 where=str(path),
                 fix="Leave the device out, or load the judge's folder.",
             )
-        from beholder.judge.onnx_engine import OnnxEngine, Search
+        from beholder.judge.backends import open_graphs
+        from beholder.judge.graph_engine import GraphEngine, Search
         from beholder.judge.packed import read_packed
 
         packed = read_packed(path)
@@ -193,8 +205,9 @@ class Judge:
         if vocabulary is not None:
             ends = (vocabulary.bos, vocabulary.eos)
             search = Search(manifest.max_length, *ends, manifest.writers)
+        graphs = open_graphs(packed.graphs, backend)
         judge = cls(
-            OnnxEngine(packed.graphs, tuple(manifest.classes), search),
+            GraphEngine(graphs, tuple(manifest.classes), search),
             packed.transform,
             classes=manifest.classes,
             vocabulary=vocabulary,

@@ -1,8 +1,7 @@
-"""Steps of exported captioners for beam search, with ONNX Runtime; several are an ensemble.
+"""Steps of exported captioners for beam search; several are an ensemble.
 
 What graphs take and give is told in `deploy.onnx_graphs`. The past stays in the runtime's memory;
-it grows by a position with each step, and rows are reordered inside the graph. Only numpy and ONNX
-Runtime.
+it grows by a position with each step, and rows are reordered inside the graph. Only numpy.
 
 Shapes: B pictures, R rows, V words, k words asked for.
 """
@@ -10,15 +9,14 @@ Shapes: B pictures, R rows, V words, k words asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession, OrtValue
+from beholder.decoding.graph import Graph
 
 
-class OnnxStep:
+class GraphStep:
     """One step of an exported captioner, or of several whose probabilities are averaged.
 
     Args:
@@ -26,10 +24,8 @@ class OnnxStep:
             `keys.<i>` and `values.<i>`, the first axis of which is B.
     """
 
-    def __init__(
-        self, writers: Sequence[tuple[InferenceSession, Mapping[str, np.ndarray]]]
-    ) -> None:
-        self._writers = [_Writer(session, seen) for session, seen in writers]
+    def __init__(self, writers: Sequence[tuple[Graph, Mapping[str, np.ndarray]]]) -> None:
+        self._writers = [_Writer(graph, seen) for graph, seen in writers]
 
     def __call__(
         self, tokens_R: np.ndarray, parents_R: np.ndarray, best: int
@@ -47,46 +43,33 @@ class OnnxStep:
 class _Writer:
     """The rows of one captioner: their past, and the keys and values of their pictures."""
 
-    def __init__(self, session: InferenceSession, seen: Mapping[str, np.ndarray]) -> None:
-        from onnxruntime import OrtValue
-
-        self._session, self._seen = session, seen
+    def __init__(self, graph: Graph, seen: Mapping[str, np.ndarray]) -> None:
+        self._graph, self._seen = graph, seen
         self._picture_of_row = np.arange(len(next(iter(seen.values()))))
         self._pictures = self._of_rows()
-        self._outputs = [output.name for output in session.get_outputs()]
-        self._past: dict[str, OrtValue] = {}
-        for given in session.get_inputs():
-            if given.name.startswith("past."):
-                empty = np.zeros((len(self._picture_of_row), 0, given.shape[2]), np.float32)
-                self._past[given.name] = OrtValue.ortvalue_from_numpy(empty)
+        self._past: dict[str, Any] = {}
+        for name, shape in graph.inputs.items():
+            if name.startswith("past."):
+                empty = np.zeros((len(self._picture_of_row), 0, shape[2]), np.float32)
+                self._past[name] = graph.put(empty)
 
     def advance(self, tokens_R: np.ndarray, parents_R: np.ndarray) -> np.ndarray:
         """Log-probabilities [R, V] of the word after these."""
-        from onnxruntime import OrtValue
-
         picture_of_row = self._picture_of_row[parents_R]
         if not np.array_equal(picture_of_row, self._picture_of_row):
             self._picture_of_row = picture_of_row
             self._pictures = self._of_rows()
-        fed = {
-            "tokens": OrtValue.ortvalue_from_numpy(tokens_R),
-            "parents": OrtValue.ortvalue_from_numpy(parents_R),
-        }
-        log_probs, *past = self._session.run_with_ort_values(
-            self._outputs, {**fed, **self._past, **self._pictures}
-        )
+        put = self._graph.put
+        fed = {"tokens": put(tokens_R), "parents": put(parents_R)}
+        log_probs, *past = self._graph.run({**fed, **self._past, **self._pictures}).values()
         self._past = dict(zip(self._past, past, strict=True))
-        log_probs_RV: np.ndarray = log_probs.numpy()
+        log_probs_RV: np.ndarray = self._graph.get(log_probs)
         return log_probs_RV
 
-    def _of_rows(self) -> dict[str, OrtValue]:
+    def _of_rows(self) -> dict[str, Any]:
         """Keys and values of each row's picture."""
-        from onnxruntime import OrtValue
-
-        return {
-            name: OrtValue.ortvalue_from_numpy(array[self._picture_of_row])
-            for name, array in self._seen.items()
-        }
+        rows = self._picture_of_row
+        return {name: self._graph.put(array[rows]) for name, array in self._seen.items()}
 
 
 def largest(scores_RV: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Runs an exported judge with ONNX Runtime, on the CPU. Only numpy and ONNX Runtime.
+"""Runs the graphs of an exported judge, in whatever runtime; numpy alone around them.
 
 What graphs take and give is told in `deploy.onnx_graphs`.
 
@@ -11,21 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession
-from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
 from beholder.decoding import search
-from beholder.decoding.onnx_step import OnnxStep
-from beholder.errors import JudgeError
+from beholder.decoding.graph import Graph
+from beholder.decoding.graph_step import GraphStep
 from beholder.judge.engine import RawOpinions
-
-_REFUSED = (
-    refusals.Fail, refusals.InvalidArgument, refusals.InvalidGraph, refusals.InvalidProtobuf,
-    refusals.NotImplemented, refusals.RuntimeException,
-)  # fmt: skip
-ERRORS_ONLY = 3
 
 
 @dataclass(frozen=True)
@@ -38,7 +29,7 @@ class Search:
     writers: int = 1
 
 
-class OnnxEngine:
+class GraphEngine:
     """The graphs of an exported judge.
 
     Args:
@@ -46,17 +37,14 @@ class OnnxEngine:
             writers of an ensemble `encoder.1` and so on.
         attributes: their names, in the order of the heads' outputs.
         search: None without a comment head.
-
-    Raises:
-        JudgeError: ONNX Runtime can't run a graph.
     """
 
     def __init__(
-        self, graphs: Mapping[str, bytes], attributes: Sequence[str], search: Search | None
+        self, graphs: Mapping[str, Graph], attributes: Sequence[str], search: Search | None
     ) -> None:
         self.attributes = tuple(attributes)
         self.search = search
-        self._graphs = {name: _session(name, content) for name, content in graphs.items()}
+        self._graphs = dict(graphs)
 
     def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
         seen = self._run("trunk", {"pixels": pixels_B3HW})
@@ -87,7 +75,7 @@ class OnnxEngine:
                 own = self._run(f"trunk{suffix}", {"pixels": pixels_B3HW})
             writers.append((self._graphs[f"step{suffix}"], self._run(f"encoder{suffix}", own)))
         found = search(
-            OnnxStep(writers),
+            GraphStep(writers),
             len(pixels_B3HW),
             beam_size=beam_size,
             max_length=how.max_length,
@@ -101,21 +89,6 @@ class OnnxEngine:
         self, name: str, given: Mapping[str, NDArray[np.float32]]
     ) -> dict[str, NDArray[np.float32]]:
         """A graph's outputs by name, of those of the given arrays that it takes."""
-        session = self._graphs[name]
-        taken = {one.name: given[one.name] for one in session.get_inputs()}
-        names = [one.name for one in session.get_outputs()]
-        return dict(zip(names, session.run(names, taken), strict=True))
-
-
-def _session(name: str, content: bytes) -> InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
-    # the threads of one graph would spin on the cores that the next one needs
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except _REFUSED as error:
-        raise JudgeError(
-            f"ONNX Runtime {onnxruntime.__version__} can't run the judge's graph {name}: {error}",
-            fix="Update onnxruntime, or export the judge again.",
-        ) from error
+        graph = self._graphs[name]
+        said = graph.run({one: graph.put(given[one]) for one in graph.inputs})
+        return {one: graph.get(value) for one, value in said.items()}
