@@ -58,7 +58,7 @@ SHARED = {
     "training": TRAINING,
 }
 # a teacher that is not better than its student teaches nothing: it has more time
-LONGER = {**TRAINING, "epochs": 15, "lr": 5e-4}
+LONGER = {**TRAINING, "epochs": 8, "lr": 5e-4}
 TEACHING = {**TASK, "label_smoothing": 0.0}  # smoothed labels hide how alike classes are
 DISTILLED = {**TASK, "kind": "distillation", "form": "batchmean", "tau": 2.0, "alpha": 0.5,
              "labelled_only": True}  # fmt: skip

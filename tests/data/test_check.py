@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from beholder.data.annotations import AnnotationTable
-from beholder.data.check import check_annotations, render_json, render_text
+from beholder.data.check import SHOWN, check_annotations, render_json, render_text
 from beholder.data.fingerprints import (
     NEAR_BITS,
     difference_hash,
@@ -163,6 +163,22 @@ def test_rendering() -> None:
     content = json.loads(render_json(problems))
     assert (content["errors"], content["warnings"]) == (2, 1)
     assert [Problem(**entry) for entry in content["problems"]] == problems
+
+
+def test_a_person_is_shown_the_first_of_many_and_a_program_gets_all() -> None:
+    problems = [
+        Problem("error", "missing", "It is missing.", "t.csv", row, "image", f"{row}.png")
+        for row in range(2, 2 + SHOWN + 3)
+    ]
+    lines = render_text(problems).splitlines()
+    assert lines[0] == f"error missing ({SHOWN + 3})"
+    assert lines[1] == "  t.csv:2 image 2.png: It is missing."
+    assert lines[1 + SHOWN :] == [
+        "  and 3 more, which --format json lists",
+        f"{SHOWN + 3} errors, 0 warnings",
+    ]
+    assert len(json.loads(render_json(problems))["problems"]) == SHOWN + 3
+    assert len(render_text(problems[:SHOWN]).splitlines()) == SHOWN + 2
 
 
 # -- fingerprints

@@ -26,6 +26,9 @@ from beholder.errors import PictureError, Problem
 TINY_SIDE = 32
 """Pictures with a side shorter than this many pixels are told of."""
 
+SHOWN = 20
+"""Problems of one kind that are shown to a person."""
+
 _EXAMPLES = 5
 
 
@@ -110,7 +113,8 @@ def read_and_check(
 
 
 def render_text(problems: Sequence[Problem]) -> str:
-    """All problems for a person: errors first, grouped by kind with counts, and a last line."""
+    """Problems for a person: errors first, grouped by kind with counts, the first `SHOWN` of each
+    kind, and a last line."""
     if not problems:
         return "No problems found."
     kinds: dict[tuple[str, str], list[Problem]] = defaultdict(list)
@@ -119,7 +123,9 @@ def render_text(problems: Sequence[Problem]) -> str:
     lines = []
     for (severity, code), found in kinds.items():
         lines.append(f"{severity} {code} ({len(found)})")
-        lines += [f"  {_located(problem)}" for problem in found]
+        lines += [f"  {_located(problem)}" for problem in found[:SHOWN]]
+        if len(found) > SHOWN:
+            lines.append(f"  and {len(found) - SHOWN} more, which --format json lists")
     counts = Counter(problem.severity for problem in problems)
     lines.append(f"{_count(counts['error'], 'error')}, {_count(counts['warning'], 'warning')}")
     return "\n".join(lines)
