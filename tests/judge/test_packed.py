@@ -13,13 +13,13 @@ import pytest
 
 from beholder import Judge
 from beholder.cli import main
+from beholder.data.sealed import own_hash
 from beholder.data.transforms import EvalTransform
 from beholder.errors import JudgeError
 from beholder.judge.packed import (
     FORMAT,
     Manifest,
     expected_members,
-    own_hash,
     read_packed,
     write_packed,
 )

@@ -254,7 +254,7 @@ def test_a_damaged_folder_is_refused(fitted: ScoreEnsemble, tmp_path: Path) -> N
     with pytest.raises(RegressorError, match=r"trees\.txt was changed"):
         ScoreEnsemble.load(tmp_path / "model")
     trees.unlink()
-    with pytest.raises(RegressorError, match=r"trees\.txt is missing"):
+    with pytest.raises(RegressorError, match=r"lacks its file trees\.txt"):
         ScoreEnsemble.load(tmp_path / "model")
     trees.write_text(text)
     card.write_text(card_text.replace('"mlp"', '"mpl"', 1))

@@ -15,14 +15,15 @@ import torch
 from pydantic import ValidationError
 
 from beholder import __version__
-from beholder.data.files import atomic_path, sha256_file, write_json
+from beholder.data.files import atomic_path, write_json
+from beholder.data.sealed import Seal
 from beholder.errors import JudgeError
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.judge.numbers import NumberType, stored_as
-from beholder.judge.packed import own_hash
 
 FORMAT = 1
 _CARD, _WEIGHTS, _VOCABULARY = "judge.json", "weights.safetensors", "vocabulary.json"
+_SEAL = Seal(_CARD, "judge", FORMAT, JudgeError, "Export the judge again, or copy it as a whole.")
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,8 @@ def save_judge(
         save_file(state, temporary / _WEIGHTS)
         if vocabulary is not None:
             write_json(temporary / _VOCABULARY, vocabulary)
-        card: dict[str, Any] = {
-            "format": FORMAT,
-            "beholder": __version__,
-            "config": config,
-            "beam_size": beam_size,
-            "provenance": provenance or {},
-            "files": {path.name: sha256_file(path) for path in sorted(temporary.iterdir())},
-        }
-        card["sha256"] = own_hash(card)
-        write_json(temporary / _CARD, card)
+        told = {"config": config, "beam_size": beam_size, "provenance": provenance or {}}
+        _SEAL.write(temporary, told)
 
 
 def is_judge(folder: Path) -> bool:
@@ -88,7 +81,7 @@ def load_judge(folder: Path) -> Stored:
     Raises:
         JudgeError: it is missing, incomplete, changed, or of a newer format.
     """
-    card = _read_card(folder)
+    card = _SEAL.read(folder)
     raw = dict(card["config"])
     raw["vocabulary"] = None
     if _VOCABULARY in card["files"]:
@@ -117,39 +110,3 @@ def _load_model(config: JudgeConfig, folder: Path) -> JudgeModel:
             where=str(folder / _WEIGHTS),
         ) from error
     return model
-
-
-def _read_card(folder: Path) -> dict[str, Any]:
-    """`judge.json`, after every file it names has been found unchanged."""
-    path = folder / _CARD
-    again = "Export the judge again, or copy it again as a whole."
-    if not is_judge(folder):
-        raise JudgeError(
-            "There is no judge here.",
-            where=str(folder),
-            fix="Name the folder that holds judge.json, e.g. runs/demo/judge.",
-        )
-    try:
-        card = json.loads(path.read_text("utf-8"))
-        newer = card["format"] > FORMAT
-    except (ValueError, TypeError, KeyError) as error:
-        raise JudgeError("judge.json can't be read.", where=str(path), fix=again) from error
-    if newer:
-        raise JudgeError(
-            f"This judge was written by a newer Beholder (format {card['format']}).",
-            where=str(path),
-            fix="Update Beholder.",
-        )
-    if card.get("sha256") != own_hash(card):
-        raise JudgeError("judge.json was changed after it was written.", where=str(path), fix=again)
-    for name, expected in card["files"].items():
-        file = folder / name
-        if not file.is_file():
-            raise JudgeError(f"The judge lacks its file {name}.", where=str(folder), fix=again)
-        if sha256_file(file) != expected:
-            raise JudgeError(
-                f"The judge's file {name} was changed after it was written.",
-                where=str(file),
-                fix=again,
-            )
-    return card

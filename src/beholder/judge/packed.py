@@ -27,6 +27,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from beholder import __version__
+from beholder.data.sealed import own_hash
 from beholder.data.transforms import EvalTransform
 from beholder.data.views import ViewConfig
 from beholder.data.vocabulary import Vocabulary
@@ -177,12 +178,6 @@ def expected_members(manifest: Manifest) -> set[str]:
     for suffix in ("", *(f".{index}" for index in range(1, manifest.writers))):
         graphs |= {f"encoder{suffix}", f"step{suffix}"}
     return {CARD, VOCABULARY, *(f"{name}{GRAPH}" for name in graphs)}
-
-
-def own_hash(card: Mapping[str, Any]) -> str:
-    """The SHA-256 of a card over all that it says but this hash."""
-    rest = {name: value for name, value in card.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _entries(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]:
