@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
 from beholder import Judge
 from beholder.errors import RecipeError
+from beholder.features.store import FeatureStore
 from beholder.models.teachers import Teacher
 from beholder.pipeline.manifest import load_manifest
 from beholder.pipeline.recipe import ExtractStage, Recipe, parse_recipe
@@ -169,3 +174,29 @@ def test_mixing_where_it_can_not_be_is_refused(tmp_path: Path) -> None:
 def test_several_views_of_what_does_not_change(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="set cached_views to 1"):
         recipe(tmp_path, {"stages": ["teacher"], "cached_views": 2})
+
+
+def test_cached_views_in_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
+    fit_recipe(recipe(tmp_path, {"stages": ["teacher"]}), tmp_path / "first")
+    cached = {"judges": [str(tmp_path / "first" / "judge")], "cached_views": 2}
+    augment = {"augment": {"flip": 0.5}}
+    plain = {"head": {"input_dropout": 0.0}}
+    taught = recipe(tmp_path, cached, augment, **plain)
+    del taught.stages["teacher"]  # of batch norm, whose statistics are each process's own
+    fit_recipe(taught, tmp_path / "one")
+    written = tmp_path / "recipe.yaml"
+    written.write_text(yaml.safe_dump(taught.model_dump(mode="json", exclude_unset=True)))
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+        "-m", "beholder", "fit", str(written), "--into", str(tmp_path / "two"),
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    one, two = (
+        load_file(tmp_path / run / "judge" / "weights.safetensors") for run in ("one", "two")
+    )
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0)
+    said = [FeatureStore.open(next((tmp_path / run).rglob("teacher"))) for run in ("one", "two")]
+    assert said[0].keys == said[1].keys
