@@ -195,6 +195,23 @@ def test_the_best_checkpoint_is_kept_and_given_back(tmp_path):
     assert result.best.step == 10
 
 
+def test_a_start_that_nothing_betters_is_kept(tmp_path):
+    task = TinyTask()
+    trained(tmp_path / "first", task, val=TinySource(5), epochs=30)
+    task.started = True
+    before = weights(task)
+    _, result = trained(tmp_path / "worse", task, val=TinySource(5), epochs=2, lr=10.0)
+    assert [entry.step for entry in result.history] == [0, 7, 14]
+    assert result.best.step == 0
+    assert result.checkpoint.name == "step-00000000"
+    for name, tensor in weights(task).items():
+        assert torch.equal(tensor, before[name])
+    assert lines(tmp_path / "worse", split="val")[0]["step"] == 0
+    # and a training that starts from nothing has no such evaluation
+    _, result = trained(tmp_path / "anew", val=TinySource(5), epochs=2)
+    assert [entry.step for entry in result.history] == [7, 14]
+
+
 def test_early_stopping_counts_evaluations_without_gain(tmp_path):
     class Scripted(TinyTask):
         def evaluate(self, batches):

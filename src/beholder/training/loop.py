@@ -26,7 +26,7 @@ from beholder.training.loader import Batch, BatchSource, Loader, to_device
 from beholder.training.logs import MetricLog, epoch_means, log_file
 from beholder.training.monitor import Monitor
 from beholder.training.random_state import random_state, restore_random_state, seed_everything
-from beholder.training.results import Evaluation, Position, TrainResult
+from beholder.training.results import NEVER, Evaluation, Position, TrainResult
 from beholder.training.schedules import learning_rate
 from beholder.training.snapshots import Snapshots, fingerprint
 from beholder.training.step import StepRunner
@@ -51,9 +51,11 @@ def train(
     result that it would have had without a stop; a finished one is not done again.
 
     Args:
-        task: an objective, see `beholder.tasks.base.Task`. What it keeps out of its `state_dict`
-            (a teacher) is in no checkpoint. `prepare`, if it has it, is called once before the
-            first step with the training batches in order; what it fits must be in the state_dict.
+        task: an objective, see `beholder.tasks.base.Task`. If its weights are those of an earlier
+            training (`started`), they are evaluated first, and kept if none is better. What it
+            keeps out of its `state_dict` (a teacher) is in no checkpoint. `prepare`, if it has it,
+            is called once before the first step with the training batches in order; what it fits
+            must be in the state_dict.
             Weights are called for on batches in host memory. For losses over the whole batch see
             `beholder.training.whole_batch`.
         train_data, val_data: pictures with opinions. Without validation pictures nothing is
@@ -182,6 +184,8 @@ class _Training:
             )
         else:
             self._prepare()
+            if getattr(self._task, "started", False):
+                self._position.evaluated_step = NEVER  # the start may be the best there is
         self._copy_first()
         if newest is None and self._runner.ema:
             self._runner.ema.restart()

@@ -7,10 +7,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+NEVER = -1
+"""`evaluated_step` where the weights that a training starts from are to be evaluated."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of the validation pictures after `step` steps, in epoch `epoch` (from 1)."""
+    """Metrics of the validation pictures after `step` steps, in epoch `epoch` (from 1); step 0: of
+    the weights that the training has started from."""
 
     step: int
     epoch: int
