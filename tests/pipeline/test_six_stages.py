@@ -291,7 +291,7 @@ def test_evaluations_between_epochs(finished: Path, run: Path) -> None:
     fit_recipe(changed(finished, rf_e2e__training=training, rf_e2e__task=task), run)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     own = [line for line in lines if line["stage"] == "rf-e2e" and line["split"] == "val"]
-    assert [line["step"] for line in own] == [1, 2, 3, 4]
+    assert [line["step"] for line in own] == [0, 1, 2, 3, 4]
     assert {"CIDEr-D", "CIDEr-D@3", "bad_endings", "no_end", "cross_entropy"} <= set(own[0])
 
 

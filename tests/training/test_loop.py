@@ -207,6 +207,11 @@ def test_a_start_that_nothing_betters_is_kept(tmp_path):
     for name, tensor in weights(task).items():
         assert torch.equal(tensor, before[name])
     assert lines(tmp_path / "worse", split="val")[0]["step"] == 0
+    # what is on a par with the start counts as better
+    level = TinyTask()
+    level.started, level.evaluate = True, lambda batches: {"rmse": float(len(list(batches)))}
+    _, result = trained(tmp_path / "level", level, val=TinySource(5), epochs=2)
+    assert (len(result.history), result.best.step) == (3, 7)
     # and a training that starts from nothing has no such evaluation
     _, result = trained(tmp_path / "anew", val=TinySource(5), epochs=2)
     assert [entry.step for entry in result.history] == [7, 14]

@@ -69,8 +69,11 @@ class Monitor:
         return position.since_best >= self._patience
 
     def _better(self, evaluation: Evaluation, best: Evaluation | None) -> bool:
-        """The first is; a metric that is NaN is never better than one that is not."""
+        """The first is; a metric that is NaN is never better than one that is not. What is on a par
+        with the start counts as better: training was asked for."""
         if best is None or math.isnan(best.metrics[self.metric]):
             return True
         gain = evaluation.metrics[self.metric] - best.metrics[self.metric]
-        return gain > 0 if self.mode == "max" else gain < 0
+        if self.mode == "min":
+            gain = -gain
+        return gain > 0 or (gain == 0 and best.step == 0)
