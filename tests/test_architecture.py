@@ -42,6 +42,7 @@ LIGHT = (
     "beholder.predict.calibrate",
     "beholder.predict.evaluation",
     "beholder.predict.local",
+    "beholder.predict.on_ray",
     "beholder.report",
     "beholder.serve.app",
     "beholder.serve.server",

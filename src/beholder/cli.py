@@ -8,11 +8,14 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from beholder.errors import BeholderError, MissingExtra
+
+if TYPE_CHECKING:
+    from beholder.judge.backends import Backend
 
 app = typer.Typer(
     name="beholder",
@@ -49,6 +52,11 @@ class Precision(StrEnum):
 class BackendName(StrEnum):
     onnxruntime = "onnxruntime"
     openvino = "openvino"
+
+
+class BatchEngine(StrEnum):
+    local = "local"
+    ray = "ray"
 
 
 class VerdictFormat(StrEnum):
@@ -154,9 +162,20 @@ def judge(
         typer.Option("--output", help="Write here, .jsonl or .parquet, and go on if stopped."),
     ] = None,
     output: Annotated[
-        VerdictFormat, typer.Option("--format", help="How to print.")
-    ] = VerdictFormat.table,
+        VerdictFormat | None, typer.Option("--format", help="How to print; default: table.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures judged at a time.")] = 16,
+    engine: Annotated[
+        BatchEngine, typer.Option(help="What runs the work that goes to --output.")
+    ] = BatchEngine.local,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads that decode; on Ray processes. Default: one per core."),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="A running Ray cluster, HOST:PORT or auto; default: one of this call."),
+    ] = None,
     explain: Annotated[
         list[str] | None,
         typer.Option(help="Also show where this comes from: an attribute, or `score`. Repeatable."),
@@ -172,12 +191,6 @@ def judge(
     goes on where an earlier one was stopped, even by kill -9. Exit code 1 if some pictures could
     not be judged.
     """
-    from beholder.judge import Judge
-    from beholder.predict.batches import identity_of, judge_to_file
-    from beholder.predict.explaining import explain_outcomes
-    from beholder.predict.local import Failure, find_pictures, judge_pictures, listed_pictures
-    from beholder.predict.printing import print_outcomes
-
     if bool(explain) != bool(into):
         raise typer.BadParameter("--explain and --into go together: what to show, and where.")
     if bool(pictures) == bool(listed):
@@ -186,20 +199,49 @@ def judge(
         raise typer.BadParameter("--images goes with --list: the folder that its names start from.")
     if file and explain:
         raise typer.BadParameter("--explain shows pictures one by one: leave --output out.")
-    requests = listed_pictures(listed, images) if listed else find_pictures(pictures or [])
-    loaded = Judge.load(model, backend=backend.value if backend else None)
+    if file and output:
+        raise typer.BadParameter("--format is of what is printed; --output goes by its ending.")
+    if engine is BatchEngine.ray and not file:
+        raise typer.BadParameter("--engine ray writes to a file: name one with --output.")
+    if ray_address and engine is not BatchEngine.ray:
+        raise typer.BadParameter("--ray-address goes with --engine ray.")
+    from beholder.judge import Judge
+    from beholder.predict.local import Failure, find_pictures, judge_pictures, listed_pictures
+    from beholder.predict.output import check_output, identity_of
+
+    runtime: Backend | None = backend.value if backend else None
     if file:
-        identity = identity_of(model)
-        done = judge_to_file(loaded, requests, file, identity=identity, batch_size=batch_size)
+        check_output(file, engine.value)
+    requests = listed_pictures(listed, images) if listed else find_pictures(pictures or [])
+    if file:
+        if engine is BatchEngine.ray:
+            from beholder.predict.on_ray import judge_on_ray
+
+            done = judge_on_ray(
+                model, requests, file, batch_size=batch_size, workers=workers,
+                address=ray_address, backend=runtime,
+            )  # fmt: skip
+        else:
+            from beholder.predict.batches import judge_to_file
+
+            identity = identity_of(model)
+            done = judge_to_file(
+                Judge.load(model, backend=runtime), requests, file, identity=identity,
+                batch_size=batch_size, workers=workers,
+            )  # fmt: skip
         typer.echo(f"Verdicts: {file}, {done}")
         if done.failed:
             raise typer.Exit(1)
         return
-    outcomes = judge_pictures(loaded, requests, batch_size=batch_size)
+    from beholder.predict.explaining import explain_outcomes
+    from beholder.predict.printing import print_outcomes
+
+    loaded = Judge.load(model, backend=runtime)
+    outcomes = judge_pictures(loaded, requests, batch_size=batch_size, workers=workers)
     if explain and into:
         outcomes = explain_outcomes(loaded, requests, outcomes, explain, into)
     failures = 0
-    for outcome in print_outcomes(outcomes, output.value):
+    for outcome in print_outcomes(outcomes, (output or VerdictFormat.table).value):
         failures += isinstance(outcome, Failure)
     if failures:
         raise typer.Exit(1)

@@ -151,6 +151,12 @@ class OutputError(BeholderError):
     code = "output"
 
 
+class ClusterError(BeholderError):
+    """A cluster can't be reached, or its workers can't do their work."""
+
+    code = "cluster"
+
+
 class GateError(BeholderError):
     """What a run has made is not fit to be shipped, e.g. larger than allowed."""
 

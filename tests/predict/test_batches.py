@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from test_local import make_judge
 
 from beholder.cli import main
 from beholder.errors import DataError, OutputError
+from beholder.judge import Judge
 from beholder.predict import batches
 from beholder.predict.batches import judge_to_file
 from beholder.predict.local import Failure, find_pictures, judge_pictures, listed_pictures
@@ -122,6 +124,44 @@ def test_half_a_line_is_cut_off(tmp_path: Path, folder: Path) -> None:
         assert output.read_bytes() == whole
 
 
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+from beholder.cli import main
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize("room", [0, 1000])
+def test_a_full_disk_is_told_and_gone_on_with(
+    tmp_path: Path, folder: Path, judge: Path, ending: str, room: int
+) -> None:
+    """With room for the state, or for nothing; the operating system refuses larger files."""
+    output = tmp_path / f"verdicts.{ending}"
+    arguments = [str(one) for one in ("judge", judge, folder, "--output", output)]
+    command = [sys.executable, "-c", LIMITED, str(room), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert re.search("error: The verdicts can't be written: .*File too large", done.stderr)
+    assert f"where: {output}" in done.stderr
+    elsewhere = tmp_path / f"elsewhere.{ending}"
+    for place in (output, elsewhere):
+        with pytest.raises(SystemExit) as left:
+            main([*arguments[:-1], str(place)])
+        assert left.value.code == 1  # some could not be judged
+    assert rows(output) == rows(elsewhere)
+    assert len(rows(output)) == COUNT
+
+
+def test_a_place_that_is_none_is_told(tmp_path: Path, folder: Path) -> None:
+    requests = find_pictures([str(folder)])[:2]
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OutputError, match=r"Not a directory|File exists"):
+        judge_to_file(make_judge(), requests, tmp_path / "file" / "v.jsonl", identity="a")
+
+
 def test_other_work_is_not_gone_on_with(tmp_path: Path, folder: Path) -> None:
     requests = find_pictures([str(folder)])[:10]
     output = tmp_path / "verdicts.jsonl"
@@ -165,6 +205,8 @@ def test_pictures_are_listed_in_files(tmp_path: Path, folder: Path, ending: str)
         pl.DataFrame({"image": names}).write_parquet(path)
     found = listed_pictures(path, folder)
     assert [(one.name, one.path) for one in found] == [(name, folder / name) for name in names]
+    assert [found[index] for index in range(3)] == list(found)
+    assert list(found[1:]) == list(found)[1:]
     assert listed_pictures(path)[0].path == tmp_path / "003.png"
 
 
@@ -186,12 +228,20 @@ def test_bad_lists_are_told(tmp_path: Path, content: str, reason: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [[], ["a.png", "--list", "b.csv"], ["a.png", "--images", "."],
-     ["a.png", "--output", "o.jsonl", "--explain", "score", "--into", "here"]],
+     ["a.png", "--output", "o.jsonl", "--explain", "score", "--into", "here"],
+     ["a.png", "--output", "o.jsonl", "--format", "table"], ["a.png", "--output", "o.csv"],
+     ["a.png", "--engine", "ray"], ["a.png", "--output", "o.jsonl", "--engine", "ray"],
+     ["a.png", "--output", "o.parquet", "--ray-address", "auto"]],
 )  # fmt: skip
-def test_arguments_that_contradict_each_other(arguments: list[str]) -> None:
+def test_arguments_that_contradict_each_other_are_told_before_a_judge_is_loaded(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[object] = []
+    monkeypatch.setattr(Judge, "load", loaded.append)
     with pytest.raises(SystemExit) as left:
         main(["judge", "model", *arguments])
     assert left.value.code == 2
+    assert not loaded
 
 
 def test_memory_does_not_grow_with_the_pictures(tmp_path: Path, folder: Path) -> None:

@@ -13,8 +13,13 @@ Backend = Literal["onnxruntime", "openvino"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
-def open_graphs(graphs: Mapping[str, bytes], backend: Backend) -> dict[str, Graph]:
+def open_graphs(
+    graphs: Mapping[str, bytes], backend: Backend, threads: int | None = None
+) -> dict[str, Graph]:
     """Each graph by its name, ready to run.
+
+    Args:
+        threads: that run a graph; None: one per core.
 
     Raises:
         JudgeError: no such backend, or it can't run a graph.
@@ -23,11 +28,11 @@ def open_graphs(graphs: Mapping[str, bytes], backend: Backend) -> dict[str, Grap
     if backend == "onnxruntime":
         from beholder.judge.onnxruntime_graph import OnnxRuntimeGraph
 
-        return {name: OnnxRuntimeGraph(name, content) for name, content in graphs.items()}
+        return {name: OnnxRuntimeGraph(name, graph, threads) for name, graph in graphs.items()}
     if backend == "openvino":
         if find_spec("openvino") is None:
             raise MissingExtra("The backend openvino", "openvino")
         from beholder.judge.openvino_graph import OpenVinoGraph
 
-        return {name: OpenVinoGraph(name, content) for name, content in graphs.items()}
+        return {name: OpenVinoGraph(name, graph, threads) for name, graph in graphs.items()}
     raise JudgeError(f"There is no backend {backend!r}.", fix=f"Use one of: {', '.join(BACKENDS)}.")

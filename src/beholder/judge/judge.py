@@ -82,7 +82,12 @@ class Judge:
 
     @classmethod
     def load(
-        cls, path: str | Path, device: str | None = None, backend: Backend | None = None
+        cls,
+        path: str | Path,
+        device: str | None = None,
+        *,
+        backend: Backend | None = None,
+        threads: int | None = None,
     ) -> Judge:
         """Load a judge's folder, or the one file that `beholder export` wrote.
 
@@ -90,6 +95,8 @@ class Judge:
             device: `cpu`, `cuda`, `mps`; None: the best that is there. A file runs on the CPU.
             backend: what runs a file: `onnxruntime` (None) or `openvino`. A folder is run by
                 PyTorch.
+            threads: that run the networks on the CPU (of a folder: all of PyTorch in this
+                process); None: one per core.
 
         Raises:
             JudgeError: missing, incomplete, changed, or of a newer format; or another device than
@@ -100,7 +107,7 @@ class Judge:
         if not path.exists():
             raise JudgeError("There is no judge here.", where=str(path), fix="Check the path.")
         if path.is_file():
-            return cls._exported(path, device, backend or "onnxruntime")
+            return cls._exported(path, device, backend or "onnxruntime", threads)
         if backend:
             raise JudgeError(
                 f"A judge's folder is run by PyTorch, not by {backend}.",
@@ -114,6 +121,8 @@ class Judge:
         from beholder.features.device import choose_device
         from beholder.judge.folder import load_judge
 
+        if threads is not None:
+            torch.set_num_threads(threads)
         stored = load_judge(path)
         chosen = torch.device(device) if device else choose_device()
         judge = cls.of_model(
@@ -187,7 +196,9 @@ class Judge:
         return upload(self.source, repo, text, private=private, token=token, endpoint=endpoint)
 
     @classmethod
-    def _exported(cls, path: Path, device: str | None, backend: Backend) -> Judge:
+    def _exported(
+        cls, path: Path, device: str | None, backend: Backend, threads: int | None
+    ) -> Judge:
         """The judge that runs an exported file."""
         if device not in (None, "cpu"):
             raise JudgeError(
@@ -205,7 +216,7 @@ class Judge:
         if vocabulary is not None:
             ends = (vocabulary.bos, vocabulary.eos)
             search = Search(manifest.max_length, *ends, manifest.writers)
-        graphs = open_graphs(packed.graphs, backend)
+        graphs = open_graphs(packed.graphs, backend, threads)
         judge = cls(
             GraphEngine(graphs, tuple(manifest.classes), search),
             packed.transform,

@@ -26,8 +26,9 @@ class OnnxRuntimeGraph:
         JudgeError: ONNX Runtime can't run it.
     """
 
-    def __init__(self, name: str, content: bytes) -> None:
+    def __init__(self, name: str, content: bytes, threads: int | None) -> None:
         options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
         options.log_severity_level = ERRORS_ONLY
         # the threads of one graph would spin on the cores that the next one needs
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -23,11 +23,12 @@ class OpenVinoGraph:
         JudgeError: OpenVINO can't run it.
     """
 
-    def __init__(self, name: str, content: bytes) -> None:
+    def __init__(self, name: str, content: bytes, threads: int | None) -> None:
         core = openvino.Core()
+        options = {**_EXACT, "INFERENCE_NUM_THREADS": threads or 0}
         try:
             model = core.read_model(content)
-            self._compiled = core.compile_model(model, "CPU", _EXACT)
+            self._compiled = core.compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise JudgeError(
                 f"OpenVINO {openvino.__version__} can't run the judge's graph {name}: {error}",

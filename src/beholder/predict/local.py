@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import polars as pl
@@ -85,12 +85,42 @@ def find_pictures(arguments: Sequence[str]) -> list[Request]:
 
 @dataclass
 class Watch:
-    """Seconds in which the networks ran."""
+    """Seconds in which the networks ran, and in which they waited for pictures to be decoded."""
 
     busy: float = 0.0
+    waiting: float = 0.0
+
+    def shares(self, seconds: float) -> tuple[float, float]:
+        """Of a time, 0 to 1."""
+        return (self.busy / seconds, self.waiting / seconds) if seconds else (0.0, 0.0)
 
 
-def listed_pictures(table: Path, root: Path | None = None) -> list[Request]:
+class Listed(Sequence[Request]):
+    """Requests by names, made as they are asked for: a column of names takes a seventh of the room
+    of a list of requests."""
+
+    def __init__(self, names: pl.Series, root: Path) -> None:
+        self.names = names
+        self.root = root
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Request: ...
+    @overload
+    def __getitem__(self, index: slice) -> Listed: ...
+    def __getitem__(self, index: int | slice) -> Request | Listed:
+        if isinstance(index, slice):
+            return Listed(self.names[index], self.root)
+        name = self.names[index]
+        return Request(name, self.root / name)
+
+    def __iter__(self) -> Iterator[Request]:
+        return (Request(name, self.root / name) for name in self.names)
+
+
+def listed_pictures(table: Path, root: Path | None = None) -> Listed:
     """Pictures named in a file: the column `image` of a CSV or Parquet, or a path per line of a
     `.txt`; relative to `root`, or else to the file's folder.
 
@@ -100,22 +130,23 @@ def listed_pictures(table: Path, root: Path | None = None) -> list[Request]:
     root = table.parent if root is None else root
     try:
         if table.suffix == ".txt":
-            names = [line for line in table.read_text("utf-8").splitlines() if line.strip()]
+            lines = table.read_text("utf-8").splitlines()
+            names = pl.Series([line for line in lines if line.strip()], dtype=pl.String)
         elif table.suffix == ".parquet":
-            names = pl.read_parquet(table, columns=["image"])["image"].cast(pl.String).to_list()
+            names = pl.read_parquet(table, columns=["image"])["image"].cast(pl.String)
         else:
-            names = pl.read_csv(table, columns=["image"], infer_schema=False)["image"].to_list()
+            names = pl.read_csv(table, columns=["image"], infer_schema=False)["image"]
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise DataError(
             f"The list of pictures can't be read: {error}",
             where=str(table),
             fix="Name a CSV or Parquet file with a column `image`, or a .txt with a path per line.",
         ) from error
-    blank = [row for row, name in enumerate(names, start=1) if not name]
-    if not names or blank:
-        what = "names no picture" if not names else f"has no name in row {blank[0]}"
+    blank = (names.fill_null("") == "").arg_true()
+    if names.is_empty() or len(blank):
+        what = "names no picture" if names.is_empty() else f"has no name in row {blank[0] + 1}"
         raise DataError(f"The list {what}.", where=str(table))
-    return [Request(name, root / name) for name in names]
+    return Listed(names, root)
 
 
 def judge_pictures(
@@ -145,10 +176,12 @@ def judge_pictures(
                 if not pending:
                     return
                 batch, futures = pending.popleft()
-                found = [future.result() for future in futures]
                 clock = time.perf_counter()
+                found = [future.result() for future in futures]
+                decoded_at = time.perf_counter()
                 outcomes = _judge_batch(judge, batch, found)
-                watch.busy += time.perf_counter() - clock
+                watch.waiting += decoded_at - clock
+                watch.busy += time.perf_counter() - decoded_at
                 yield from outcomes
         finally:
             pool.shutdown(cancel_futures=True)
