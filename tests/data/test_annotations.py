@@ -185,3 +185,16 @@ def test_keys_have_one_form(name: str, key: str) -> None:
 )
 def test_names_that_are_no_keys(name: str) -> None:
     assert key_problem(make_key(name)) is not None
+
+
+def test_rows_with_an_opinion() -> None:
+    table = AnnotationTable.from_columns(
+        ["a", "b", "c"],
+        score=[1.0, None, None],
+        comments=[[], ["fine"], []],
+        attributes={"style": [None, "x", None], "mood": [None, None, "y"]},
+    )
+    wanted = {"score": ["a"], "attributes": ["b", "c"], "comment": ["b"]}
+    assert {opinion: table.with_opinion(opinion).keys for opinion in wanted} == wanted
+    bare = AnnotationTable.from_columns(["a"], score=[1.0])
+    assert bare.with_opinion("attributes").keys == []

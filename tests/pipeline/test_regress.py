@@ -24,7 +24,7 @@ from beholder.models.regressors.ensemble import ScoreEnsemble
 from beholder.pipeline.manifest import load_manifest
 from beholder.pipeline.recipe import Recipe, parse_recipe, shipped_recipes
 from beholder.pipeline.runner import fit_recipe
-from beholder.pipeline.stages.train import with_targets
+from beholder.pipeline.stages.learnt import with_targets
 
 STORES = ("one", "one-flipped", "two", "two-flipped")
 
@@ -309,5 +309,5 @@ def test_targets_are_for_scores_and_come_from_an_average(finished: Path, run: Pa
     with pytest.raises(RecipeError, match="average"):
         fit_recipe(changed(finished, stages__student=student), run)
     student |= {"targets": "scores", "task": {"kind": "caption"}}
-    with pytest.raises(RecipeError, match="score task alone"):
+    with pytest.raises(RecipeError, match="tasks that learn scores"):
         changed(finished, stages__student=student)

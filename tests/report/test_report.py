@@ -16,9 +16,10 @@ from beholder.data.files import write_json
 from beholder.errors import RunError
 from beholder.metrics.classification import score_attribute
 from beholder.pipeline.manifest import Manifest, StageRecord
-from beholder.report import write_report
+from beholder.report import plots, write_report
 from beholder.report.attributes import attribute_parts
 from beholder.report.collect import collect, read_alarms, read_curves
+from beholder.report.page import _curve_plots
 
 EVIL = "<script>alert(1)</script>"
 CLASSES = {"light": ("dark", "bright", "never")}
@@ -233,6 +234,25 @@ def test_newest_value_of_a_step_wins_and_nulls_are_left_out(tmp_path: Path) -> N
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_curves(path) == {"s": {"train loss": [(1, 3.0), (2, 1.0)]}}
+
+
+def test_curves_of_several_tasks_are_drawn_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "curve", lambda title, lines: (title, [name for name, _ in lines]))
+    names = [
+        "train loss", "val loss", "train score.loss", "val score.loss", "train score.plcc_loss",
+        "val overall", "val score.srcc", "val score.plcc", "val attributes.top1",
+    ]  # fmt: skip
+    drawn = _curve_plots({"joint": {name: [(1.0, 1.0)] for name in names}})["joint"]
+    assert drawn == [
+        ("joint loss", ["train loss", "val loss"]),
+        ("joint score.loss", ["train score.loss", "val score.loss"]),
+        ("joint val overall", ["val overall"]),
+        ("joint val score.srcc", ["val score.srcc"]),
+        ("joint val attributes.top1", ["val attributes.top1"]),
+        ("joint val score.plcc", ["val score.plcc"]),
+    ]
+    alone = _curve_plots({"score": {"train loss": [(1.0, 1.0)]}})["score"]
+    assert alone == [("score loss", ["train loss"])]
 
 
 def test_alarms_are_shown(run: Path) -> None:

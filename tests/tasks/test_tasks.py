@@ -43,13 +43,13 @@ def test_only_the_trained_head_is_in_training_mode(kind: type[Task], make_judge:
     task = kind(make_judge(dropout=0.5))
     task.model.backbone = nn.BatchNorm2d(3)  # type: ignore[assignment]
     task.train()
-    own = task.model.heads[task.head]
+    own = task.model.heads[task.heads[0]]
     expected = {id(module) for module in own.modules()}
     for module in task.model.modules():
         assert module.training == (id(module) in expected)
     names = [name for name, _ in task.trainable()]
     assert names
-    assert all(name.startswith(f"model.heads.{task.head}.") for name in names)
+    assert all(name.startswith(f"model.heads.{task.heads[0]}.") for name in names)
     task.eval()
     assert not any(module.training for module in task.modules())
 
@@ -61,6 +61,17 @@ def test_a_trained_backbone_is_trained(make_judge: MakeJudge) -> None:
     assert judge.backbone.training
     names = {name for name, _ in task.trainable()}
     assert {"model.backbone.weight", "model.backbone.bias"} < names
+
+
+def test_statistics_of_a_trained_backbone_may_stay(make_judge: MakeJudge) -> None:
+    for follows in (True, False):
+        judge = make_judge("score")
+        judge.backbone = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))  # type: ignore[assignment]
+        config = ScoreTaskConfig(train_backbone=True, train_statistics=follows)
+        task = create_task(config, judge).train()
+        assert [module.training for module in judge.backbone] == [True, follows]  # type: ignore[union-attr,attr-defined]
+        names = {name for name, _ in task.trainable()}
+        assert {"model.backbone.0.weight", "model.backbone.1.weight"} < names
 
 
 @pytest.mark.parametrize("kind", [AttributesTask, CaptionTask])
@@ -385,7 +396,7 @@ def test_judge_and_task_from_config_and_table(kind: str, columns: dict[str, Any]
     dims = {"backbone": backbone, "pooled_dim": 6, "token_dim": 4}
     judge = judge_config(config, table(**columns), **dims)
     task = create_task(config, JudgeModel.from_config(judge, with_backbone=False))
-    assert list(task.model.heads) == [task.head]
+    assert tuple(task.model.heads) == task.heads
     if kind == "score":
         assert judge.score_range == (2.5, 4.0)
     if kind == "attributes":

@@ -159,6 +159,17 @@ class AnnotationTable:
         """The rows of one split, in row order; the classes stay."""
         return self.with_frame(self.frame.filter(pl.col("split") == split))
 
+    def with_opinion(self, opinion: str) -> AnnotationTable:
+        """The rows that have a `score`, a label of `attributes`, or a `comment`, in row order."""
+        known = {
+            "score": pl.col("score").is_not_null(),
+            "attributes": pl.any_horizontal(
+                pl.lit(False), *(pl.col(ATTRIBUTE_PREFIX + n).is_not_null() for n in self.classes)
+            ),
+            "comment": pl.col("comments").list.len() > 0,
+        }
+        return self.with_frame(self.frame.filter(known[opinion]))
+
     def with_split(self, split: pl.Series | Sequence[str | None]) -> AnnotationTable:
         """The same table with another `split` column, one value per row."""
         column = pl.Series("split", split, dtype=pl.String)

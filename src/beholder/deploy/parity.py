@@ -187,13 +187,32 @@ def material(
         return
     if table is not None:
         given = read_annotations(table, root=images, codebook=codebook)
-        requests, _ = find_requests(given, images or table.parent)
-        yield _enough(Material(table.name, requests, given))
+        yield table_material(table.name, given, images or table.parent)
         return
+    with sample_material() as chosen:
+        yield chosen
+
+
+def table_material(source: str, table: AnnotationTable, root: Path) -> Material:
+    """At most 256 of a table's pictures, spread over all that there are, and its opinions.
+
+    Args:
+        source: what to call them.
+        root: folder that the image keys start from.
+
+    Raises:
+        DataError: there are fewer than 64.
+    """
+    requests, _ = find_requests(table, root)
+    return _enough(Material(source, requests, table))
+
+
+@contextmanager
+def sample_material() -> Iterator[Material]:
+    """Pictures of the embedded sample that its recipes hold out."""
     with tempfile.TemporaryDirectory(prefix="beholder-parity-") as folder:
         sample = build_sample(Path(folder) / "sample", photos=SAMPLE_PHOTOS)
-        requests, _ = find_requests(sample.annotations, sample.images)
-        yield _enough(Material("the embedded sample", requests, sample.annotations))
+        yield table_material("the embedded sample", sample.annotations, sample.images)
 
 
 def prepared(judge: Judge, requests: Sequence[Request]) -> list[NDArray[np.float32]]:

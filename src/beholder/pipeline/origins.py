@@ -11,7 +11,14 @@ from typing import NamedTuple
 
 from beholder.errors import RecipeError
 from beholder.features.config import BackboneConfig
-from beholder.pipeline.recipe import ExportStage, ExtractStage, Recipe, StageConfig, TrainStage
+from beholder.pipeline.recipe import (
+    ExportStage,
+    ExtractStage,
+    Recipe,
+    StageConfig,
+    TrainStage,
+    WriteStage,
+)
 
 
 class Origin(NamedTuple):
@@ -30,6 +37,8 @@ class Origin(NamedTuple):
 
 def uses_backbone(stage: StageConfig) -> bool:
     """Whether a stage starts with a backbone, and not only with what other stages leave."""
+    if isinstance(stage, WriteStage):
+        return stage.stage is not None
     return isinstance(stage, ExtractStage | TrainStage | ExportStage)
 
 
@@ -41,6 +50,9 @@ def backbone_of(recipe: Recipe, name: str) -> Origin:
         return backbone_after(recipe, source) if source else Origin(stage.backbone)
     if isinstance(stage, ExportStage):
         return backbone_after(recipe, stage.heads[0])
+    if isinstance(stage, WriteStage):
+        assert stage.stage is not None, "a judge brings its own backbone"
+        return backbone_after(recipe, stage.stage)
     assert isinstance(stage, TrainStage)
     if stage.features:
         return backbone_of(recipe, stage.features)
@@ -50,7 +62,7 @@ def backbone_of(recipe: Recipe, name: str) -> Origin:
 
 
 def backbone_after(recipe: Recipe, name: str) -> Origin:
-    """The backbone that the head of train stage `name` belongs to."""
+    """The backbone that the heads of train stage `name` belongs to."""
     stage = recipe.stages[name]
     assert isinstance(stage, TrainStage)
     before = backbone_of(recipe, name)
@@ -132,15 +144,15 @@ def _check_export(recipe: Recipe, name: str, heads: list[str]) -> None:
     for head in heads:
         stage = recipe.stages[head]
         assert isinstance(stage, TrainStage)
-        opinion = stage.task.opinion
-        if opinion in opinions:
-            raise RecipeError(
-                f"Stages {opinions[opinion]!r} and {head!r} both give the judge "
-                f"its {opinion} head.",
-                where=f"stages.{name}.heads",
-                fix="Name one of them.",
-            )
-        opinions[opinion] = head
+        for opinion in stage.task.opinions:
+            if opinion in opinions:
+                raise RecipeError(
+                    f"Stages {opinions[opinion]!r} and {head!r} both give the judge "
+                    f"its {opinion} head.",
+                    where=f"stages.{name}.heads",
+                    fix="Name one of them.",
+                )
+            opinions[opinion] = head
         first, own = backbone_after(recipe, heads[0]), backbone_after(recipe, head)
         if own != first:
             raise RecipeError(

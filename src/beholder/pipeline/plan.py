@@ -14,7 +14,7 @@ from beholder.errors import BackboneError, RecipeError
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.manifest import digest
 from beholder.pipeline.origins import Origin, backbone_of, config_of, uses_backbone
-from beholder.pipeline.recipe import ExtractStage, Recipe, TrainStage
+from beholder.pipeline.recipe import ExtractStage, Recipe
 
 
 def stage_order(recipe: Recipe) -> list[str]:
@@ -60,10 +60,10 @@ def inputs_hash(name: str, context: RunContext) -> str:
         record = context.manifest.find(other)
         assert record is not None, f"{other} has not run"
         upstream[other] = record.outputs_hash()
-    if isinstance(config, TrainStage) and config.teacher:
-        for folder in config.teacher.judges:
-            card = Path(folder) / "judge.json"  # holds the hashes of all other files
-            upstream[f"judge {folder}"] = sha256_file(card) if card.is_file() else ""
+    for judge in config.judges():
+        path = Path(judge)
+        card = path if path.is_file() else path / "judge.json"  # with the hashes of all other files
+        upstream[f"judge {judge}"] = sha256_file(card) if card.is_file() else ""
     return digest(
         {
             "kind": config.kind,

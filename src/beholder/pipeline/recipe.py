@@ -20,12 +20,25 @@ from beholder.pipeline.overrides import apply_overrides, read_yaml, validate
 from beholder.tasks.config import TaskConfig
 from beholder.training.config import TrainConfig
 
+# what a run has one of, and the only stage kind that makes it
+_ALONE = {"export": "judge/", "evaluate": "evaluation/", "ship": "judge.beholder"}
+
 # stage name -> the kinds it may be of
 Needs = dict[str, tuple[str, ...]]
 
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Stage(Strict):
+    def needs(self) -> Needs:
+        """The stages that must have run before it."""
+        raise NotImplementedError
+
+    def judges(self) -> list[str]:
+        """Folders and files of judges that are not of this run."""
+        return []
 
 
 class SplitConfig(Strict):
@@ -45,7 +58,8 @@ class DataConfig(Strict):
     unlabelled: str | None = Field(
         None,
         description="folder in that of the pictures whose further pictures have no opinions, e.g. "
-        "a challenge's test set: nothing is trained on them, but they are predicted",
+        "a challenge's test set: they are predicted, and only `targets` and `comments_from` of a "
+        "train stage make it learn from them",
     )
     format: str = Field("auto", description="format of the table, see `beholder check --help`")
     columns: dict[str, str] = Field({}, description="own column name of each field, generic CSV")
@@ -67,7 +81,7 @@ class DataConfig(Strict):
     )
 
 
-class ExtractStage(Strict):
+class ExtractStage(_Stage):
     """Run the backbone over all pictures once and keep its features."""
 
     kind: Literal["extract"]
@@ -116,8 +130,9 @@ class TeacherConfig(Strict):
         return self
 
 
-class TrainStage(Strict):
-    """Fit one head, on frozen features or, without `features`, end to end on pictures."""
+class TrainStage(_Stage):
+    """Fit a head, or several at once, on frozen features or, without `features`, end to end on
+    pictures."""
 
     kind: Literal["train"]
     backbone: str | None = Field(
@@ -131,11 +146,19 @@ class TrainStage(Strict):
         description="train stage whose weights to start from: its head's, and without `features` "
         "also the backbone that they belong to",
     )
-    teacher: TeacherConfig | None = Field(None, description="of the distillation task alone")
+    teacher: TeacherConfig | None = Field(None, description="of distillation alone")
     targets: str | None = Field(
         None,
-        description="average stage whose predictions a score task learns from where a picture has "
+        description="average stage whose predictions are learnt as scores where a picture has "
         "no score, also of `data.unlabelled`; null: only scored pictures count",
+    )
+    comments_from: str | None = Field(
+        None,
+        description="write stage whose comments are learnt too, also of `data.unlabelled`; null: "
+        "people's alone",
+    )
+    written: Literal["beside", "instead"] = Field(
+        "beside", description="of `comments_from`: one more comment of each picture, or the only"
     )
     task: TaskConfig
     augment: AugmentConfig | None = Field(None, description="only end to end")
@@ -149,7 +172,7 @@ class TrainStage(Strict):
 
     @model_validator(mode="after")
     def _teacher_teaches(self) -> TrainStage:
-        if (self.task.kind == "distillation") != (self.teacher is not None):
+        if ("distillation" in self.task.kinds) != (self.teacher is not None):
             raise ValueError("the distillation task needs a teacher, and no other task takes one")
         if self.teacher and self.features:
             raise ValueError("a teacher looks at pictures: leave features out")
@@ -161,7 +184,7 @@ class TrainStage(Strict):
     def _mixing_has_labels(self) -> TrainStage:
         if self.augment is None or not self.augment.mixes:
             return self
-        if self.task.kind not in ("attributes", "distillation"):
+        if set(self.task.opinions) != {"attributes"}:
             raise ValueError("mixup and cutmix blend labels: they are for attributes alone")
         if self.teacher and self.teacher.cached_views:
             raise ValueError("a teacher of mixed pictures must be asked live: no cached_views")
@@ -169,14 +192,24 @@ class TrainStage(Strict):
 
     @model_validator(mode="after")
     def _targets_are_scores(self) -> TrainStage:
-        if self.targets and self.task.kind != "score":
-            raise ValueError("targets are scores: they are for the score task alone")
+        if self.targets and "score" not in self.task.opinions:
+            raise ValueError("targets are scores: they are for tasks that learn scores")
+        return self
+
+    @model_validator(mode="after")
+    def _comments_are_learnt(self) -> TrainStage:
+        if self.comments_from and "comment" not in self.task.opinions:
+            raise ValueError("comments_from is for tasks that learn comments")
+        if self.written == "instead" and not self.comments_from:
+            raise ValueError("written: instead of what? name a write stage as comments_from")
         return self
 
     def needs(self) -> Needs:
         wanted: Needs = {}
         if self.targets:
             wanted[self.targets] = ("average",)
+        if self.comments_from:
+            wanted[self.comments_from] = ("write",)
         if self.features:
             wanted[self.features] = ("extract",)
         if self.start_from:
@@ -185,12 +218,37 @@ class TrainStage(Strict):
             wanted |= dict.fromkeys(self.teacher.stages, ("train",))
         return wanted
 
+    def judges(self) -> list[str]:
+        return self.teacher.judges if self.teacher else []
 
-class ExportStage(Strict):
+
+class WriteStage(_Stage):
+    """Let a judge write about the training pictures, and those without opinions."""
+
+    kind: Literal["write"]
+    stage: str | None = Field(None, description="train stage whose comment head writes")
+    judge: str | None = Field(None, description="or the judge that does: its folder or its file")
+    beam_size: int = Field(5, ge=1, le=32, description="beams; the best comment is kept")
+    batch_size: int = Field(32, ge=1, description="pictures judged at a time")
+
+    @model_validator(mode="after")
+    def _one_writer(self) -> WriteStage:
+        if (self.stage is None) == (self.judge is None):
+            raise ValueError("stage or judge: name one that writes")
+        return self
+
+    def needs(self) -> Needs:
+        return {self.stage: ("train",)} if self.stage else {}
+
+    def judges(self) -> list[str]:
+        return [self.judge] if self.judge else []
+
+
+class ExportStage(_Stage):
     """Put backbone and trained heads together as a judge."""
 
     kind: Literal["export"]
-    heads: list[str] = Field(min_length=1, description="train stages, each gives its head")
+    heads: list[str] = Field(min_length=1, description="train stages, each gives its heads")
     soup: int = Field(
         1,
         ge=1,
@@ -227,7 +285,7 @@ class ExportStage(Strict):
         return dict.fromkeys(self.heads, ("train",))
 
 
-class EvaluateStage(Strict):
+class EvaluateStage(_Stage):
     """Judge a split and compare with the given opinions."""
 
     kind: Literal["evaluate"]
@@ -243,7 +301,7 @@ class EvaluateStage(Strict):
         return {self.judge: ("export",)}
 
 
-class GateStage(Strict):
+class GateStage(_Stage):
     """Fail unless the file of weights that ships is small enough, and is of one model."""
 
     kind: Literal["gate"]
@@ -254,7 +312,25 @@ class GateStage(Strict):
         return {self.judge: ("export",)}
 
 
-class RegressStage(Strict):
+class ShipStage(_Stage):
+    """Write the judge as one file that needs no PyTorch, with all that it takes; fail unless it is
+    small enough and says what the judge says."""
+
+    kind: Literal["ship"]
+    judge: str = Field(description="export stage whose judge ships")
+    precision: Literal["fp32", "fp16", "int8"] = Field(
+        "fp16", description="of the weights; the smaller, the more the opinions may change"
+    )
+    megabytes: float = Field(25.0, gt=0, description="most that the file may have; 1 MB is 10^6")
+    split: Literal["train", "val", "test"] | None = Field(
+        "val", description="whose pictures judge and file are compared on; null: the sample's"
+    )
+
+    def needs(self) -> Needs:
+        return {self.judge: ("export",)}
+
+
+class RegressStage(_Stage):
     """Fit a regressor of scores on the features of each store, and predict every store with every
     regressor of the same backbone, e.g. the plain and the mirrored pictures both ways."""
 
@@ -268,7 +344,7 @@ class RegressStage(Strict):
         return dict.fromkeys(self.features, ("extract",))
 
 
-class AverageStage(Strict):
+class AverageStage(_Stage):
     """Average the predictions of regress stages; write them, with intervals."""
 
     kind: Literal["average"]
@@ -294,8 +370,10 @@ StageConfig = Annotated[
     | ExportStage
     | EvaluateStage
     | GateStage
+    | ShipStage
     | RegressStage
-    | AverageStage,
+    | AverageStage
+    | WriteStage,
     Field(discriminator="kind"),
 ]
 
@@ -317,11 +395,11 @@ class Recipe(Strict):
     @field_validator("stages")
     @classmethod
     def _one_judge(cls, stages: dict[str, StageConfig]) -> dict[str, StageConfig]:
-        for kind, folder in (("export", "judge"), ("evaluate", "evaluation")):
+        for kind, folder in _ALONE.items():
             several = [name for name, stage in stages.items() if stage.kind == kind]
             if len(several) > 1:
                 raise ValueError(
-                    f"stages {', '.join(several)} all write {folder}/: a run has one {kind} stage; "
+                    f"stages {', '.join(several)} all write {folder}: a run has one {kind} stage; "
                     "a train stage can be a teacher without one"
                 )
         return stages

@@ -17,6 +17,7 @@ from beholder.report.collect import Curves, ReportData
 from beholder.report.raters import raters_part
 
 GALLERY = 24
+METRICS_DRAWN = 8  # of a stage
 EXAMPLES = 4
 _HERE = Path(__file__).parent
 
@@ -82,15 +83,29 @@ def _tiles(data: ReportData, score_name: str) -> list[dict[str, str]]:
 
 
 def _curve_plots(curves: Curves) -> dict[str, list[str]]:
-    """Per stage: the loss (training beside validation), then each metric of the validation."""
+    """Per stage: the losses (training beside validation), then metrics of the validation; of
+    several tasks the first of each before the second of any."""
     drawn: dict[str, list[str]] = {}
     for stage, lines in curves.items():
-        losses = [(n, lines[n]) for n in ("train loss", "val loss") if n in lines]
-        plots_of_stage = [plots.curve(f"{stage} loss", losses)] if losses else []
-        others = [n for n in lines if n.startswith("val ") and not n.endswith("loss")]
-        plots_of_stage += [plots.curve(f"{stage} {n}", [(n, lines[n])]) for n in others[:5]]
+        told = [name.partition(" ")[2] for name in lines if name.startswith("val ")]
+        losses = [n for n in told if n == "loss" or n.endswith(".loss")] or ["loss"]
+        pairs = [[f"{split} {n}" for split in ("train", "val")] for n in losses]
+        found = [[(n, lines[n]) for n in pair if n in lines] for pair in pairs]
+        plots_of_stage = [
+            plots.curve(f"{stage} {n}", pair) for n, pair in zip(losses, found, strict=True) if pair
+        ]
+        others = _in_turns([name for name in told if not name.endswith("loss")])[:METRICS_DRAWN]
+        plots_of_stage += [plots.curve(f"{stage} val {n}", [(f"val {n}", lines[f"val {n}"])])
+                           for n in others]  # fmt: skip
         drawn[stage] = plots_of_stage
     return drawn
+
+
+def _in_turns(names: list[str]) -> list[str]:
+    """The first name of every task, as `score.srcc` is one of `score`, then the second, ..."""
+    before = [sum(n.partition(".")[0] == name.partition(".")[0] for n in names[:place])
+              for place, name in enumerate(names)]  # fmt: skip
+    return [names[place] for place in sorted(range(len(names)), key=before.__getitem__)]
 
 
 def _scatter(data: ReportData, score_name: str) -> str:

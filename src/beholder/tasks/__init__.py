@@ -1,4 +1,5 @@
-"""Objectives over a judge: score, attributes, distillation, comments. The loop is handed one.
+"""Objectives over a judge: score, attributes, distillation, comments, several of them at once.
+The loop is handed one.
 
 Importing this loads no torch; `create_task` does.
 """
@@ -11,6 +12,7 @@ from beholder.tasks.config import (
     AttributesTaskConfig,
     CaptionTaskConfig,
     DistillationTaskConfig,
+    JointTaskConfig,
     ScoreTaskConfig,
     SelfCriticalTaskConfig,
     TaskConfig,
@@ -26,6 +28,7 @@ __all__ = [
     "AttributesTaskConfig",
     "CaptionTaskConfig",
     "DistillationTaskConfig",
+    "JointTaskConfig",
     "ScoreTaskConfig",
     "SelfCriticalTaskConfig",
     "TaskConfig",
@@ -39,19 +42,38 @@ def create_task(
     table: AnnotationTable | None = None,
     teacher: Teacher | None = None,
 ) -> Task:
-    """The task that a config describes, over a judge that has its head.
+    """The task that a config describes, over a judge that has its heads.
 
     Args:
         table: the training rows, whose comments are what the self-critical task's reward compares
             with; the other tasks need none.
         teacher: of the distillation task, unless its batches bring the teacher's outputs.
     """
+    task = _create(config, model, table, teacher)
+    task.train_statistics = config.train_statistics
+    return task
+
+
+def _create(
+    config: TaskConfig,
+    model: JudgeModel,
+    table: AnnotationTable | None,
+    teacher: Teacher | None,
+) -> Task:
     from beholder.tasks.attributes import AttributesTask
     from beholder.tasks.caption import CaptionTask
     from beholder.tasks.distillation import DistillationTask
+    from beholder.tasks.joint import JointTask
     from beholder.tasks.score import ScoreTask
     from beholder.tasks.self_critical import SelfCriticalTask
 
+    if isinstance(config, JointTaskConfig):
+        shared = {"train_backbone": config.train_backbone}
+        parts = {
+            name: _create(part.model_copy(update=shared), model, table, teacher)
+            for name, part in config.parts.items()
+        }
+        return JointTask(model, config, parts)
     if isinstance(config, ScoreTaskConfig):
         return ScoreTask(model, config)
     if isinstance(config, DistillationTaskConfig):

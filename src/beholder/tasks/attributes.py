@@ -6,8 +6,8 @@ Shape suffixes: B pictures, P pooled features, K classes of one attribute.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import ClassVar, cast
+from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from beholder.errors import TrainingError
 from beholder.judge.model import JudgeModel
 from beholder.metrics.classification import mean_top1, score_attribute
 from beholder.models.heads import AttributeHeads, Moments
-from beholder.tasks.base import Batch, Direction, Task
+from beholder.tasks.base import Batch, Collector, Direction, Task
 from beholder.tasks.config import AttributesTaskConfig
 from beholder.tasks.losses import (
     attribute_loss,
@@ -33,8 +33,8 @@ class AttributesTask(Task):
     the task's state, so that a resumed run has them.
     """
 
-    head: ClassVar[str] = "attributes"
-    directions: ClassVar[dict[str, Direction]] = {
+    heads = ("attributes",)
+    directions: Mapping[str, Direction] = {
         "top1": "max", "acsa": "max", "macro_f1": "max", "loss": "min",
     }  # fmt: skip
 
@@ -65,7 +65,7 @@ class AttributesTask(Task):
             for index, name in enumerate(self.model.classes)
         }
 
-    def prepare(self, batches: Iterable[Batch]) -> None:
+    def preparing(self) -> Collector[None]:
         """Fit the heads' input standardisation, the class weights and the classes' frequencies.
 
         Raises:
@@ -73,7 +73,7 @@ class AttributesTask(Task):
         """
         features = Moments()
         counts = {name: torch.zeros(len(labels)) for name, labels in self.model.classes.items()}
-        for batch in batches:
+        while (batch := (yield)) is not None:
             features.update(self.features(batch).pooled_BP)
             for name, count_K in counts.items():
                 target_B = batch["attributes"][name].cpu()
@@ -94,15 +94,14 @@ class AttributesTask(Task):
             return effective_weights(counts_K, self.config.effective_beta)
         return class_weights(counts_K, self.config.class_weight_power)
 
-    def weight(self, batch: Batch) -> float:
-        return float(torch.stack([labels_of(batch, name) for name in self.model.classes]).sum())
+    def units(self, batch: Batch) -> Tensor:
+        """Labels of each picture; of a mixed one each of its labels counts by its share."""
+        return torch.stack([labels_of(batch, name) for name in self.model.classes]).sum(dim=0)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logits = self.attribute_heads(self.features(batch).pooled_BP)
-        total, labels = torch.zeros(()), torch.zeros(())
-        for name, logits_BK in logits.items():
-            loss = self.label_loss(name, logits_BK, batch)
-            total, labels = total.to(loss) + loss, labels.to(loss) + labels_of(batch, name)
+        losses = [self.label_loss(name, logits_BK, batch) for name, logits_BK in logits.items()]
+        total, labels = torch.stack(losses).sum(), self.units(batch).sum()
         return {"loss": total / torch.where(labels > 0, labels, 1.0)}
 
     def label_loss(self, name: str, logits_BK: Tensor, batch: Batch) -> Tensor:
@@ -118,13 +117,13 @@ class AttributesTask(Task):
         return torch.stack(losses).sum()
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+    def evaluating(self) -> Collector[dict[str, float]]:
         """The loss over all labels; top-1, average class-specific accuracy and macro-F1 (0 to 1)
         as means over the attributes, and `top1.<attribute>`; NaN where nothing is labelled."""
         total, labels = 0.0, 0.0
         given: dict[str, list[Tensor]] = {name: [] for name in self.model.classes}
         guessed: dict[str, list[Tensor]] = {name: [] for name in self.model.classes}
-        for batch in batches:
+        while (batch := (yield)) is not None:
             logits = self.attribute_heads(self.features(batch).pooled_BP)
             for name, logits_BK in logits.items():
                 target_B = batch["attributes"][name]
@@ -160,12 +159,13 @@ def targets_of(batch: Batch, name: str) -> list[tuple[Tensor, Tensor | None]]:
 
 
 def labels_of(batch: Batch, name: str) -> Tensor:
-    """How many labels of an attribute a batch has; of mixed pictures each counts by its share."""
+    """How many labels of an attribute each picture has [B]; of mixed ones each counts by its
+    share."""
     counts = [
-        (target_B >= 0).sum() if share_B is None else (share_B * (target_B >= 0)).sum()
+        (target_B >= 0).float() if share_B is None else share_B * (target_B >= 0)
         for target_B, share_B in targets_of(batch, name)
     ]
-    return torch.stack(counts).sum()
+    return torch.stack(counts).sum(dim=0)
 
 
 def _value(value: float | None) -> float:

@@ -3,12 +3,16 @@
 The loop knows nothing but this: `forward` gives a loss, `weight` how many units it is the mean
 of, `evaluate` named metrics and `directions` which way they are better, `trainable` what to
 optimise.
+
+What is learnt from many batches (`prepare`, `evaluate`) is written as a generator that is sent one
+batch after the other, then None, and returns what it found: several tasks can so look at the same
+batches, and nobody keeps them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +22,8 @@ from beholder.judge.model import JudgeModel
 
 Batch = Mapping[str, Any]
 Direction = Literal["max", "min"]
+Found = TypeVar("Found")
+Collector = Generator[None, Batch | None, Found]
 
 
 def identity(tensor: Tensor) -> Tensor:
@@ -25,8 +31,26 @@ def identity(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def collect(collector: Collector[Found], batches: Iterable[Batch]) -> Found:
+    """What a collector finds in all of the batches."""
+    next(collector)
+    for batch in batches:
+        collector.send(batch)
+    return finish(collector)
+
+
+def finish(collector: Collector[Found]) -> Found:
+    """What a collector has found, when there is no further batch."""
+    try:
+        collector.send(None)
+    except StopIteration as end:
+        found: Found = end.value
+        return found
+    raise AssertionError("a collector wants more than all batches")
+
+
 class Task(nn.Module):
-    """An objective that trains one head of a judge, and its backbone if asked to.
+    """An objective that trains heads of a judge, and its backbone if asked to.
 
     A batch is a dict: `keys`: list of image keys; `pixels` float32 [B, 3, H, W], or `tokens`
     float32 [B, N, C] and `pooled` float32 [B, P]; `score` float32 [B], NaN where missing;
@@ -40,44 +64,67 @@ class Task(nn.Module):
     a frozen backbone's statistics and the other heads never move.
 
     Attributes:
-        head: the name of the head it trains.
+        heads: the names of the heads it trains.
         directions: for each metric of `evaluate`, which way is better; the first is the one that
             says which weights are best, unless the training is told another.
         gather: joins rows of all processes, [B, ...] -> [B', ...], with gradient. The loop sets
             it; a gradient of the joined rows must reach each process's own rows summed over the
             processes, as an all-gather's does.
-        started: the head's weights are those of an earlier training, and so is what they expect of
+        whole_batch: its loss is a statistic of all rows that `gather` joins.
+        train_statistics: the batch norms of a trained backbone follow the batches.
+        started: the heads' weights are those of an earlier training, and so is what they expect of
             their input: `prepare` leaves that as it is.
     """
 
-    head: ClassVar[str]
-    directions: ClassVar[dict[str, Direction]]
+    heads: tuple[str, ...]
+    directions: Mapping[str, Direction]
+    whole_batch: bool = False
     gather: Callable[[Tensor], Tensor]
 
     def __init__(self, model: JudgeModel, *, train_backbone: bool = False) -> None:
         super().__init__()
-        assert self.head in model.heads, f"the judge has no {self.head} head"
+        missing = set(self.heads) - set(model.heads)
+        assert not missing, f"the judge has no {', '.join(missing)} head"
         assert not train_backbone or model.backbone is not None, "no backbone to train"
         self.model = model
         self.train_backbone = train_backbone
         self.gather = identity
         self.started = False
+        self.train_statistics = True
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`loss`: the mean over `weight(batch)` units, scalar; other scalars are only logged."""
         raise NotImplementedError
 
-    def weight(self, batch: Batch) -> float:
-        """How many units (rows, labels, words) the loss of this batch is the mean of."""
+    def units(self, batch: Batch) -> Tensor:
+        """How many units (rows, labels, words) each picture of the batch brings [B]."""
         raise NotImplementedError
+
+    def weight(self, batch: Batch) -> float:
+        """How many units the loss of this batch is the mean of."""
+        return float(self.units(batch).sum())
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Fit what depends on the training data (standardisation, class weights), once, before
         training. Deterministic: every process gives it the same batches."""
+        collect(self.preparing(), batches)
+
+    def preparing(self) -> Collector[None]:
+        """What `prepare` does with the batches."""
+        raise NotImplementedError
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Metrics over all `batches`, without gradients; the caller sees to evaluation mode."""
+        return collect(self.evaluating(), batches)
+
+    def evaluating(self) -> Collector[dict[str, float]]:
+        """What `evaluate` does with the batches, and the metrics that it finds."""
         raise NotImplementedError
+
+    def merit(self, metrics: Mapping[str, float]) -> float:
+        """What `evaluate` has found as one number, at most 1, higher is better; to be averaged
+        with that of other tasks."""
+        return metrics[next(iter(self.directions))]
 
     def alarms(self, before: Mapping[str, float] | None, now: Mapping[str, float]) -> list[str]:
         """What is going wrong, in words for the log, after an epoch of training.
@@ -88,12 +135,23 @@ class Task(nn.Module):
         """
         return []
 
+    def share_model(self) -> None:
+        """Leave the model's weights to another task that has this one as a part: they are in its
+        state_dict, once, and no longer in this one's."""
+        model = self.model
+        del self.model
+        self.__dict__["model"] = model
+
     def train(self, mode: bool = True) -> Task:
         super().train(mode)
         if mode:
             self.model.train(False)
             for module in self._trained_modules():
                 module.train(True)
+            if not self.train_statistics and self.model.backbone is not None:
+                for module in self.model.backbone.modules():
+                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                        module.train(False)
         return self
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
@@ -121,7 +179,7 @@ class Task(nn.Module):
             return self.model.features(batch)
 
     def _trained_modules(self) -> list[nn.Module]:
-        modules: list[nn.Module] = [self.model.heads[self.head]]
+        modules: list[nn.Module] = [self.model.heads[name] for name in self.heads]
         if self.train_backbone and self.model.backbone is not None:
             modules.append(self.model.backbone)
         return modules

@@ -6,6 +6,8 @@ of scores. All of it comes from the training rows alone.
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 
 from beholder.data.annotations import VOTES, AnnotationTable
@@ -19,6 +21,7 @@ from beholder.tasks.config import (
     AttributesTaskConfig,
     CommentTaskConfig,
     ScoreTaskConfig,
+    SingleTaskConfig,
     TaskConfig,
 )
 
@@ -31,7 +34,7 @@ def judge_config(
     pooled_dim: int,
     token_dim: int,
 ) -> JudgeConfig:
-    """The judge with the one head that `task` trains.
+    """The judge with the heads that `task` trains.
 
     Args:
         table: the training rows.
@@ -41,20 +44,30 @@ def judge_config(
         DataError: the table has none of the opinions that the task learns.
         RecipeError: the head reads more features than there are.
     """
+    fields: dict[str, Any] = {}
+    for name, part in task.parts.items():
+        where = "task" if part is task else f"task.tasks.{name}"
+        fields |= _head_fields(part, table, pooled_dim, token_dim, where)
+    return JudgeConfig(backbone=backbone, pooled_dim=pooled_dim, token_dim=token_dim, **fields)
+
+
+def _head_fields(
+    task: SingleTaskConfig, table: AnnotationTable, pooled_dim: int, token_dim: int, where: str
+) -> dict[str, Any]:
+    """What a judge's config says of the head that `task` trains."""
     if not isinstance(task, CommentTaskConfig) and (task.head.inputs or 0) > pooled_dim:
         raise RecipeError(
             f"The head reads {task.head.inputs} features, but the backbone pools {pooled_dim}.",
-            where="task.head.inputs",
+            where=f"{where}.head.inputs",
             fix=f"Set it to at most {pooled_dim}, or leave it out.",
         )
-    common = {"backbone": backbone, "pooled_dim": pooled_dim, "token_dim": token_dim}
     if isinstance(task, ScoreTaskConfig):
         scores = table.frame["score"].drop_nulls()
         if scores.is_empty():
             raise _nothing_to_learn("score", "a column of scores", task)
         low, high = float(scores.min()), float(scores.max())  # type: ignore[arg-type]
         grades = _grades(table) if task.emd else ()
-        return JudgeConfig(**common, score=task.head, score_grades=grades, score_range=(low, high))
+        return {"score": task.head, "score_grades": grades, "score_range": (low, high)}
     if isinstance(task, AttributesTaskConfig):
         if not table.classes:
             raise _nothing_to_learn("attribute", "attribute columns", task)
@@ -64,13 +77,12 @@ def judge_config(
                 f"Attributes with one class alone: {', '.join(single)}; there is nothing to learn.",
                 fix="Remove the column, or give the table rows of other classes.",
             )
-        _check_attribute_inputs(task, table, pooled_dim)
-        return JudgeConfig(
-            **common,
-            attributes=task.head,
-            attribute_inputs=task.inputs,
-            classes=dict(table.classes),
-        )
+        _check_attribute_inputs(task, table, pooled_dim, where)
+        return {
+            "attributes": task.head,
+            "attribute_inputs": task.inputs,
+            "classes": dict(table.classes),
+        }
     comments = [text for own in table.frame["comments"].to_list() for text in own]
     if not comments:
         raise _nothing_to_learn("comment", "comments", task)
@@ -81,9 +93,7 @@ def judge_config(
     )
     width = token_dim if task.reads == "tokens" else pooled_dim
     head = comment_config(task, vocabulary, comments, width)
-    return JudgeConfig(
-        **common, comment=head, comment_reads=task.reads, vocabulary=vocabulary.to_dict()
-    )
+    return {"comment": head, "comment_reads": task.reads, "vocabulary": vocabulary.to_dict()}
 
 
 def _grades(table: AnnotationTable) -> tuple[float, ...]:
@@ -105,7 +115,7 @@ def _grades(table: AnnotationTable) -> tuple[float, ...]:
 
 
 def _check_attribute_inputs(
-    task: AttributesTaskConfig, table: AnnotationTable, pooled_dim: int
+    task: AttributesTaskConfig, table: AnnotationTable, pooled_dim: int, where: str
 ) -> None:
     unknown = sorted(set(task.inputs) - set(table.classes))
     wide = {name: width for name, width in task.inputs.items() if width > pooled_dim}
@@ -114,7 +124,7 @@ def _check_attribute_inputs(
             f"The table has no attribute {', '.join(unknown)}."
             if unknown
             else f"The backbone pools {pooled_dim} features; more are asked for: {wide}.",
-            where="task.inputs",
+            where=f"{where}.inputs",
             fix=f"Attributes: {', '.join(table.classes)}; at most {pooled_dim} features.",
         )
 
@@ -131,7 +141,7 @@ def comment_config(
     )
 
 
-def _nothing_to_learn(opinion: str, wanted: str, task: TaskConfig) -> DataError:
+def _nothing_to_learn(opinion: str, wanted: str, task: SingleTaskConfig) -> DataError:
     return DataError(
         f"No training row has a {opinion}, which the {task.kind} task learns.",
         fix=f"Give the table {wanted}, or leave the {task.kind} stage out.",

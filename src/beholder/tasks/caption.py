@@ -6,11 +6,12 @@ comment, which is most of a step.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from beholder.judge.model import JudgeModel
 from beholder.tasks.base import Batch
-from beholder.tasks.comments import CommentTask, count_words
+from beholder.tasks.comments import CommentTask, words_of
 from beholder.tasks.config import CaptionTaskConfig
 
 
@@ -22,9 +23,9 @@ class CaptionTask(CommentTask):
         super().__init__(model, config)
         self.smoothing = config.label_smoothing
 
-    def weight(self, batch: Batch) -> float:
-        return float(count_words(batch))
+    def units(self, batch: Batch) -> Tensor:
+        return torch.tensor(words_of(batch))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         total = self.summed_cross_entropy(batch, self.tokens(batch))
-        return {"loss": total / max(count_words(batch), 1)}
+        return {"loss": total / max(sum(words_of(batch)), 1)}

@@ -7,8 +7,8 @@ T positions of a comment, M words of all comments.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from beholder.errors import TrainingError
 from beholder.judge.model import JudgeModel
 from beholder.metrics.captions import evaluate_captions
 from beholder.models.heads import Moments
-from beholder.tasks.base import Batch, Direction, Task
+from beholder.tasks.base import Batch, Collector, Direction, Task
 from beholder.tasks.config import CommentTaskConfig
 from beholder.tasks.losses import caption_loss
 
@@ -67,8 +67,8 @@ def ends_badly(words: Sequence[str]) -> bool:
 class CommentTask(Task):
     """An objective that fits the comment head."""
 
-    head: ClassVar[str] = "comment"
-    directions: ClassVar[dict[str, Direction]] = {"CIDEr-D": "max", "loss": "min"}
+    heads = ("comment",)
+    directions: Mapping[str, Direction] = {"CIDEr-D": "max", "loss": "min"}
     smoothing: float = 0.0
     """Of the cross-entropy that `evaluate` reports."""
 
@@ -82,7 +82,7 @@ class CommentTask(Task):
         assert vocabulary is not None, "a comment head always comes with a vocabulary"
         return vocabulary
 
-    def prepare(self, batches: Iterable[Batch]) -> None:
+    def preparing(self) -> Collector[None]:
         """Fit the standardisation of pooled features, if the head reads them.
 
         Raises:
@@ -90,7 +90,7 @@ class CommentTask(Task):
         """
         moments, any_comment = Moments(), False
         standardise = None if self.started else self.model.comment_input
-        for batch in batches:
+        while (batch := (yield)) is not None:
             any_comment = any_comment or any(batch["comments"])
             if standardise is not None:
                 moments.update(self.features(batch).pooled_BP)
@@ -122,7 +122,7 @@ class CommentTask(Task):
         return caption_loss(logits_MV, comments.target_M, self.smoothing)
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+    def evaluating(self) -> Collector[dict[str, float]]:
         """Of pictures that have comments; NaN without any.
 
         loss: cross-entropy per word of the given comments. CIDEr-D (0 to 10): of written comments
@@ -135,10 +135,10 @@ class CommentTask(Task):
         total, words = 0.0, 0
         references: dict[str, list[str]] = {}
         written: dict[int, dict[str, list[int]]] = {beams: {} for beams in self._beam_sizes}
-        for batch in batches:
+        while (batch := (yield)) is not None:
             tokens_BNC = self.tokens(batch)
             total += float(self.summed_cross_entropy(batch, tokens_BNC))
-            words += count_words(batch)
+            words += sum(words_of(batch))
             given = dict(zip(batch["keys"], batch["comments"], strict=True))
             references |= {
                 key: [self.vocabulary.decode(ids) for ids in own]
@@ -162,6 +162,11 @@ class CommentTask(Task):
         metrics["no_end"] = 1 - len(ended) / len(first)
         return metrics
 
+    def merit(self, metrics: Mapping[str, float]) -> float:
+        """CIDEr-D c as c / (1 + c): its 10 is far beyond what people reach."""
+        cider = metrics["CIDEr-D"]
+        return cider / (1 + cider)
+
     def write(self, tokens_BNC: Tensor) -> list[str]:
         """A comment for each picture, by beam search with the first beam size."""
         found = self._search(tokens_BNC, self._beam_sizes[0])
@@ -180,6 +185,6 @@ class CommentTask(Task):
         return [hypotheses[0].tokens for hypotheses in found]
 
 
-def count_words(batch: Batch) -> int:
-    """Words of all comments of a batch, each comment's end among them."""
-    return sum(len(ids) - 1 for own in batch["comments"] for ids in own)
+def words_of(batch: Batch) -> list[int]:
+    """Words of the comments of each picture, each comment's end among them."""
+    return [sum(len(ids) - 1 for ids in own) for own in batch["comments"]]

@@ -1,11 +1,11 @@
-"""The tasks of a recipe: which head to train, how it is built, what its loss is.
+"""The tasks of a recipe: which heads to train, how they are built, what the loss is.
 
 Only schemas, no torch, so that a recipe is read and checked at once.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,15 +16,42 @@ from beholder.models.expansionnet_config import ExpansionNetConfig
 class _TaskConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # which head of a judge it trains
-    opinion: ClassVar[str]
-
     train_backbone: bool = Field(
         False, description="train the backbone too; needs pictures, not frozen features"
     )
+    train_statistics: bool = Field(
+        True,
+        description="of a backbone that is trained: let the means and variances of its batch norms "
+        "follow the batches; false: they stay, better where pictures are few",
+    )
+
+    @property
+    def parts(self) -> dict[str, SingleTaskConfig]:
+        """The tasks of one head each that it is made of, by name."""
+        raise NotImplementedError
+
+    @property
+    def opinions(self) -> tuple[str, ...]:
+        """The heads of a judge that it trains."""
+        return tuple(part.opinion for part in self.parts.values())
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of its parts."""
+        return frozenset(part.kind for part in self.parts.values())
 
 
-class ScoreTaskConfig(_TaskConfig):
+class _SingleTaskConfig(_TaskConfig):
+    # which head of a judge it trains
+    opinion: ClassVar[str]
+
+    @property
+    def parts(self) -> dict[str, SingleTaskConfig]:
+        only = cast("SingleTaskConfig", self)
+        return {only.kind: only}
+
+
+class ScoreTaskConfig(_SingleTaskConfig):
     """Scores from pooled features. All losses are of scores in deviations from their mean."""
 
     opinion = "score"
@@ -50,7 +77,7 @@ class ScoreTaskConfig(_TaskConfig):
         return self
 
 
-class AttributesTaskConfig(_TaskConfig):
+class AttributesTaskConfig(_SingleTaskConfig):
     """Labels of the table's attributes from pooled features."""
 
     opinion = "attributes"
@@ -148,7 +175,7 @@ class CommentHeadConfig(BaseModel):
         return self
 
 
-class CommentTaskConfig(_TaskConfig):
+class CommentTaskConfig(_SingleTaskConfig):
     """What all objectives of the comment head are told. Stages that start from each other's
     weights must share all of this but the beams."""
 
@@ -193,11 +220,65 @@ class SelfCriticalTaskConfig(CommentTaskConfig):
     )
 
 
-TaskConfig = Annotated[
+SingleTaskConfig = (
     ScoreTaskConfig
     | AttributesTaskConfig
     | DistillationTaskConfig
     | CaptionTaskConfig
-    | SelfCriticalTaskConfig,
+    | SelfCriticalTaskConfig
+)
+
+JoinedTaskConfig = Annotated[
+    ScoreTaskConfig | AttributesTaskConfig | DistillationTaskConfig | CaptionTaskConfig,
     Field(discriminator="kind"),
 ]
+
+
+class JointTaskConfig(_TaskConfig):
+    """Several tasks on one backbone at once; a picture may lack any of the opinions."""
+
+    kind: Literal["joint"] = "joint"
+    tasks: dict[Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")], JoinedTaskConfig] = Field(
+        min_length=2, description="by the names that their metrics have in front, `score.srcc`"
+    )
+    weights: dict[str, Annotated[float, Field(ge=0.0)]] = Field(
+        {}, description="of the tasks' losses, 1 where not named; 0: a loss is only watched"
+    )
+
+    @property
+    def parts(self) -> dict[str, SingleTaskConfig]:
+        return dict(self.tasks)
+
+    def weight_of(self, name: str) -> float:
+        """How much the loss of a task counts."""
+        return self.weights.get(name, 1.0)
+
+    @model_validator(mode="after")
+    def _one_task_per_head(self) -> JointTaskConfig:
+        owner: dict[str, str] = {}
+        for name, task in self.tasks.items():
+            if task.opinion in owner:
+                raise ValueError(
+                    f"{owner[task.opinion]!r} and {name!r} both train the {task.opinion} head"
+                )
+            owner[task.opinion] = name
+            if task.train_backbone or not task.train_statistics:
+                raise ValueError(
+                    f"one backbone is trained for all tasks: set train_backbone and "
+                    f"train_statistics beside `tasks`, not in {name!r}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_of_tasks(self) -> JointTaskConfig:
+        unknown = sorted(set(self.weights) - set(self.tasks))
+        if unknown:
+            raise ValueError(
+                f"weights of {', '.join(unknown)}, but the tasks are {', '.join(self.tasks)}"
+            )
+        if not any(self.weight_of(name) for name in self.tasks):
+            raise ValueError("all weights are 0: nothing to learn from")
+        return self
+
+
+TaskConfig = Annotated[SingleTaskConfig | JointTaskConfig, Field(discriminator="kind")]

@@ -47,10 +47,10 @@ class DistillationTask(AttributesTask):
     def teacher(self) -> Teacher | None:
         return self._teacher[0]
 
-    def weight(self, batch: Batch) -> float:
+    def units(self, batch: Batch) -> Tensor:
         if self.distillation.labelled_only:
-            return super().weight(batch)
-        return float(len(batch["keys"]) * len(self.model.classes))
+            return super().units(batch)
+        return torch.full((len(batch["keys"]),), float(len(self.model.classes)))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logits = self.attribute_heads(self.features(batch).pooled_BP)

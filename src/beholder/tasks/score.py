@@ -6,8 +6,8 @@ Shape suffixes: B pictures, P pooled features, K grades.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, cast
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from beholder.errors import TrainingError
 from beholder.judge.model import JudgeModel
 from beholder.metrics.correlation import krcc, plcc, rmse, srcc
 from beholder.models.heads import Moments, ScoreHead
-from beholder.tasks.base import Batch, Direction, Task
+from beholder.tasks.base import Batch, Collector, Direction, Task
 from beholder.tasks.config import ScoreTaskConfig
 from beholder.tasks.losses import emd_loss, pairwise_rank_loss, plcc_loss
 
@@ -30,10 +30,11 @@ class ScoreTask(Task):
     processes.
     """
 
-    head: ClassVar[str] = "score"
-    directions: ClassVar[dict[str, Direction]] = {
+    heads = ("score",)
+    directions: Mapping[str, Direction] = {
         "srcc": "max", "plcc": "max", "krcc": "max", "rmse": "min", "loss": "min",
     }  # fmt: skip
+    whole_batch = True
 
     def __init__(self, model: JudgeModel, config: ScoreTaskConfig | None = None) -> None:
         self.config = config or ScoreTaskConfig()
@@ -43,14 +44,14 @@ class ScoreTask(Task):
     def score_head(self) -> ScoreHead:
         return cast(ScoreHead, self.model.heads["score"])
 
-    def prepare(self, batches: Iterable[Batch]) -> None:
+    def preparing(self) -> Collector[None]:
         """Fit the head's input standardisation and output scale.
 
         Raises:
             TrainingError: no picture has a score.
         """
         features, scores = Moments(), []
-        for batch in batches:
+        while (batch := (yield)) is not None:
             features.update(self.features(batch).pooled_BP)
             scores.append(batch["score"].detach().cpu())
         known = torch.cat(scores) if scores else torch.zeros(0)
@@ -63,8 +64,8 @@ class ScoreTask(Task):
             self.score_head.fit_input(features)
             self.score_head.fit_output(known)
 
-    def weight(self, batch: Batch) -> float:
-        return float(batch["score"].isfinite().sum())
+    def units(self, batch: Batch) -> Tensor:
+        return batch["score"].isfinite()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         predicted = [self.gather(part) for part in self._predict(batch)]
@@ -110,10 +111,12 @@ class ScoreTask(Task):
         return {"loss": total, **parts}
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+    def evaluating(self) -> Collector[dict[str, float]]:
         """plcc, srcc, krcc (-1 to 1; NaN where undefined), rmse (of the table's scale) and the
         loss over all pictures with a score as one batch."""
-        parts = [(self._predict(batch), self._given(batch)) for batch in batches]
+        parts = []
+        while (batch := (yield)) is not None:
+            parts.append((self._predict(batch), self._given(batch)))
         if not any(given[0].isfinite().any() for _, given in parts):
             return dict.fromkeys(self.directions, math.nan)
         predicted = [torch.cat(pieces) for pieces in zip(*(p for p, _ in parts), strict=True)]

@@ -23,8 +23,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +34,7 @@ from beholder.decoding import Hypothesis, sample_memory
 from beholder.errors import TrainingError
 from beholder.judge.model import JudgeModel
 from beholder.metrics.captions import CiderD
-from beholder.tasks.base import Batch, Direction
+from beholder.tasks.base import Batch, Collector, Direction
 from beholder.tasks.comments import Comments, CommentTask, ends_badly, pack_comments
 from beholder.tasks.config import SelfCriticalTaskConfig
 from beholder.tasks.losses import self_critical_loss
@@ -62,7 +61,7 @@ class SelfCriticalTask(CommentTask):
         TrainingError: no comment has a word.
     """
 
-    directions: ClassVar[dict[str, Direction]] = {"CIDEr-D": "max", "cross_entropy": "min"}
+    directions: Mapping[str, Direction] = {"CIDEr-D": "max", "cross_entropy": "min"}
 
     def __init__(
         self,
@@ -101,8 +100,8 @@ class SelfCriticalTask(CommentTask):
             module.eval()
         return self
 
-    def weight(self, batch: Batch) -> float:
-        return float(sum(key in self._picture for key in batch["keys"]))
+    def units(self, batch: Batch) -> Tensor:
+        return torch.tensor([float(key in self._picture) for key in batch["keys"]])
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """loss; reward: mean CIDEr-D of the samples, 0 to 10; log_prob: mean per drawn word;
@@ -126,10 +125,10 @@ class SelfCriticalTask(CommentTask):
         }
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+    def evaluating(self) -> Collector[dict[str, float]]:
         """As of every task of the comment head; the cross-entropy has its own name, for it is not
         what is trained and rises as the head becomes surer of itself."""
-        metrics = super().evaluate(batches)
+        metrics = yield from super().evaluating()
         metrics["cross_entropy"] = metrics.pop("loss", math.nan)
         return metrics
 

@@ -1,4 +1,4 @@
-"""The kinds of stages: extract, train, export, evaluate, gate, regress, average."""
+"""The kinds of stages: extract, train, write, export, evaluate, gate, ship, regress, average."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from beholder.pipeline.recipe import (
     ExtractStage,
     GateStage,
     RegressStage,
+    ShipStage,
     StageConfig,
     TrainStage,
+    WriteStage,
 )
 from beholder.pipeline.stages.base import Stage, StageResult
 
@@ -44,6 +46,14 @@ def make_stage(name: str, config: StageConfig, context: RunContext) -> Stage:
         from beholder.pipeline.stages.gate import Gate
 
         return Gate(name, config, context)
+    if isinstance(config, ShipStage):
+        from beholder.pipeline.stages.ship import Ship
+
+        return Ship(name, config, context)
+    if isinstance(config, WriteStage):
+        from beholder.pipeline.stages.write import Write
+
+        return Write(name, config, context)
     assert isinstance(config, EvaluateStage)
     from beholder.pipeline.stages.evaluate import Evaluate
 

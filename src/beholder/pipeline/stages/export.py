@@ -77,7 +77,7 @@ class Export(Stage):
             RecipeError: no attribute or score head, or no picture in the split.
         """
         where = f"stages.{self.name}.calibrate"
-        opinions = {self._stage(name).task.opinion for name in self.config.heads}
+        opinions = {o for name in self.config.heads for o in self._stage(name).task.opinions}
         if not opinions & {"attributes", "score"}:
             raise RecipeError(
                 "Only attributes and scores are calibrated; no such head is exported.",
@@ -121,7 +121,7 @@ class Export(Stage):
             state |= part.state
         for index, other in enumerate(further):
             for name, tensor in other.items():
-                if name.startswith(("heads.", "backbone.")):
+                if name.startswith(("heads.comment.", "backbone.")):
                     state[f"others.{index}.{name.removeprefix('heads.')}"] = tensor
         backbone = stage_backbone(context, self.name).cpu()
         model = JudgeModel.from_config(JudgeConfig.model_validate(merged))
@@ -144,7 +144,7 @@ class Export(Stage):
         """The stage whose checkpoints write together; none without an ensemble."""
         if self.config.ensemble == 1:
             return []
-        found = [n for n in self.config.heads if self._stage(n).task.opinion == "comment"]
+        found = [n for n in self.config.heads if "comment" in self._stage(n).task.opinions]
         if not found:
             raise RecipeError(
                 "An ensemble needs a comment head; none is exported.",

@@ -115,12 +115,13 @@ def _from_stage(
     taught = context.recipe.stages[name]
     assert isinstance(taught, TrainStage)
     where = f"stages.{stage}.teacher"
-    if not isinstance(taught.task, AttributesTaskConfig):
+    tasks = [part for part in taught.task.parts.values() if isinstance(part, AttributesTaskConfig)]
+    if not tasks:
         raise _no_attributes(f"Stage {name!r}", f"{where}.stages")
     _check_epoch(context, name, taught, epoch, f"{where}.epoch")
     if context.rehearsing:
         backbone = copy.deepcopy(stage_backbone(context, name))
-        task = taught.task
+        task = tasks[0]
         return backbone, AttributeHeads(backbone.pooled_dim, classes, task.head, task.inputs)
     trained = trained_by(context, name)
     check_classes(trained.config.classes, classes, where)

@@ -1,4 +1,4 @@
-"""Stage `train`: fit one head, on frozen features or end to end on pictures."""
+"""Stage `train`: fit one head or several, on frozen features or end to end on pictures."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from beholder.errors import CheckpointError, RecipeError, VocabularyError
 from beholder.features.device import choose_device
 from beholder.features.store import FeatureStore
 from beholder.judge.model import JudgeConfig, JudgeModel
+from beholder.models.teachers import Teacher
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.recipe import TrainStage
 from beholder.pipeline.stages.base import Stage, StageResult
+from beholder.pipeline.stages.learnt import with_comments, with_targets
 from beholder.pipeline.stages.shared import (
     QUARANTINE,
     first_readable,
@@ -38,7 +40,6 @@ from beholder.tasks import create_task
 from beholder.tasks.base import Task
 from beholder.tasks.build import judge_config
 from beholder.tasks.config import AttributesTaskConfig, TaskConfig
-from beholder.tasks.distillation import DistillationTask
 from beholder.training import TrainConfig, train
 from beholder.training.checkpoints import put_weights
 from beholder.training.distributed import start
@@ -51,7 +52,7 @@ REHEARSED = 4  # distinct pictures of a rehearsal; a batch repeats them
 
 
 class Train(Stage):
-    """Trains the head of the stage's task."""
+    """Trains the heads of the stage's task."""
 
     everywhere = True
 
@@ -81,14 +82,15 @@ class Train(Stage):
             start = self.context.recipe.stages[self.config.start_from]
             assert isinstance(start, TrainStage)
             _check_same_head(self._judge_config(table, start.task), config, self._where_start)
-        task = self._task(config)
+        teacher = self._teacher(config)
+        task = self._task(config, teacher)
         device = next(task.parameters()).device
         batch = to_device(self._rehearsal_batch(config, table), device)
         per_epoch = len(table) / self.training.batch_size
         asked = 0.0
-        if self._views and isinstance(task, DistillationTask) and task.teacher:
+        if self._views and teacher:
             clock = time.perf_counter()
-            batch["teacher"] = task.teacher(batch["pixels"])
+            batch["teacher"] = teacher(batch["pixels"])
             asked = (time.perf_counter() - clock) * per_epoch * self._views
         task.eval()
         with torch.no_grad():
@@ -110,7 +112,7 @@ class Train(Stage):
             train_source = taught_source(
                 self.context, self.name, train_source, config.classes, folder, self.training
             )
-        task = self._task(config)
+        task = self._task(config, None if self._views else self._teacher(config))
         result = train(
             task,
             train_source,
@@ -143,7 +145,8 @@ class Train(Stage):
                 where=where,
                 fix="Leave `features` out, or set task.train_backbone to false.",
             )
-        if config.augment and config.task.kind == "score" and not config.augment.preserves_quality:
+        scores = "score" in config.task.opinions
+        if scores and config.augment and not config.augment.preserves_quality:
             log.warning(
                 "%s.augment changes what the scores are of: colours, size or parts of a picture.",
                 where,
@@ -173,12 +176,18 @@ class Train(Stage):
         return f"stages.{self.name}.start_from"
 
     def _table(self, split: str) -> AnnotationTable:
-        """The rows of a split; those to train on with the scores that `targets` predicts."""
-        context, targets = self.context, self.config.targets
-        if split != "train" or targets is None or context.rehearsing:
-            return context.data.table.subset(split)
-        predictions = pl.read_parquet(context.output(targets, "predictions"))
-        return with_targets(context.data.table, predictions)
+        """The rows of a split; those to train on with what large judges say of them."""
+        context, config = self.context, self.config
+        table = context.data.table
+        if split != "train" or context.rehearsing:
+            return table.subset(split)
+        if config.targets:
+            predictions = pl.read_parquet(context.output(config.targets, "predictions"))
+            table = with_targets(table, predictions)
+        if config.comments_from:
+            written = pl.read_parquet(context.output(config.comments_from, "comments"))
+            table = with_comments(table, written, instead=config.written == "instead")
+        return table.subset(split)
 
     def _judge_config(self, table: AnnotationTable, task: TaskConfig | None = None) -> JudgeConfig:
         """The judge that a task trains, by default the stage's own."""
@@ -191,7 +200,14 @@ class Train(Stage):
             token_dim=backbone.token_dim,
         )
 
-    def _task(self, config: JudgeConfig) -> Task:
+    def _teacher(self, config: JudgeConfig) -> Teacher | None:
+        """The teacher, if the stage has one."""
+        if self.config.teacher is None:
+            return None
+        seen = stage_backbone(self.context, self.name).transform
+        return build_teacher(self.context, self.name, seen, config.classes).to(choose_device())
+
+    def _task(self, config: JudgeConfig, teacher: Teacher | None) -> Task:
         """The task over a judge with fresh weights, or those of `start_from` (not rehearsing)."""
         torch.manual_seed(self.training.seed)
         backbone = None
@@ -207,12 +223,8 @@ class Train(Stage):
             # the backbone, if the start has tuned one, is what `stage_backbone` has given
             own = {n: t for n, t in trained.state.items() if not n.startswith("backbone.")}
             put_weights(model, own, where=self._where_start)
-        device = choose_device()
-        teacher = None
-        if self.config.teacher and (self.context.rehearsing or not self._views):
-            seen = stage_backbone(self.context, self.name).transform
-            teacher = build_teacher(self.context, self.name, seen, config.classes).to(device)
-        task = create_task(self.config.task, model.to(device), self._table("train"), teacher)
+        model = model.to(choose_device())
+        task = create_task(self.config.task, model, self._table("train"), teacher)
         task.started = started
         return task
 
@@ -228,7 +240,7 @@ class Train(Stage):
             common["quarantined"] = quarantined_keys(place / QUARANTINE)
             expected = stage_fingerprint(context, self.name)
             store = FeatureStore.open(place, expect_fingerprint=expected)
-            return FeatureSource(store, table, tokens=task.opinion == "comment", **common)
+            return FeatureSource(store, table, tokens="comment" in task.opinions, **common)
         # what an extract stage has found unusable, also for the stages on pictures after it
         common["quarantined"] = quarantined_keys(context.folder / QUARANTINE)
         augmentation = None
@@ -244,10 +256,17 @@ class Train(Stage):
             **common,
         )
 
+    def _rehearsed(self, table: AnnotationTable) -> AnnotationTable:
+        """A few pictures for a rehearsal, such that there is something of every opinion."""
+        root, keys = self.context.data.root, set[str]()
+        for opinion in self.config.task.opinions:
+            keys |= set(first_readable(table.with_opinion(opinion), root, REHEARSED).keys)
+        return table.with_frame(table.frame.filter(pl.col("image").is_in(sorted(keys))))
+
     def _rehearsal_batch(self, config: JudgeConfig, table: AnnotationTable) -> Batch:
         """A batch as large as a real one, of a few pictures over and over."""
         context = self.context
-        few = first_readable(table, context.data.root, REHEARSED)
+        few = self._rehearsed(table)
         backbone = stage_backbone(context, self.name)
         source = PictureSource(
             context.data.root, few, backbone.transform, **_comment_options(config)
@@ -262,20 +281,6 @@ class Train(Stage):
             batch["pooled"] = distinct.pooled_BP.cpu()[rows]
             del batch["pixels"]
         return batch
-
-
-def with_targets(table: AnnotationTable, predictions: pl.DataFrame) -> AnnotationTable:
-    """The training rows and those without a split, with predicted scores where none is given.
-
-    Args:
-        predictions: `image` and `predicted_score`, as an average stage writes them.
-    """
-    learnt = table.frame.filter((pl.col("split") == "train") | pl.col("split").is_null())
-    predicted = predictions.select("image", "predicted_score")
-    frame = learnt.join(predicted, on="image", how="left", maintain_order="left").with_columns(
-        pl.coalesce("score", "predicted_score").alias("score"), pl.lit("train").alias("split")
-    )
-    return table.with_frame(frame.drop("predicted_score"))
 
 
 def _check_same_head(trained: JudgeConfig, config: JudgeConfig, where: str) -> None:
@@ -309,9 +314,10 @@ def _check_same_head(trained: JudgeConfig, config: JudgeConfig, where: str) -> N
 def _balancing(task: TaskConfig, training: TrainConfig) -> list[str]:
     """By which options rare classes count for more than they are frequent."""
     ways = ["training.sampling"] if training.sampling == "balanced" else []
-    if isinstance(task, AttributesTaskConfig):
-        ways += ["task.class_weights"] if task.weighs_classes else []
-        ways += ["task.logit_adjustment"] if task.logit_adjustment else []
+    for part in task.parts.values():
+        if isinstance(part, AttributesTaskConfig):
+            ways += ["task.class_weights"] if part.weighs_classes else []
+            ways += ["task.logit_adjustment"] if part.logit_adjustment else []
     return ways
 
 

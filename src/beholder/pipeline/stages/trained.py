@@ -1,7 +1,7 @@
 """What a train stage leaves for others: the weights it trained and the config they need.
 
 `model.safetensors` holds the trained modules alone (`heads.<name>.*`, and `backbone.*` only when
-the backbone was trained), `model.json` the judge's config with that one head.
+the backbone was trained), `model.json` the judge's config with those heads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WEIGHTS, CONFIG = "model.safetensors", "model.json"
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained head (and backbone) as state and config."""
+    """Trained heads (and backbone) as state and config."""
 
     config: JudgeConfig
     state: dict[str, torch.Tensor]

@@ -1,0 +1,118 @@
+"""Stage `write`: a comment for every training picture, and every one without a split, by a judge.
+
+What a train stage learns with `comments_from`. The verdicts grow in the stage's folder, so that a
+stopped one goes on; `comments/<stage>/comments.parquet` has `image` and `written`.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import polars as pl
+
+from beholder.data.files import atomic_path, sha256_file
+from beholder.data.images import resolve_key
+from beholder.errors import PictureError, RecipeError
+from beholder.features.device import choose_device
+from beholder.judge import Judge
+from beholder.judge.model import JudgeModel
+from beholder.pipeline.context import RunContext
+from beholder.pipeline.recipe import TrainStage, WriteStage
+from beholder.pipeline.stages.base import Stage, StageResult
+from beholder.pipeline.stages.shared import stage_backbone, trained_by
+from beholder.predict.batches import identity_of, judge_to_file
+from beholder.predict.local import Request
+
+log = logging.getLogger("beholder")
+
+FOLDER, FILE = "comments", "comments.parquet"
+
+
+class Write(Stage):
+    """Writes `comments/<stage>/`."""
+
+    def __init__(self, name: str, config: WriteStage, context: RunContext) -> None:
+        super().__init__(name, context)
+        self.config = config
+
+    def rehearse(self) -> None:
+        """Make sure that what is to write has a comment head.
+
+        Raises:
+            RecipeError: it has none.
+            JudgeError: there is no such judge.
+        """
+        config, where = self.config, f"stages.{self.name}"
+        if config.judge is not None:
+            if Judge.load(config.judge).vocabulary is None:
+                raise _no_comments(f"The judge {config.judge}", f"{where}.judge")
+            return
+        assert config.stage is not None
+        writer = self.context.recipe.stages[config.stage]
+        assert isinstance(writer, TrainStage)
+        if "comment" not in writer.task.opinions:
+            raise _no_comments(f"Stage {config.stage!r}", f"{where}.stage")
+
+    def run(self, folder: Path) -> StageResult:
+        judge, identity = self._judge()
+        verdicts = folder / "verdicts.jsonl"
+        summary = judge_to_file(
+            judge,
+            self._requests(),
+            verdicts,
+            identity=identity,
+            batch_size=self.config.batch_size,
+        )
+        log.info("[%s] %s", self.name, summary)
+        said = pl.read_ndjson(verdicts, schema={"image": pl.String, "comment": pl.String})
+        written = said.select("image", written=pl.col("comment").replace("", None))
+        target = self.context.folder / FOLDER / self.name
+        with atomic_path(target) as temporary:
+            temporary.mkdir()
+            written.write_parquet(temporary / FILE)
+        count = written["written"].drop_nulls().len()
+        return StageResult(
+            {"comments": (target / FILE, sha256_file(target / FILE))},
+            {"pictures": summary.pictures, "written": count, "failed": summary.failed},
+        )
+
+    def _judge(self) -> tuple[Judge, str]:
+        """Who writes, and what tells it from all others."""
+        config = self.config
+        if config.judge is not None:
+            judge = Judge.load(config.judge)
+            judge.beam_size = config.beam_size
+            return judge, identity_of(config.judge)
+        assert config.stage is not None
+        trained = trained_by(self.context, config.stage)
+        record = self.context.manifest.find(config.stage)
+        assert record is not None, "its weights have been read"
+        backbone = stage_backbone(self.context, self.name)
+        model = JudgeModel(trained.config, backbone)
+        frozen = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+        model.load_state_dict(frozen | trained.state, strict=True)
+        judge = Judge.of_model(model.eval(), choose_device(), beam_size=config.beam_size)
+        return judge, record.outputs_hash()
+
+    def _requests(self) -> list[Request]:
+        """The pictures to write about; those whose file is not there are told and left out."""
+        data = self.context.data
+        rows = data.table.frame.filter((pl.col("split") == "train") | pl.col("split").is_null())
+        found = []
+        for key, box in rows.select("image", "box").iter_rows():
+            try:
+                path = resolve_key(data.root, key)
+            except PictureError as error:
+                log.warning("[%s] no comment of %s: %s", self.name, key, error.what)
+                continue
+            found.append(Request(key, path, None if box is None else tuple(box)))
+        return found
+
+
+def _no_comments(what: str, where: str) -> RecipeError:
+    return RecipeError(
+        f"{what} writes no comments.",
+        where=where,
+        fix="Name a train stage of comments, or a judge with a comment head.",
+    )
