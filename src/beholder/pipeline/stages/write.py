@@ -21,8 +21,9 @@ from beholder.pipeline.context import RunContext
 from beholder.pipeline.recipe import TrainStage, WriteStage
 from beholder.pipeline.stages.base import Stage, StageResult
 from beholder.pipeline.stages.shared import stage_backbone, trained_by
-from beholder.predict.batches import identity_of, judge_to_file
+from beholder.predict.batches import judge_to_file
 from beholder.predict.local import Request
+from beholder.predict.output import identity_of
 
 log = logging.getLogger("beholder")
 
