@@ -1,187 +1,125 @@
-"""The pictures of `quality.py`: the sample's, further ones of the same photographs, and photographs
-of another origin, all distorted by the sample's own distortions.
+"""The pictures of `quality.py`: the sample's, those of photographs of a third origin to learn from,
+and those of foreign photographs to be measured on, all distorted by the sample's own distortions.
 
 Scores are pseudo-MOS (SSIMULACRA2 against the undistorted crop, docs/sample.md); nobody rated any
-of these pictures. Photographs of another origin are fetched by package name and never kept in the
-repository: twelve of Debian's `mate-backgrounds` (nature) and the two that scikit-learn's wheel
-brings (china.jpg, flower.jpg); the packages themselves state their licences. They are reduced to
-640 pixels, as the
-sample's were, and none of them is one of the sample's (compared by perceptual hash).
+of these pictures. Foreign photographs are fetched by package name and never kept in the repository:
+twelve of Debian's `mate-backgrounds` (nature) and the two that scikit-learn's wheel brings
+(china.jpg, flower.jpg); the packages themselves state their licences. They are reduced to 640
+pixels, as the sample's were, and none of them is one of the sample's (compared by perceptual hash).
+`quality_photos.py` says where the third origin's come from.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 import sklearn.datasets
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance
+from PIL import Image
 
 from beholder.data.augment import uniform_draws
-from beholder.data.files import atomic_path
+from beholder.data.files import atomic_path, sha256_file
 from beholder.data.fingerprints import difference_hash
 from beholder.data.images import read_image
+from beholder.data.progress import progress
+from beholder.data.sample.builder import build_sample
 from beholder.data.sample.catalogue import (
     CROP_SIZE,
     CROPS_PER_PHOTO,
     PHOTO_FOLDER,
-    catalogue,
+    Entry,
     crop_variants,
     cut,
     photo_names,
 )
-from beholder.data.sample.distortions import PRISTINE, distort
-from beholder.data.sample.pseudo_mos import read_table, to_pseudo_mos
-
-sys.path.append(str(Path(__file__).parents[1] / "scripts"))
-from make_pseudo_mos import ssimulacra2
+from beholder.data.sample.distortions import PRISTINE, STRENGTHS, distort
+from beholder.data.sample.pseudo_mos import to_pseudo_mos
+from quality_photos import ALIKE_BITS, third_photos, unpacked
+from ssimulacra2_batch import ssimulacra2_batch
 
 LONGER_SIDE = 640
-ALIKE_BITS = 10  # of 64; two pictures of one photograph differ in fewer
+THIRD_SIDES = (480, 960)  # pixels of the longer side, drawn for every crop
+VALIDATION = 16  # photographs of the third origin
+VERSION = 1  # raised when the same photographs start to give other pictures
+TABLE = "table.parquet"
+Row = tuple[str, float, str]
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pixels uint8 [N, 256, 256, 3], pseudo-MOS [N], and the photograph of each."""
+    """Files of pictures below `root`, with pseudo-MOS [N] and the photograph of each."""
 
-    pixels: NDArray[np.uint8]
+    root: Path
+    keys: NDArray[np.str_]
     scores: NDArray[np.float64]
     photos: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
     def of(self, photos: Sequence[str]) -> NDArray[np.bool_]:
         return np.isin(self.photos, photos)
 
-
-def cached(path: Path, make: Callable[[], Pictures]) -> Pictures:
-    """What `make` gives, kept in a file."""
-    if not path.exists():
-        made = make()
-        with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, pixels=made.pixels, scores=made.scores, photos=made.photos)
-    with np.load(path) as found:
-        return Pictures(found["pixels"], found["scores"], found["photos"])
+    def part(self, rows: NDArray[np.bool_]) -> Pictures:
+        return Pictures(self.root, self.keys[rows], self.scores[rows], self.photos[rows])
 
 
-def sample_pictures() -> Pictures:
+class Job(NamedTuple):
+    """A crop to make all pictures of; `third` draws it, and takes every second level alone."""
+
+    file: Path
+    crop: int
+    third: bool
+
+
+def sample_pictures(cache: Path) -> Pictures:
     """The embedded sample: 13 photographs, 1300 pictures, with their committed scores."""
-    table = read_table()
-    crops = [(photo, crop) for photo in photo_names() for crop in range(CROPS_PER_PHOTO)]
-    with get_context("spawn").Pool() as pool:
-        pixels = pool.starmap(_sample_crop, crops)
-    entries = catalogue()
+    built = build_sample(cache / "sample")
+    frame = built.annotations.frame
     return Pictures(
-        np.concatenate(pixels),
-        np.array([table[entry.key].pseudo_mos for entry in entries]),
-        np.array([entry.photo for entry in entries]),
-    )
+        built.images, *(frame[name].to_numpy() for name in ("image", "score", "group"))
+    )  # fmt: skip
 
 
-def _sample_crop(photo: str, crop: int) -> NDArray[np.uint8]:
-    pristine = cut(read_image(PHOTO_FOLDER / f"{photo}.jpg"), crop)
-    return _distorted(pristine, crop_variants(photo, crop))
-
-
-def _distorted(pristine: Image.Image, entries: Sequence[object]) -> NDArray[np.uint8]:
-    made = [distort(pristine, e.kind, e.level, seed=e.seed) for e in entries]  # type: ignore[attr-defined]
-    return np.stack([np.asarray(picture) for picture in made])
-
-
-def further_pictures(scenes: int) -> Pictures:
-    """More pictures of the sample's photographs: other crops, also of the photograph reduced,
-    mirrored, and with another brightness, saturation and contrast before it is distorted."""
-    jobs = [(photo, scene) for photo in photo_names() for scene in range(scenes)]
-    with get_context("spawn").Pool() as pool:
-        parts = pool.starmap(_scene, jobs)
-    return _together(parts, [photo for photo, _ in jobs])
-
-
-def _scene(photo: str, scene: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    draws = uniform_draws(0, scene, photo, "scene", 8)
-    image = read_image(PHOTO_FOLDER / f"{photo}.jpg")
-    smallest = (CROP_SIZE + 2) / min(image.size)
-    if scene % 3:
-        image = _reduced(image, smallest ** draws[0])
-    left = int(draws[1] * (image.width - CROP_SIZE + 1))
-    top = int(draws[2] * (image.height - CROP_SIZE + 1))
-    image = image.crop((left, top, left + CROP_SIZE, top + CROP_SIZE))
-    if draws[3] < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if scene % 2:
-        gamma = np.exp(0.8 * draws[4] - 0.4)
-        image = image.point([round(255 * (level / 255) ** gamma) for level in range(256)] * 3)
-        image = ImageEnhance.Color(image).enhance(0.5 + 0.9 * draws[5])
-        image = ImageEnhance.Contrast(image).enhance(1.0 + 0.25 * draws[6])
-    return _scored(image, f"{photo}+{scene}", 0)
-
-
-def foreign_pictures() -> Pictures:
+def foreign_pictures(cache: Path) -> Pictures:
     """Photographs of another origin, cropped and distorted as the sample's."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = [*_mate_backgrounds(Path(folder)), *_scikit_learn()]
-        _refuse_known(files)
-        jobs = [(file, crop) for file in files for crop in range(CROPS_PER_PHOTO)]
-        with get_context("spawn").Pool() as pool:
-            parts = pool.starmap(_foreign_crop, jobs)
-    return _together(parts, [file.stem for file, _ in jobs])
+    files = foreign_photos(cache)
+    refuse_known(files)
+    jobs = [Job(file, crop, False) for file in files for crop in range(CROPS_PER_PHOTO)]
+    return distorted(cache, "foreign", jobs)
 
 
-def _foreign_crop(file: Path, crop: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    image = read_image(file)
-    pristine = cut(_reduced(image, min(1.0, LONGER_SIDE / max(image.size))), crop)
-    return _scored(pristine, f"foreign-{file.stem}", crop)
-
-
-def _scored(
-    pristine: Image.Image, name: str, crop: int
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    entries = crop_variants(name, crop)
-    pixels = _distorted(pristine, entries)
-    said = [
-        100.0 if entry.kind == PRISTINE else ssimulacra2(Image.fromarray(picture), pristine)
-        for entry, picture in zip(entries, pixels, strict=True)
-    ]
-    return pixels, np.array([to_pseudo_mos(score) for score in said])
-
-
-def _together(
-    parts: Sequence[tuple[NDArray[np.uint8], NDArray[np.float64]]], photos: Sequence[str]
-) -> Pictures:
-    counts = [len(scores) for _, scores in parts]
-    return Pictures(
-        np.concatenate([pixels for pixels, _ in parts]),
-        np.concatenate([scores for _, scores in parts]),
-        np.repeat(np.array(photos), counts),
+def third_pictures(cache: Path, scenes: int) -> Pictures:
+    """Photographs of a third origin: `scenes` crops of each, at random sizes and places."""
+    known = [*(PHOTO_FOLDER / f"{name}.jpg" for name in photo_names()), *foreign_photos(cache)]
+    files = third_photos(cache, known)
+    return distorted(
+        cache, "third", [Job(f, scene, True) for scene in range(scenes) for f in files]
     )
 
 
-def _reduced(image: Image.Image, factor: float) -> Image.Image:
-    if factor >= 1.0:
-        return image
-    size = (round(image.width * factor), round(image.height * factor))
-    return image.resize(size, Image.Resampling.LANCZOS)
+def validation_photos(third: Pictures) -> list[str]:
+    """Which photographs of the third origin choose settings: by the hash of their names."""
+    names = sorted(set(third.photos.tolist()), key=lambda n: hashlib.sha256(n.encode()).digest())
+    return names[:VALIDATION]
 
 
-def _mate_backgrounds(folder: Path) -> list[Path]:
-    """The nature photographs of Debian's package, unpacked in `folder` and not installed."""
-    for command in (["apt-get", "download", "mate-backgrounds"], ["sh", "-c", "dpkg -x *.deb ."]):
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"mate-backgrounds can't be fetched (apt-get update first?): {done.stderr}")
-    return sorted(folder.rglob("nature/*.jpg"))
+def foreign_photos(cache: Path) -> list[Path]:
+    nature = unpacked("mate-backgrounds", cache / "packages").rglob("nature/*.jpg")
+    own = (Path(sklearn.datasets.__file__).parent / "images").glob("*.jpg")
+    return [*sorted(nature), *sorted(own)]
 
 
-def _scikit_learn() -> list[Path]:
-    return sorted((Path(sklearn.datasets.__file__).parent / "images").glob("*.jpg"))
-
-
-def _refuse_known(files: Sequence[Path]) -> None:
+def refuse_known(files: Sequence[Path]) -> None:
     """Make sure that no photograph is one of the sample's."""
     known = {
         name: difference_hash(read_image(PHOTO_FOLDER / f"{name}.jpg")) for name in photo_names()
@@ -191,3 +129,85 @@ def _refuse_known(files: Sequence[Path]) -> None:
         for name, other in known.items():
             assert look is not None and other is not None, "no photograph here is flat"
             assert (look ^ other).bit_count() > ALIKE_BITS, f"{file.name} is the sample's {name}"
+
+
+def distorted(cache: Path, name: str, jobs: Sequence[Job]) -> Pictures:
+    """The pictures of all jobs with their scores, made where the cache does not hold those of the
+    very same photographs, crops and distortions."""
+    place = cache / f"{name}-{fingerprint(jobs)[:12]}"
+    if not (place / TABLE).is_file():
+        with atomic_path(place) as temporary:
+            temporary.mkdir()
+            work = [(job, temporary) for job in jobs]
+            parts = progress(_made(work), f"{name} pictures", len(jobs), "crops")
+            rows = [row for part in parts for row in part]
+            frame = pl.DataFrame(rows, schema=["image", "score", "photo"], orient="row")
+            frame.write_parquet(temporary / TABLE)
+    frame = pl.read_parquet(place / TABLE)
+    return Pictures(place, *(frame[column].to_numpy() for column in frame.columns))
+
+
+def fingerprint(jobs: Sequence[Job]) -> str:
+    """SHA-256 of what decides the pictures, in hex."""
+    contents = {file: sha256_file(file) for file in {job.file for job in jobs}}
+    crops = [(job.file.stem, contents[job.file], job.crop, job.third) for job in jobs]
+    described = [VERSION, STRENGTHS, LONGER_SIDE, THIRD_SIDES, crops]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _made(work: Sequence[tuple[Job, Path]]) -> Iterator[list[Row]]:
+    """The rows of every job, by as many processes as threads are allowed, or one per core."""
+    processes = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    if processes == 1:
+        yield from map(_make, work)
+        return
+    with get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap(_make, work)
+
+
+def _make(work: tuple[Job, Path]) -> list[Row]:
+    """Key, pseudo-MOS and photograph of each picture of a crop, whose files it writes."""
+    job, root = work
+    photo, image = job.file.stem, read_image(job.file)
+    if job.third:
+        pristine = drawn_crop(image, photo, job.crop)
+        entries = every_second_level(crop_variants(f"third-{photo}", job.crop))
+    else:
+        pristine = cut(_reduced(image, min(1.0, LONGER_SIDE / max(image.size))), job.crop)
+        entries = crop_variants(f"foreign-{photo}", job.crop)
+    pictures = [distort(pristine, entry.kind, entry.level, seed=entry.seed) for entry in entries]
+    pixels = np.stack([np.asarray(picture) for picture in pictures])
+    rows = []
+    for entry, picture, score in zip(
+        entries, pictures, ssimulacra2_batch(pixels[0], pixels), strict=True
+    ):
+        key = f"{photo}/{job.crop}/{entry.kind}-{entry.level}.webp"
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(root / key, lossless=True, quality=0, method=0)
+        rows.append((key, to_pseudo_mos(100.0 if entry.kind == PRISTINE else score), photo))
+    return rows
+
+
+def drawn_crop(image: Image.Image, photo: str, scene: int) -> Image.Image:
+    """A part of the photograph, reduced to a random size; equal arguments give equal pixels."""
+    draws = uniform_draws(0, scene, photo, "third", 3)
+    longest = max(image.size)
+    high = min(longest, THIRD_SIDES[1])
+    # rounding may take a pixel from the shorter side
+    low = min(high, max(THIRD_SIDES[0], (CROP_SIZE + 2) * longest / min(image.size)))
+    image = _reduced(image, low * (high / low) ** draws[0] / longest)
+    left = int(draws[1] * (image.width - CROP_SIZE + 1))
+    top = int(draws[2] * (image.height - CROP_SIZE + 1))
+    return image.crop((left, top, left + CROP_SIZE, top + CROP_SIZE))
+
+
+def every_second_level(entries: Sequence[Entry]) -> list[Entry]:
+    """The pristine crop, and of each kind two of the four levels, from crop to crop in turn."""
+    return [e for e in entries if e.kind == PRISTINE or e.level % 2 == (e.crop + 1) % 2]
+
+
+def _reduced(image: Image.Image, factor: float) -> Image.Image:
+    if factor >= 1.0:
+        return image
+    size = (round(image.width * factor), round(image.height * factor))
+    return image.resize(size, Image.Resampling.LANCZOS)

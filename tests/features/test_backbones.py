@@ -161,6 +161,36 @@ def test_early_maps_of_an_efficientnet_are_those_of_its_blocks() -> None:
     torch.testing.assert_close(pooled, torch.cat(parts, 1), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "left_out"),
+    [("efficientnet-lite0", 64, "conv_head"), ("timm/test_convnext", 64, "stages.3")],
+)
+def test_without_tokens_early_layers_alone_are_run(name: str, size: int, left_out: str) -> None:
+    config = BackboneConfig(name=name, weights="random", pooling="early", size=size)
+    backbone = create_backbone(config)
+    torch.manual_seed(0)
+    pixels = torch.randn(2, 3, size, size)
+    runs: list[str] = []
+    backbone.trunk.get_submodule(left_out).register_forward_hook(lambda *_: runs.append(left_out))
+    with torch.no_grad():
+        whole, short = backbone(pixels), backbone(pixels, tokens=False)
+    assert len(runs) == 1
+    assert whole.tokens_BNC.shape[1] > 0
+    assert short.tokens_BNC.shape == (2, 0, backbone.token_dim)
+    assert torch.equal(whole.pooled_BP, short.pooled_BP)
+
+
+@pytest.mark.parametrize("pooling", ["last", "stages", "all"])
+def test_without_tokens_the_pooled_vector_is_the_same(pooling: str) -> None:
+    config = BackboneConfig(name="timm/test_efficientnet", weights="random", pooling=pooling)
+    backbone = create_backbone(config)
+    pixels = torch.randn(2, 3, *backbone.transform.size)
+    with torch.no_grad():
+        whole, short = backbone(pixels), backbone(pixels, tokens=False)
+    assert short.tokens_BNC.shape == (2, 0, backbone.token_dim)
+    assert torch.equal(whole.pooled_BP, short.pooled_BP)
+
+
 def _mean(values: torch.Tensor) -> torch.Tensor:
     return values.mean(-1)
 

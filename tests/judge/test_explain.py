@@ -152,7 +152,7 @@ class FakeBackbone(nn.Module):
         self.token_dim, self.pooled_dim = 3, 1
         self.config = SimpleNamespace(name="fake")
 
-    def forward(self, pixels_B3HW: Tensor) -> Features:
+    def forward(self, pixels_B3HW: Tensor, *, tokens: bool = True) -> Features:
         map_B3hw = self.trunk.pool(pixels_B3HW)
         pooled = (map_B3hw**2).mean(dim=(1, 2, 3))[:, None]
         return Features(map_B3hw.flatten(2).transpose(1, 2), pooled)

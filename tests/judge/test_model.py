@@ -54,7 +54,7 @@ class FakeBackbone(nn.Module):
         self.token_dim, self.pooled_dim = token_dim, pooled_dim
         self.config = BackboneConfig(name="efficientnet-lite0")
 
-    def forward(self, pixels_B3HW: Tensor) -> Features:
+    def forward(self, pixels_B3HW: Tensor, *, tokens: bool = True) -> Features:
         mean = pixels_B3HW.mean((1, 2, 3))
         return Features(
             mean[:, None, None].expand(-1, 3, self.token_dim),

@@ -88,7 +88,7 @@ def test_an_end_to_end_step_moves_the_backbone(
             self.token_dim, self.pooled_dim = token_dim, pooled_dim
             self.layer = torch.nn.Conv2d(3, pooled_dim, 4)
 
-        def forward(self, pixels_B3HW: torch.Tensor) -> Any:
+        def forward(self, pixels_B3HW: torch.Tensor, *, tokens: bool) -> Any:
             return judge.features({"pooled": self.layer(pixels_B3HW).mean((2, 3))})
 
     judge = make_judge("score")

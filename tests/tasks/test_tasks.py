@@ -128,6 +128,21 @@ def test_prepare_and_evaluate_do_not_depend_on_the_batches(
     assert set(whole.directions) <= set(whole.evaluate([batch]))
 
 
+@pytest.mark.parametrize("kind", [ScoreTask, AttributesTask])
+def test_a_head_of_an_earlier_training_needs_no_look_at_the_pictures(
+    kind: type[Task], make_judge: MakeJudge, batch: Batch
+) -> None:
+    task = kind(make_judge())
+    opinions = {name: batch[name] for name in ("keys", "score", "attributes")}
+    with pytest.raises(AssertionError, match="no backbone"):
+        task.prepare([opinions])
+    task.started = True
+    before = copy.deepcopy(task.model.state_dict())
+    task.prepare([opinions])
+    for name, tensor in task.model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
 def test_score_metrics_are_scipys_over_the_known(make_judge: MakeJudge, batch: Batch) -> None:
     batch["score"][[1, 7]] = math.nan
     task = ScoreTask(make_judge()).eval()

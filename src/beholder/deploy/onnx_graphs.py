@@ -45,7 +45,7 @@ class Trunk(nn.Module):
         self.backbone, self.reads = backbone, tuple(reads)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        seen = self.backbone(pixels)
+        seen = self.backbone(pixels, tokens="tokens" in self.reads)
         known = {"tokens": seen.tokens_BNC, "pooled": seen.pooled_BP}
         return tuple(known[name] for name in self.reads)
 

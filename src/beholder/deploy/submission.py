@@ -52,7 +52,7 @@ class AttributeNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         assert self.backbone is not None
-        return tuple(self.heads(self.backbone(pixels).pooled_BP).values())
+        return tuple(self.heads(self.backbone(pixels, tokens=False).pooled_BP).values())
 
 
 def write_submission(

@@ -101,7 +101,7 @@ class Backbone(nn.Module):
     def pooled_dim(self) -> int:
         return self._layout.pooled_dim
 
-    def forward(self, pixels_B3HW: Tensor) -> Features:
+    def forward(self, pixels_B3HW: Tensor, *, tokens: bool = True) -> Features:
         """Tokens and pooled vector of transformed pictures, in one pass.
 
         Tokens are the last feature map, row by row, or the patch tokens of a transformer, without
@@ -112,16 +112,25 @@ class Backbone(nn.Module):
         [mean_1, deviation_1, mean_2, ...] over height and width of every stage's map, early first;
         with `early` the same of the maps of at least a 16th of the input's size. With `all` it is
         what `stages` gives, and then what `last` does.
+
+        Args:
+            tokens: False gives none, `[B, 0, C]`, and with `early` leaves out the layers above the
+                last map that is pooled; the pooled vector is the same to the last bit.
         """
         if self._layout.kind == "NCHW":
             # convolutions are faster by half when channels lie next to each other
             pixels_B3HW = pixels_B3HW.contiguous(memory_format=torch.channels_last)
+        stages = self._layout.stages
+        if self.config.pooling == "early" and not tokens:
+            pooled_BP = _stage_statistics(self._early_maps(pixels_B3HW))
+            return Features(pooled_BP.new_zeros(len(pooled_BP), 0, self.token_dim), pooled_BP)
         if self._layout.blocks:
-            features, maps = _after_blocks(self.trunk, pixels_B3HW)
-            pooled_BP = _stage_statistics([maps[index] for index in self._layout.stages])
-        elif self._layout.stages:
+            maps = _block_maps(self.trunk, pixels_B3HW)
+            features = self.trunk.bn2(self.trunk.conv_head(maps[-1]))
+            pooled_BP = _stage_statistics([maps[index] for index in stages])
+        elif stages:
             features, maps = self.trunk.forward_intermediates(
-                pixels_B3HW, indices=list(self._layout.stages), output_fmt="NCHW"
+                pixels_B3HW, indices=list(stages), output_fmt="NCHW"
             )
             pooled_BP = _stage_statistics(maps)
             if self.config.pooling == "all":
@@ -129,7 +138,22 @@ class Backbone(nn.Module):
         else:
             features = self.trunk.forward_features(pixels_B3HW)
             pooled_BP = self._last(features)
-        return Features(self._tokens(features), pooled_BP)
+        found = self._tokens(features)
+        return Features(found if tokens else found[:, :0], pooled_BP)
+
+    def _early_maps(self, pixels_B3HW: Tensor) -> list[Tensor]:
+        """The maps that `early` pools, and nothing above them."""
+        stages = self._layout.stages
+        if self._layout.blocks:
+            maps = _block_maps(self.trunk, pixels_B3HW, max(stages))
+            return [maps[index] for index in stages]
+        return self.trunk.forward_intermediates(
+            pixels_B3HW,
+            indices=list(stages),
+            output_fmt="NCHW",
+            stop_early=True,
+            intermediates_only=True,
+        )
 
     def _last(self, features: Tensor) -> Tensor:
         """What the model's classifier would see [B, P]."""
@@ -332,13 +356,13 @@ def _create_transform(config: BackboneConfig, trunk: Any, resize: Resize | None)
     )
 
 
-def _after_blocks(trunk: Any, pixels_B3HW: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """An EfficientNet's features, and its maps after the stem and after every group of blocks,
-    of which timm's stages are a part."""
+def _block_maps(trunk: Any, pixels_B3HW: Tensor, groups: int | None = None) -> list[Tensor]:
+    """An EfficientNet's maps after the stem and after each of the first `groups` groups of blocks
+    (default: all), of which timm's stages are a part."""
     maps = [trunk.bn1(trunk.conv_stem(pixels_B3HW))]
-    for group in trunk.blocks:
+    for group in trunk.blocks[:groups]:
         maps.append(group(maps[-1]))
-    return trunk.bn2(trunk.conv_head(maps[-1])), maps
+    return maps
 
 
 def _stage_statistics(maps: list[Tensor]) -> Tensor:
@@ -364,7 +388,7 @@ class _DryRun(nn.Module):
         features = self.trunk.forward_features(pixels_B3HW)
         pooled = self.trunk.forward_head(features, pre_logits=not self.projected)
         _, maps = self.trunk.forward_intermediates(pixels_B3HW, output_fmt="NCHW")
-        between = _after_blocks(self.trunk, pixels_B3HW)[1] if self.between else []
+        between = _block_maps(self.trunk, pixels_B3HW) if self.between else []
         return features, pooled, maps, between
 
 

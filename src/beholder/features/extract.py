@@ -146,7 +146,7 @@ def _write(
         part = reads[start : start + step]
         pixels_B3HW = torch.stack([r.pixels_3HW for r in part if r.pixels_3HW is not None])
         pixels_B3HW = pixels_B3HW.to(device, non_blocking=True)
-        features = backbone(pixels_B3HW.flip(-1) if flip else pixels_B3HW)
+        features = backbone(pixels_B3HW.flip(-1) if flip else pixels_B3HW, tokens=tokens)
         pooled = features.pooled_BP.float().cpu().numpy()
         grids = features.tokens_BNC.float().cpu().numpy() if tokens else [None] * len(part)
         for read, tokens_NC, pooled_P in zip(part, grids, pooled, strict=True):

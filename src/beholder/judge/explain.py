@@ -53,7 +53,7 @@ def heat_map(
     # parameters may be frozen: that the pixels want a gradient is enough
     pixels = pixels_13HW.detach().clone().requires_grad_()
     with torch.enable_grad(), _outputs_of(maps) as outputs:
-        pooled_1P = model.features({"pixels": pixels}).pooled_BP
+        pooled_1P = model.features({"pixels": pixels}, tokens=False).pooled_BP
         if index is None:
             target = model.heads["score"](pooled_1P)[0]
         else:

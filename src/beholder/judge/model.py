@@ -209,15 +209,16 @@ class JudgeModel(nn.Module):
             writers.append((cast(ExpansionNet, parts["comment"]), self.comment_tokens(seen)))
         return writers
 
-    def features(self, batch: Mapping[str, Any]) -> Features:
-        """Features of a batch: the frozen ones in it, or else those of its pixels.
+    def features(self, batch: Mapping[str, Any], *, tokens: bool = True) -> Features:
+        """Features of a batch: the frozen ones in it, or else those of its pixels; without
+        `tokens`, where nobody reads them, the backbone does no more than the pooled ones need.
 
         A batch of frozen features may lack the kind that nobody reads; that one is then empty,
         `[B, 0, C]` or `[B, 0]`.
         """
         if "tokens" not in batch and "pooled" not in batch:
             assert self.backbone is not None, "pixels, but no backbone"
-            return self.backbone(batch["pixels"])
+            return self.backbone(batch["pixels"], tokens=tokens)
         # stored features may be float16: they are widened where they are computed with
         given = {name: batch[name].float() for name in ("tokens", "pooled") if name in batch}
         known: Tensor = next(iter(given.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import openvino
@@ -16,6 +17,13 @@ from beholder.errors import JudgeError
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 
 
+@cache
+def _core() -> openvino.Core:
+    """One for all graphs, for as long as the process lives: each makes a signal stack for the
+    thread, and one that ends before a later one leaves that thread with a stack that is gone."""
+    return openvino.Core()
+
+
 class OpenVinoGraph:
     """See `decoding.graph.Graph`. Values are arrays.
 
@@ -24,7 +32,7 @@ class OpenVinoGraph:
     """
 
     def __init__(self, name: str, content: bytes, threads: int | None) -> None:
-        core = openvino.Core()
+        core = _core()
         options = {**_EXACT, "INFERENCE_NUM_THREADS": threads or 0}
         try:
             model = core.read_model(content)

@@ -26,11 +26,13 @@ class TorchEngine:
     @torch.inference_mode()
     def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
         pixels = torch.from_numpy(pixels_B3HW).to(self.device)
-        features = self.model.features({"pixels": pixels})
+        writes = beam_size is not None and "comment" in self.model.heads
+        reads_tokens = writes and self.model.comment_input is None
+        features = self.model.features({"pixels": pixels}, tokens=reads_tokens)
         said = self.model.opinions(features)
         comments = None
         vocabulary = self.model.vocabulary
-        if beam_size is not None and vocabulary is not None and "comment" in self.model.heads:
+        if writes and beam_size is not None and vocabulary is not None:
             heads, tokens_BNC = zip(*self.model.writers(pixels, features), strict=True)
             found = beam_search(
                 heads,

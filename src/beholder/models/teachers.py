@@ -65,7 +65,7 @@ class Member(nn.Module):
         self.heads = heads
 
     def forward(self, pixels_B3HW: Tensor) -> dict[str, Tensor]:
-        return self.heads(self.backbone(self.conversion(pixels_B3HW)).pooled_BP)
+        return self.heads(self.backbone(self.conversion(pixels_B3HW), tokens=False).pooled_BP)
 
     def fingerprint(self) -> str:
         """SHA-256 of what decides its logits of a transformed picture, in hex."""

@@ -74,7 +74,8 @@ class AttributesTask(Task):
         features = Moments()
         counts = {name: torch.zeros(len(labels)) for name, labels in self.model.classes.items()}
         while (batch := (yield)) is not None:
-            features.update(self.features(batch).pooled_BP)
+            if not self.started:
+                features.update(self.pooled(batch))
             for name, count_K in counts.items():
                 target_B = batch["attributes"][name].cpu()
                 count_K += torch.bincount(target_B[target_B >= 0], minlength=len(count_K))
@@ -99,7 +100,7 @@ class AttributesTask(Task):
         return torch.stack([labels_of(batch, name) for name in self.model.classes]).sum(dim=0)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        logits = self.attribute_heads(self.features(batch).pooled_BP)
+        logits = self.attribute_heads(self.pooled(batch))
         losses = [self.label_loss(name, logits_BK, batch) for name, logits_BK in logits.items()]
         total, labels = torch.stack(losses).sum(), self.units(batch).sum()
         return {"loss": total / torch.where(labels > 0, labels, 1.0)}
@@ -124,7 +125,7 @@ class AttributesTask(Task):
         given: dict[str, list[Tensor]] = {name: [] for name in self.model.classes}
         guessed: dict[str, list[Tensor]] = {name: [] for name in self.model.classes}
         while (batch := (yield)) is not None:
-            logits = self.attribute_heads(self.features(batch).pooled_BP)
+            logits = self.attribute_heads(self.pooled(batch))
             for name, logits_BK in logits.items():
                 target_B = batch["attributes"][name]
                 loss = self.label_loss(name, logits_BK, batch)

@@ -175,8 +175,15 @@ class Task(nn.Module):
 
     def features(self, batch: Batch) -> Features:
         """The judge's features of a batch; without gradient unless the backbone is trained."""
+        return self._features(batch, tokens=True)
+
+    def pooled(self, batch: Batch) -> Tensor:
+        """The pooled features alone [B, P], for which a backbone may have less to do."""
+        return self._features(batch, tokens=False).pooled_BP
+
+    def _features(self, batch: Batch, *, tokens: bool) -> Features:
         with torch.set_grad_enabled(self.train_backbone and torch.is_grad_enabled()):
-            return self.model.features(batch)
+            return self.model.features(batch, tokens=tokens)
 
     def _trained_modules(self) -> list[nn.Module]:
         modules: list[nn.Module] = [self.model.heads[name] for name in self.heads]

@@ -93,7 +93,7 @@ class CommentTask(Task):
         while (batch := (yield)) is not None:
             any_comment = any_comment or any(batch["comments"])
             if standardise is not None:
-                moments.update(self.features(batch).pooled_BP)
+                moments.update(self.pooled(batch))
         if standardise is not None and moments.count:
             standardise.fit(moments)
         if not any_comment:

@@ -53,7 +53,7 @@ class DistillationTask(AttributesTask):
         return torch.full((len(batch["keys"]),), float(len(self.model.classes)))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        logits = self.attribute_heads(self.features(batch).pooled_BP)
+        logits = self.attribute_heads(self.pooled(batch))
         taught, config = self._taught(batch), self.distillation
         base, distilled = torch.zeros(()), torch.zeros(())
         for name, logits_BK in logits.items():

@@ -78,7 +78,8 @@ class JointTask(Task):
             next(collector)
         pictures, units = 0, dict.fromkeys(self.parts, 0.0)
         while (batch := (yield)) is not None:
-            seen = self._with_features(batch)
+            # heads that go on keep what they expect of their input: they look at labels alone
+            seen = batch if self.started else self._with_features(batch)
             for collector in collectors:
                 collector.send(seen)
             pictures += len(batch["keys"])

@@ -52,7 +52,8 @@ class ScoreTask(Task):
         """
         features, scores = Moments(), []
         while (batch := (yield)) is not None:
-            features.update(self.features(batch).pooled_BP)
+            if not self.started:
+                features.update(self.pooled(batch))
             scores.append(batch["score"].detach().cpu())
         known = torch.cat(scores) if scores else torch.zeros(0)
         if not known.isfinite().any():
@@ -74,7 +75,7 @@ class ScoreTask(Task):
     def _predict(self, batch: Batch) -> tuple[Tensor, ...]:
         """Scores [B] in deviations, and with `emd` the probabilities of the grades [B, K];
         float32 also under autocast, as correlations need it."""
-        pooled_BP, head = self.features(batch).pooled_BP, self.score_head
+        pooled_BP, head = self.pooled(batch), self.score_head
         if not self.config.emd:
             return (head.standardised(pooled_BP).float(),)
         probability_BK = head.distribution(pooled_BP).float()

@@ -36,9 +36,9 @@ class Extract(Stage):
         batch = torch.from_numpy(np.stack([pixels] * self.config.batch_size))
         batch = batch.to(next(backbone.parameters()).device)
         with torch.inference_mode():
-            backbone(batch[:1])
+            backbone(batch[:1], tokens=self.config.tokens)
             clock = time.perf_counter()
-            backbone(batch)
+            backbone(batch, tokens=self.config.tokens)
             seconds = time.perf_counter() - clock
         return seconds * len(data.table) / self.config.batch_size
 
