@@ -41,10 +41,11 @@ class Line(nn.Module):
         self.pooled = nn.Linear(PIXELS, POOLED_DIM)
         self.token_dim, self.pooled_dim, self.looked = TOKEN_DIM, POOLED_DIM, 0
 
-    def forward(self, pixels: torch.Tensor) -> Features:
+    def forward(self, pixels: torch.Tensor, *, tokens: bool = True) -> Features:
         self.looked += 1
         return Features(
-            self.tokens(pixels).reshape(-1, TOKENS, TOKEN_DIM), self.pooled(pixels).tanh()
+            self.tokens(pixels).reshape(-1, TOKENS, TOKEN_DIM)[:, : TOKENS if tokens else 0],
+            self.pooled(pixels).tanh(),
         )
 
 
