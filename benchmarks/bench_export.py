@@ -152,7 +152,7 @@ def compare(model: JudgeModel, folder: Path, picture: Path, arguments: Any) -> N
     for name, backend in kinds:
         judge = Judge.load(folder / name, backend=backend)
         said = judge.engine.opinions(pixels, BEAMS).comments_B
-        assert said is not None and len(said[0]) == LENGTH
+        assert said is not None and len(said[0][0]) == LENGTH
         kind = f"{name} {backend}"
         forms[f"{kind} heads"] = partial(judge.engine.opinions, pixels, None)
         forms[f"{kind} verdict"] = partial(judge.engine.opinions, pixels, BEAMS)

@@ -43,17 +43,18 @@ class OpenVinoGraph:
                 fix="Leave the backend out, or update openvino.",
             ) from error
         self._requests = threading.local()  # a request must not be run by two threads at once
-        # compiling gives outputs further names: those of what came just before them
+        # compiling gives both further names: those of what comes just behind or before
         self._outputs = [output.any_name for output in model.outputs]
-
-    @property
-    def inputs(self) -> Mapping[str, Sequence[Any]]:
-        return {
+        self._inputs = {
             given.any_name: [
                 size.get_length() if size.is_static else None for size in given.partial_shape
             ]
-            for given in self._compiled.inputs
+            for given in model.inputs
         }
+
+    @property
+    def inputs(self) -> Mapping[str, Sequence[Any]]:
+        return self._inputs
 
     def put(self, array: NDArray[Any]) -> NDArray[Any]:
         return array
