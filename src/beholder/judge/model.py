@@ -209,6 +209,11 @@ class JudgeModel(nn.Module):
             writers.append((cast(ExpansionNet, parts["comment"]), self.comment_tokens(seen)))
         return writers
 
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the comment head, if there is one, reads tokens and not the pooled features."""
+        return "comment" in self.heads and self.comment_input is None
+
     def features(self, batch: Mapping[str, Any], *, tokens: bool = True) -> Features:
         """Features of a batch: the frozen ones in it, or else those of its pixels; without
         `tokens`, where nobody reads them, the backbone does no more than the pooled ones need.

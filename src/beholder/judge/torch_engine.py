@@ -27,7 +27,7 @@ class TorchEngine:
     def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
         pixels = torch.from_numpy(pixels_B3HW).to(self.device)
         writes = beam_size is not None and "comment" in self.model.heads
-        reads_tokens = writes and self.model.comment_input is None
+        reads_tokens = writes and self.model.reads_tokens
         features = self.model.features({"pixels": pixels}, tokens=reads_tokens)
         said = self.model.opinions(features)
         comments = None

@@ -129,7 +129,7 @@ class JointTask(Task):
 
     def _with_features(self, batch: Batch) -> Batch:
         """The batch with the judge's features of it, which the tasks then read."""
-        features = self.features(batch)
+        features = self._features(batch, tokens=self.model.reads_tokens)
         return {**batch, "tokens": features.tokens_BNC, "pooled": features.pooled_BP}
 
     def _share(self, name: str, part: Task, batch: Batch) -> Tensor:
