@@ -27,7 +27,6 @@ from beholder.data.augment import uniform_draws
 from beholder.errors import BeholderError, DataError
 from clothes_rules import AVATARS, CLASSES, COLOURS, EMOJI, EMOJI_EYEWEAR
 from emoji_pictures import (
-    STYLES,
     EmojiPicture,
     default_cache,
     emoji_pictures,
@@ -42,7 +41,6 @@ EACH = 120
 """Avatars of a style."""
 SIZE = 128
 """Pixels of a side of the avatars."""
-ALL_STYLES = (*STYLES, *AVATARS)
 
 _SCRIPT = """
 import { createAvatar } from "@dicebear/core";

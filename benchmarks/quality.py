@@ -21,8 +21,9 @@ Regressors see two crops of each photograph of the third origin, fine-tuning all
 were chosen on photographs of the third origin that are not learnt from. Scores are
 pseudo-MOS everywhere. Goals: 0.85 held out, 0.75 foreign.
 
-By default about three quarters of an hour on a free core, most of it fine-tuning; more steps help
-(docs/decisions.md). Pictures, features and runs are kept in the cache, by their content.
+By default about three quarters of an hour on a free core, most of it fine-tuning, and the first
+time eight minutes more for the scores; more steps help (docs/decisions.md). Pictures, features and
+runs are kept in the cache, by their content.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -44,7 +45,9 @@ from beholder.data.sample.catalogue import (
 from beholder.data.sample.distortions import PRISTINE, STRENGTHS, distort
 from beholder.data.sample.pseudo_mos import to_pseudo_mos
 from quality_photos import ALIKE_BITS, third_photos, unpacked
-from ssimulacra2_batch import ssimulacra2_batch
+
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+from make_pseudo_mos import ssimulacra2
 
 LONGER_SIDE = 640
 THIRD_SIDES = (480, 960)  # pixels of the longer side, drawn for every crop
@@ -176,15 +179,13 @@ def _make(work: tuple[Job, Path]) -> list[Row]:
         pristine = cut(_reduced(image, min(1.0, LONGER_SIDE / max(image.size))), job.crop)
         entries = crop_variants(f"foreign-{photo}", job.crop)
     pictures = [distort(pristine, entry.kind, entry.level, seed=entry.seed) for entry in entries]
-    pixels = np.stack([np.asarray(picture) for picture in pictures])
     rows = []
-    for entry, picture, score in zip(
-        entries, pictures, ssimulacra2_batch(pixels[0], pixels), strict=True
-    ):
+    for entry, picture in zip(entries, pictures, strict=True):
+        score = 100.0 if entry.kind == PRISTINE else ssimulacra2(picture, pictures[0])
         key = f"{photo}/{job.crop}/{entry.kind}-{entry.level}.webp"
         (root / key).parent.mkdir(parents=True, exist_ok=True)
         picture.save(root / key, lossless=True, quality=0, method=0)
-        rows.append((key, to_pseudo_mos(100.0 if entry.kind == PRISTINE else score), photo))
+        rows.append((key, to_pseudo_mos(score), photo))
     return rows
 
 

@@ -18,7 +18,7 @@ def with_targets(table: AnnotationTable, predictions: pl.DataFrame) -> Annotatio
         predictions: `image` and `predicted_score`, as an average stage writes them.
     """
     predicted = predictions.select("image", "predicted_score")
-    frame = _learnt(table).join(predicted, on="image", how="left", maintain_order="left")
+    frame = _train_rows(table).join(predicted, on="image", how="left", maintain_order="left")
     frame = frame.with_columns(pl.coalesce("score", "predicted_score").alias("score"))
     return table.with_frame(frame.drop("predicted_score"))
 
@@ -35,7 +35,7 @@ def with_comments(
         written: `image` and `written`, as a write stage writes them; null where there is none.
         instead: leave people's comments out; else the written one is one more.
     """
-    frame = _learnt(table).join(written, on="image", how="left", maintain_order="left")
+    frame = _train_rows(table).join(written, on="image", how="left", maintain_order="left")
     none = pl.lit([], dtype=pl.List(pl.String))
     own = none if instead else pl.col("comments")
     further = pl.when(pl.col("written").is_null()).then(none).otherwise(pl.concat_list("written"))
@@ -43,7 +43,11 @@ def with_comments(
     return table.with_frame(frame.drop("written"))
 
 
-def _learnt(table: AnnotationTable) -> pl.DataFrame:
-    """The rows that are learnt from, all of the train split."""
-    rows = table.frame.filter((pl.col("split") == "train") | pl.col("split").is_null())
-    return rows.with_columns(pl.lit("train").alias("split"))
+def taught_rows(table: AnnotationTable) -> pl.DataFrame:
+    """The rows that large judges may say something of: of the train split, and of none."""
+    return table.frame.filter((pl.col("split") == "train") | pl.col("split").is_null())
+
+
+def _train_rows(table: AnnotationTable) -> pl.DataFrame:
+    """The same, all of the train split."""
+    return taught_rows(table).with_columns(pl.lit("train").alias("split"))

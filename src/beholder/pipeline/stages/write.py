@@ -20,6 +20,7 @@ from beholder.judge.model import JudgeModel
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.recipe import TrainStage, WriteStage
 from beholder.pipeline.stages.base import Stage, StageResult
+from beholder.pipeline.stages.learnt import taught_rows
 from beholder.pipeline.stages.shared import stage_backbone, trained_by
 from beholder.predict.batches import judge_to_file
 from beholder.predict.local import Request
@@ -99,9 +100,8 @@ class Write(Stage):
     def _requests(self) -> list[Request]:
         """The pictures to write about; those whose file is not there are told and left out."""
         data = self.context.data
-        rows = data.table.frame.filter((pl.col("split") == "train") | pl.col("split").is_null())
         found = []
-        for key, box in rows.select("image", "box").iter_rows():
+        for key, box in taught_rows(data.table).select("image", "box").iter_rows():
             try:
                 path = resolve_key(data.root, key)
             except PictureError as error:
