@@ -224,7 +224,7 @@ def judge(
         else:
             from beholder.predict.batches import judge_to_file
 
-            identity = identity_of(model)
+            identity = identity_of(model, runtime)
             done = judge_to_file(
                 Judge.load(model, backend=runtime), requests, file, identity=identity,
                 batch_size=batch_size, workers=workers,

@@ -21,6 +21,7 @@ from beholder.judge import Judge
 from beholder.predict import batches
 from beholder.predict.batches import judge_to_file
 from beholder.predict.local import Failure, find_pictures, judge_pictures, listed_pictures
+from beholder.predict.output import identity_of
 
 COUNT = 200
 
@@ -178,6 +179,12 @@ def test_other_work_is_not_gone_on_with(tmp_path: Path, folder: Path) -> None:
         judge_to_file(make_judge(), requests, tmp_path / "verdicts.csv", identity="a")
     assert output.read_bytes() == before
     assert (tmp_path / "mine.jsonl").read_text() == "precious"
+
+
+def test_another_backend_is_other_work(tmp_path: Path) -> None:
+    file = tmp_path / "judge.beholder"
+    file.write_bytes(b"a judge")
+    assert identity_of(file) == identity_of(file, "onnxruntime") != identity_of(file, "openvino")
 
 
 def test_a_row_of_parquet_says_what_a_verdict_says(tmp_path: Path, folder: Path) -> None:

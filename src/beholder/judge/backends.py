@@ -11,6 +11,7 @@ from beholder.errors import JudgeError, MissingExtra
 
 Backend = Literal["onnxruntime", "openvino"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+DEFAULT: Backend = "onnxruntime"
 
 
 def open_graphs(

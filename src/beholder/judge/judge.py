@@ -18,6 +18,7 @@ from beholder.data.transforms import EvalTransform
 from beholder.data.views import ViewConfig, read_views
 from beholder.data.vocabulary import Vocabulary, display_form
 from beholder.errors import DataError, JudgeError, MissingExtra
+from beholder.judge.backends import DEFAULT, Backend
 from beholder.judge.calibration import Calibration
 from beholder.judge.engine import (
     Engine,
@@ -32,7 +33,6 @@ from beholder.judge.verdict import Attribute, Verdict
 if TYPE_CHECKING:
     import torch
 
-    from beholder.judge.backends import Backend
     from beholder.judge.model import JudgeModel
 
 Picture = str | Path | bytes | PIL.Image.Image
@@ -107,7 +107,7 @@ class Judge:
         if not path.exists():
             raise JudgeError("There is no judge here.", where=str(path), fix="Check the path.")
         if path.is_file():
-            return cls._exported(path, device, backend or "onnxruntime", threads)
+            return cls._exported(path, device, backend or DEFAULT, threads)
         if backend:
             raise JudgeError(
                 f"A judge's folder is run by PyTorch, not by {backend}.",

@@ -77,7 +77,7 @@ def judge_on_ray(
     path, model = Path(path).absolute(), Path(model).absolute()
     check_output(path, "ray")
     parts = Parts(path, list(Judge.load(model, backend=backend).classes))
-    job = _Job(str(model), identity_of(model), str(path), batch_size, backend)
+    job = _Job(str(model), identity_of(model, backend), str(path), batch_size, backend)
     watch, begun = Watch(), False
     try:
         with _cluster(address, workers) as count:
@@ -175,7 +175,7 @@ class _Worker:
 
     @cached_property
     def judge(self) -> Judge:
-        if identity_of(self.job.model) != self.job.identity:
+        if identity_of(self.job.model, self.job.backend) != self.job.identity:
             raise ClusterError(
                 "A worker found another judge than the one that the work began with.",
                 where=f"{self.job.model} on {socket.gethostname()}",

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from beholder.data.files import atomic_path, sha256_file, write_json, write_text
 from beholder.errors import OutputError
+from beholder.judge.backends import DEFAULT, Backend
 from beholder.judge.verdict import Verdict
 from beholder.predict.local import Outcome, Request
 
@@ -45,17 +46,18 @@ class State(BaseModel):
     def compared(self, other: State) -> dict[str, bool]:
         """What must be the same for both to be one work, and whether it is."""
         return {
-            "judge": self.judge == other.judge,
+            "judge or backend": self.judge == other.judge,
             "list of pictures": self.pictures == other.pictures,
             "engine": self.engine == other.engine,
         }
 
 
-def identity_of(model: str | Path) -> str:
+def identity_of(model: str | Path, backend: Backend | None = None) -> str:
     """What tells a judge from all others: the hash of its file, or of the card in its folder, which
-    holds those of all its files."""
+    holds those of all its files; and what runs it, as other backends differ in the last digits."""
     model = Path(model)
-    return sha256_file(model / "judge.json" if model.is_dir() else model)
+    file = sha256_file(model / "judge.json" if model.is_dir() else model)
+    return f"{file} {backend}" if backend not in (None, DEFAULT) else file
 
 
 class Sink(Protocol):
