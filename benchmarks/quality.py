@@ -1,7 +1,7 @@
 """How well scores carry over to photographs that were never seen: SRCC with pseudo-MOS.
 
-    OMP_NUM_THREADS=1 python benchmarks/quality.py [--cache FOLDER] [--scenes 4] [--steps 350]
-                                                   [--variants efficientnet-lite0 ...]
+    OMP_NUM_THREADS=1 python benchmarks/quality.py [--cache FOLDER] [--scenes 2] [--steps 1000]
+        [--fitted sample third both] [--tuned both] [--variants efficientnet-lite0 ...]
 
 Two ways to a score, both from the early feature maps of EfficientNets (`pooling: early`):
 regressors on their means and deviations as they come, and the stack of these regressors
@@ -10,20 +10,18 @@ Each is fitted on the embedded sample, on photographs of a third origin (`qualit
 on both. Three ways to measure:
 
 - held out: mean (lowest) over four folds of the sample's 13 photographs, three at a time. What is
-  fitted on the third origin alone has seen none of them; the head that learns from the sample too
-  is trained once, and measured on the first fold alone;
+  fitted on the third origin alone has seen none of them;
 - random split: the sample's pictures divided by chance, so that crops of one photograph are on both
   sides. It is the mistake that makes such figures look good;
 - foreign: 14 photographs of another origin, with all 13 of the sample's to learn from (the
-  fine-tuned head: with the ten of the first fold). No choice is made by this column.
+  fine-tuned head: with ten, mean over the folds). No choice is made by this column.
 
-Regressors see two crops of each photograph of the third origin, fine-tuning all of them. Settings
-were chosen on photographs of the third origin that are not learnt from. Scores are
+Settings were chosen on photographs of the third origin that are not learnt from. Scores are
 pseudo-MOS everywhere. Goals: 0.85 held out, 0.75 foreign.
 
-By default about three quarters of an hour on a free core, most of it fine-tuning, and the first
-time eight minutes more for the scores; more steps help (docs/decisions.md). Pictures, features and
-runs are kept in the cache, by their content.
+By default about two hours on a free core, most of it four trainings, and the first time a quarter
+of an hour more for photographs and scores. Pictures, features and runs are kept in the cache, by
+their content: a stopped training goes on.
 """
 
 from __future__ import annotations
@@ -58,9 +56,8 @@ from quality_pictures import (
 from quality_tuned import fine_tuned
 
 VARIANTS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
-FITTED_ON = ("sample", "third", "both")
+LEARNT_FROM = ("sample", "third", "both")
 FOLDS, HELD_OUT = 4, 3
-CROPS = 2  # of each photograph of the third origin, for regressors
 Rows = NDArray[np.float32]
 Columns = dict[str, NDArray[np.float64]]
 
@@ -75,10 +72,6 @@ def features(pictures: Pictures, variant: str, cache: Path) -> Rows:
     table = AnnotationTable.from_columns(pictures.keys.tolist())
     extract(backbone, table, pictures.root, store, workers=0, dtype="float32", tokens=False)
     return FeatureStore.open(store).read(pictures.keys.tolist(), tokens=False)[1]
-
-
-def first_crops(pictures: Pictures, count: int) -> Pictures:
-    return pictures.part(np.array([int(key.split("/")[1]) < count for key in pictures.keys]))
 
 
 def predictions(given: Sequence[tuple[Rows, Pictures]], asked: Sequence[Rows]) -> list[Columns]:
@@ -111,6 +104,10 @@ def fold_srcc(sample: Pictures, said: NDArray[np.float64], folds: Sequence[Seque
     return f"{np.mean(each):6.3f} ({min(each):.3f})"
 
 
+def correlations(scores: NDArray[np.float64], said: Columns) -> dict[str, float]:
+    return {name: srcc(scores, values) for name, values in said.items()}
+
+
 class Comparison:
     """The three sets of pictures, and what is printed of them."""
 
@@ -124,44 +121,54 @@ class Comparison:
 
     def regressors(self, variants: Sequence[str], fitted: Sequence[str]) -> None:
         """Rows of the regressors, per training set, on features of one or several backbones."""
-        few = first_crops(self.third, CROPS)
         sample_NP, foreign_NP, third_NP = (
             np.concatenate([features(own, v, self.cache) for v in variants], axis=1)
-            for own in (self.sample, self.foreign, few)
+            for own in (self.sample, self.foreign, self.third)
         )
         title = "+".join(v[-1] for v in variants)
-        home, third = (sample_NP, self.sample), (third_NP, few)
+        home, third = (sample_NP, self.sample), (third_NP, self.third)
         if "sample" in fitted:
             leaked, chance = self._random_split(sample_NP)
             (abroad,) = predictions([home], [foreign_NP])
-            leaks = {n: srcc(self.sample.scores[chance], said) for n, said in leaked.items()}
-            self._show(title, "sample", self._held_out(sample_NP, []), abroad, leaks)
+            leaks = correlations(self.sample.scores[chance], leaked)
+            self._show(title, "sample", self._held_out(sample_NP, []), self._foreign(abroad), leaks)
         if "third" in fitted:
-            self._show(title, "third", *predictions([third], [sample_NP, foreign_NP]))
+            said, abroad = predictions([third], [sample_NP, foreign_NP])
+            self._show(title, "third", said, self._foreign(abroad))
         if "both" in fitted:
             (abroad,) = predictions([home, third], [foreign_NP])
-            self._show(title, "both", self._held_out(sample_NP, [third]), abroad)
+            self._show(title, "both", self._held_out(sample_NP, [third]), self._foreign(abroad))
 
-    def tuned(self, variant: str, fitted: Sequence[str], steps: int) -> None:
-        """Rows of the head that is trained with the early blocks, per training set."""
-        first = self.sample.of(self.folds[0])
-        home = self.sample.part(~first)
-        sets = {"sample": [home], "third": [self.third], "both": [home, self.third]}
+    def tuned(self, variant: str, fitted: Sequence[str], steps: int, count: int) -> None:
+        """Rows of the head that is trained with the early blocks, per training set.
+
+        What learns from the sample is trained anew for each of the first `count` folds.
+        """
         for name in fitted:
             clock = time.perf_counter()
-            # of the third origin alone all of the sample is unseen
-            asked = np.full(len(first), True) if name == "third" else first
-            said = np.full(len(first), np.nan)
-            splits = {
-                "train": sets[name],
-                "val": [self.validation],
-                "test": [self.sample.part(asked), self.foreign],
-            }
-            run = f"{variant}-{name}"
-            said[asked], abroad = fine_tuned(self.cache, run, variant, splits, steps)
-            folds = [fold for fold in self.folds if asked[self.sample.of(fold)].all()]
-            self._show(variant[-1], name, {"tuned": said}, {"tuned": abroad}, folds=folds)
+            folds = self.folds if name == "third" else self.folds[:count]
+            # of the third origin alone all of the sample is unseen, by one training
+            outs = [list(photo_names())] if name == "third" else folds
+            said = np.full(len(self.sample), np.nan)
+            abroad: list[float] = []
+            for number, out in enumerate(outs):
+                asked = self.sample.of(out)
+                home = self.sample.part(~asked)
+                sets = {"sample": [home], "third": [self.third], "both": [home, self.third]}
+                splits = {
+                    "train": sets[name],
+                    "val": [self.validation],
+                    "test": [self.sample.part(asked), self.foreign],
+                }
+                run = f"{variant}-{name}-{number}"
+                said[asked], foreign = fine_tuned(self.cache, run, variant, splits, steps)
+                abroad.append(srcc(self.foreign.scores, foreign))
+            mean = {"tuned": float(np.mean(abroad))}
+            self._show(variant[-1], name, {"tuned": said}, mean, folds=folds)
             print(f"{'':14}trained and asked in {time.perf_counter() - clock:.0f} s", flush=True)
+
+    def _foreign(self, abroad: Columns) -> dict[str, float]:
+        return correlations(self.foreign.scores, abroad)
 
     def _held_out(self, sample_NP: Rows, more: Sequence[tuple[Rows, Pictures]]) -> Columns:
         """Predictions of the sample's pictures, each by what was fitted without its fold."""
@@ -186,7 +193,7 @@ class Comparison:
         title: str,
         fitted: str,
         own: Columns,
-        abroad: Columns,
+        foreign: Mapping[str, float],
         leaks: Mapping[str, float] | None = None,
         folds: Sequence[Sequence[str]] | None = None,
     ) -> None:
@@ -194,7 +201,7 @@ class Comparison:
             leak = f"{leaks[name]:.3f}" if leaks else "-"
             print(
                 f"{title:<6}{fitted:<8}{name:<8}{fold_srcc(self.sample, said, folds or self.folds)}"
-                f"{leak:>14}{srcc(self.foreign.scores, abroad[name]):9.3f}",
+                f"{leak:>14}{foreign[name]:9.3f}",
                 flush=True,
             )
 
@@ -202,13 +209,18 @@ class Comparison:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "beholder-quality")
-    parser.add_argument("--scenes", type=int, default=4, help="crops of each third photograph")
-    parser.add_argument("--steps", type=int, default=350, help="of fine-tuning; 0: none")
+    parser.add_argument("--scenes", type=int, default=2, help="crops of each third photograph")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS[:1])
     parser.add_argument(
-        "--fitted", nargs="+", choices=FITTED_ON, default=FITTED_ON, help="on which pictures"
+        "--fitted", nargs="*", choices=LEARNT_FROM, default=LEARNT_FROM, help="regressors, on what"
     )
-    parser.add_argument("--no-regressors", action="store_true", help="fine-tuning alone")
+    parser.add_argument(
+        "--tuned", nargs="*", choices=LEARNT_FROM, default=["both"], help="fine-tuning, on what"
+    )
+    parser.add_argument("--steps", type=int, default=1000, help="of fine-tuning")
+    parser.add_argument(
+        "--folds", type=int, choices=range(1, FOLDS + 1), default=FOLDS, help="of fine-tuning"
+    )
     given = parser.parse_args()
     logging.disable(logging.INFO)  # a run tells much, and these runs are thrown away
     given.cache.mkdir(parents=True, exist_ok=True)
@@ -219,11 +231,11 @@ def main() -> None:
     print(f"SRCC with pseudo-MOS; {torch.get_num_threads()} threads")
     print("Lite  fitted  by      held out        random split  foreign", flush=True)
     first, *others = given.variants
-    if not given.no_regressors:
+    if given.fitted:
         comparison.regressors([first], given.fitted)
-    if given.steps:
-        comparison.tuned(first, given.fitted, given.steps)
-    if others and not given.no_regressors:
+    if given.tuned:
+        comparison.tuned(first, given.tuned, given.steps, given.folds)
+    if others and given.fitted:
         comparison.regressors([first, *others], given.fitted)
 
 

@@ -2,22 +2,34 @@
 foreign column.
 
 Fetched at run time by package name into a cache folder, never part of the project, and used for
-this benchmark alone. What comes from where, and the licence that the package states:
+this benchmark alone. `quality_sources.py` says which pictures are taken; what comes from where, and
+the licence that the package states:
 
-- Debian's `gcompris-qt-data`: animals, monuments and musicians of five of its activities (GPL-3+;
-  its copyright file lists single pictures under CC-BY, CC-BY-SA, GFDL and in the public domain);
-- Debian's `plasma-workspace-wallpapers`: those eleven that are photographs (GPL-2+);
-- npm's `material-kit`: landscapes, people and clothes (MIT).
+- Debian's `gcompris-qt-data`: animals, monuments, musicians and life under water of seven of its
+  activities (GPL-3+; its copyright file lists single pictures under CC-BY, CC-BY-SA, GFDL and in
+  the public domain);
+- Debian's `plasma-workspace-wallpapers`: ten photographs (GPL-2+);
+- Debian's `palapeli-data`: what five jigsaw puzzles show (GPL-2+);
+- npm's templates of web pages by Creative Tim: `material-kit`, `soft-ui-design-system`,
+  `material-dashboard`, `now-ui-dashboard`, `paper-kit-2` and `argon-design-system-free`: people,
+  cities, landscapes, houses (MIT);
+- npm's eight `startbootstrap-*`: things on desks, food, people, mist (MIT);
+- npm's `tabler-ui`: fifty landscapes (MIT);
+- npm's `shards-ui`, `admin-lte`, `@adminkit/core`, `@themesberg/volt-bootstrap-5-dashboard`,
+  `uikit`, `stisla`, `simplelightbox` and `@vladmandic/face-api`: some each (MIT);
+- npm's `color-thief`: three (BSD-2-Clause).
 
-A photograph that looks like one of the sample's or a foreign one is left out.
+A photograph that several packages bring is kept once, and one that looks like one of the sample's
+or a foreign one is left out.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import struct
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -26,43 +38,67 @@ from beholder.data.files import atomic_path
 from beholder.data.fingerprints import difference_hash
 from beholder.data.images import read_image
 from beholder.errors import DataError
-from emoji_pictures import fetch_packages
+from quality_sources import ACTIVITIES, DEBIAN, NOT_OF_ACTIVITIES, NPM, PLASMA, Source
 
 ALIKE_BITS = 10  # of 64; two pictures of one photograph differ in fewer
 LEAST_SIDE = 258
 LONGEST_SIDE = 1280
-ACTIVITIES = (
-    "erase", "explore_farm_animals", "explore_monuments", "explore_world_animals",
-    "explore_world_music",
-)  # fmt: skip
-PLASMA = (
-    "BytheWater", "ColdRipple", "ColorfulCups", "DarkestHour", "EveningGlow", "FallenLeaf",
-    "Grey", "Kite", "OneStandsOut", "Path", "summer_1am",
-)  # fmt: skip
-DEBIAN = ("gcompris-qt-data", "plasma-workspace-wallpapers")
-NPM = {"material-kit": "2.0.4"}
-SCREENSHOTS = ("landing", "profile")  # of material-kit, beside its photographs
+Named = tuple[str, Image.Image]
 
 
 def third_photos(cache: Path, known: Sequence[Path]) -> list[Path]:
-    """The photographs, by name; none looks like one of `known`.
+    """The photographs, by name; none looks like one of `known` or like another.
 
     They are kept in the cache as PNG, at most `LONGEST_SIDE` pixels long.
 
     Raises:
         DataError: a package can't be fetched.
     """
-    wanted = [ACTIVITIES, PLASMA, NPM, SCREENSHOTS, LEAST_SIDE, LONGEST_SIDE]
-    folder = cache / f"third-photos-{hashlib.sha256(repr(wanted).encode()).hexdigest()[:12]}"
+    sources = [ACTIVITIES, NOT_OF_ACTIVITIES, PLASMA, DEBIAN, NPM]
+    wanted = repr([sources, ALIKE_BITS, LEAST_SIDE, LONGEST_SIDE])
+    folder = cache / f"third-photos-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
     if not folder.is_dir():
         with atomic_path(folder) as part:
             part.mkdir()
-            for name, image in _found(cache / "packages"):
-                if min(image.size) >= LEAST_SIDE:
-                    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-                    image.save(part / f"{name}.png")
+            for name, image in different(_found(cache / "packages")):
+                image.save(part / f"{name}.png")
     looks = [difference_hash(read_image(file)) for file in known]
-    return [file for file in sorted(folder.glob("*.png")) if not _is_like(file, looks)]
+    return [
+        file
+        for file in sorted(folder.glob("*.png"))
+        if not is_like(difference_hash(read_image(file)), looks)
+    ]
+
+
+def different(found: Iterable[Named]) -> Iterator[Named]:
+    """Every photograph once, reduced: the first of those that look alike, and none too small."""
+    looks: list[int | None] = []
+    for name, image in found:
+        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+        look = difference_hash(image)
+        if min(image.size) >= LEAST_SIDE and not is_like(look, looks):
+            looks.append(look)
+            yield name, image
+
+
+def is_like(look: int | None, others: Iterable[int | None]) -> bool:
+    """Whether a perceptual hash is that of a known photograph; a flat picture's is like any."""
+    return look is None or any(
+        other is not None and (look ^ other).bit_count() <= ALIKE_BITS for other in others
+    )
+
+
+def chosen(root: Path, source: Source) -> list[tuple[str, Path]]:
+    """The files of an unpacked package that a source names: name -> file, in the names' order.
+
+    A name is the file's path within the source's folder, joined by `-`, without the suffix.
+    """
+    folder = root / source.folder
+    taken = {file for pattern in source.take.split() for file in folder.glob(pattern)}
+    left = {file for file in taken if any(file.match(one) for one in source.leave.split())}
+    return sorted(
+        ("-".join(file.relative_to(folder).with_suffix("").parts), file) for file in taken - left
+    )
 
 
 def unpacked(package: str, folder: Path) -> Path:
@@ -71,20 +107,28 @@ def unpacked(package: str, folder: Path) -> Path:
     Raises:
         DataError: it can't be fetched.
     """
-    place = folder / package
-    if place.is_dir():
-        return place
-    part = folder / f"{package}.part"
-    part.mkdir(parents=True, exist_ok=True)
-    for command in (["apt-get", "download", package], ["sh", "-c", "dpkg -x *.deb ."]):
-        done = subprocess.run(command, cwd=part, capture_output=True, text=True)
-        if done.returncode:
-            raise DataError(
-                f"{package} can't be fetched: {done.stderr.strip()}",
-                fix="Run apt-get update first; this needs Debian or Ubuntu.",
-            )
-    part.rename(place)
-    return place
+    return _fetched(
+        folder / package,
+        [["apt-get", "download", package], ["sh", "-c", "dpkg -x *.deb ."]],
+        fix="Run apt-get update first; this needs Debian or Ubuntu.",
+    )
+
+
+def npm_unpacked(package: str, folder: Path) -> Path:
+    """The files of an npm package, `name@version`, without those of what it depends on.
+
+    Raises:
+        DataError: it can't be fetched.
+    """
+    place = _fetched(
+        folder / package.replace("/", "+"),
+        [
+            ["npm", "pack", "--silent", "--ignore-scripts", package],
+            ["sh", "-c", "tar --no-same-owner -xzf *.tgz"],
+        ],
+        fix="Install Node.js with npm, and check the network and npm's registry.",
+    )
+    return place / "package"
 
 
 def webp_pictures(content: bytes) -> Iterator[bytes]:
@@ -99,24 +143,39 @@ def webp_pictures(content: bytes) -> Iterator[bytes]:
             at += 4
 
 
-def _found(packages: Path) -> Iterator[tuple[str, Image.Image]]:
-    """Every picture with a name of its own."""
-    places = {name: unpacked(name, packages) for name in DEBIAN}
+def _fetched(place: Path, commands: Sequence[Sequence[str]], fix: str) -> Path:
+    """A folder that the commands fill, run in it: whole or not at all."""
+    if place.is_dir():
+        return place
+    part = place.with_name(f"{place.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for command in commands:
+        if shutil.which(command[0]) is None:
+            raise DataError(f"{place.name} can't be fetched: no {command[0]} on the PATH.", fix=fix)
+        done = subprocess.run(command, cwd=part, capture_output=True, text=True)
+        if done.returncode:
+            raise DataError(f"{place.name} can't be fetched: {done.stderr.strip()}", fix=fix)
+    part.rename(place)
+    return place
+
+
+def _found(packages: Path) -> Iterator[Named]:
+    """Every picture that is asked for, with a name of its own."""
+    gcompris = unpacked("gcompris-qt-data", packages)
     for activity in ACTIVITIES:
-        (resource,) = places["gcompris-qt-data"].rglob(f"{activity}.rcc")
+        (resource,) = gcompris.rglob(f"{activity}.rcc")
         for number, content in enumerate(webp_pictures(resource.read_bytes())):
-            yield f"{activity}-{number:02}", read_image(content)
+            if number not in NOT_OF_ACTIVITIES.get(activity, ()):
+                yield f"{activity}-{number:02}", read_image(content)
+    plasma = unpacked("plasma-workspace-wallpapers", packages)
     for name in PLASMA:
-        folder = next(places["plasma-workspace-wallpapers"].rglob(f"{name}/contents/images"))
+        folder = next(plasma.rglob(f"{name}/contents/images"))
         yield name, read_image(max(folder.glob("*.jpg"), key=lambda file: file.stat().st_size))
-    npm = fetch_packages(packages / "npm", NPM) / "material-kit" / "assets" / "img"
-    for file in sorted(npm.rglob("*.jpg")):
-        if file.stem not in SCREENSHOTS:
-            yield f"kit-{file.stem}", read_image(file)
-
-
-def _is_like(file: Path, looks: Sequence[int | None]) -> bool:
-    own = difference_hash(read_image(file))
-    return own is None or any(
-        other is not None and (own ^ other).bit_count() <= ALIKE_BITS for other in looks
-    )
+    for package, source in DEBIAN.items():
+        for name, file in chosen(unpacked(package, packages), source):
+            yield f"{package}-{name}", read_image(file)
+    for package, source in NPM.items():
+        label = package.split("/")[-1].replace("@", "-")
+        for name, file in chosen(npm_unpacked(package, packages / "npm"), source):
+            yield f"{label}-{name}", read_image(file)

@@ -121,9 +121,3 @@ def test_validation_is_on_photographs_of_its_own(tmp_path: Path) -> None:
     chosen = quality_pictures.validation_photos(third)
     assert len(set(chosen)) == quality_pictures.VALIDATION
     assert chosen == quality_pictures.validation_photos(third.part(third.scores > 1.0))
-
-
-def test_regressors_see_the_first_crops(tmp_path: Path) -> None:
-    keys = np.array([f"lake/{crop}/none-0.webp" for crop in (0, 1, 2, 10)])
-    third = Pictures(tmp_path, keys, np.arange(4.0), np.repeat("lake", 4))
-    assert quality.first_crops(third, 2).scores.tolist() == [0.0, 1.0]
