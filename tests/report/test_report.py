@@ -145,6 +145,7 @@ def test_raters_are_shown_with_what_a_perfect_model_could_reach(run: Path) -> No
     assert "36 ratings; 6 raters of 6 pictures compared" in text
     assert f"$x$ {EVIL} bias" in text.replace(EVIL + "bias", EVIL + " bias")
     assert "perfect model" in text and "this judge" not in text  # its interval is not known
+    assert "its SRCC with the mean ratings lacks" in text
     place = run / "evaluation" / "metrics.json"
     metrics = json.loads(place.read_text())
     metrics["score"]["srcc"]["low"] = 0.7
@@ -152,6 +153,9 @@ def test_raters_are_shown_with_what_a_perfect_model_could_reach(run: Path) -> No
     assert "this judge" in Page(write_report(run).read_text("utf-8")).text
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
+    (run / "recipe.yaml").write_text("name: demo\ndata:\n  ratings: corrected\n")
+    text = Page(write_report(run).read_text("utf-8")).text
+    assert "its SRCC with the corrected scores lacks" in " ".join(text.split())
 
 
 def test_ratings_that_say_nothing_of_raters_are_told_of(run: Path) -> None:

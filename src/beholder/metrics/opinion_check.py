@@ -18,12 +18,13 @@ import polars as pl
 
 from beholder.data.annotations import RATINGS, AnnotationTable
 from beholder.errors import DataError
-from beholder.metrics.ceiling import ceiling
+from beholder.metrics.ceiling import Scores, ceiling
 from beholder.metrics.classification import show
 from beholder.metrics.correlation import Interval, srcc
 from beholder.metrics.opinions import Indices, OpinionModel, Vector, fit_opinions
 
 FAR = 3.5
+SCORES = {"mean": "mean ratings", "corrected": "corrected scores"}
 _SHOWN = 5  # names of pictures and raters in the text
 
 
@@ -68,7 +69,8 @@ class OpinionCheck:
 
     Args:
         problem: why they say nothing of raters; the model is then None and the lists are empty.
-        ceiling: SRCC that a model which knows the true qualities reaches with the mean ratings.
+        scores: what the table's scores are: mean ratings, or the model's qualities.
+        ceiling: SRCC that a model which knows the true qualities reaches with these scores.
     """
 
     ratings: int
@@ -76,6 +78,7 @@ class OpinionCheck:
     model: OpinionModel | None = None
     raters: tuple[RaterOpinion, ...] = ()
     pictures: tuple[PictureOpinion, ...] = ()
+    scores: Scores = "mean"
     ceiling: Interval | None = None
 
     @property
@@ -90,7 +93,9 @@ class OpinionCheck:
 
     def ceiling_of(self, pictures: Iterable[str]) -> Interval | None:
         """The ceiling over some of the pictures; None where it is undefined."""
-        return _defined(ceiling(self.model, pictures)) if self.model else None
+        if self.model is None:
+            return None
+        return _defined(ceiling(self.model, pictures, scores=self.scores))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -106,21 +111,26 @@ class OpinionCheck:
         }
 
 
-def check_opinions(table: AnnotationTable) -> OpinionCheck | None:
-    """Look at the ratings of a table; None: it says nowhere who gave which score."""
+def check_opinions(table: AnnotationTable, scores: Scores = "mean") -> OpinionCheck | None:
+    """Look at the ratings of a table; None: it says nowhere who gave which score.
+
+    Args:
+        scores: what the table's scores are: means of the ratings, or `with_corrected_scores`.
+    """
     ratings = _ratings(table)
     if ratings is None:
         return None
     try:
         model = fit_opinions(*(ratings[name].to_list() for name in ratings.columns))
     except DataError as error:
-        return OpinionCheck(ratings.height, problem=str(error.what))
+        return OpinionCheck(ratings.height, problem=str(error.what), scores=scores)
     return OpinionCheck(
         ratings.height,
         model=model,
         raters=tuple(_raters(model)),
         pictures=tuple(_pictures(model)),
-        ceiling=_defined(ceiling(model)),
+        scores=scores,
+        ceiling=_defined(ceiling(model, scores=scores)),
     )
 
 
@@ -166,15 +176,16 @@ def render_opinions(check: OpinionCheck) -> str:
             f"  disputed    {one.image}: {one.mean:.2f} of {one.ratings} ratings, which differ by "
             f"{one.disagreement:.2f}"
         )
-    lines.append(f"  ceiling     {_ceiling_text(check.ceiling)}")
+    lines.append(f"  ceiling     {_ceiling_text(check)}")
     return "\n".join(lines)
 
 
-def _ceiling_text(found: Interval | None) -> str:
+def _ceiling_text(check: OpinionCheck) -> str:
+    found = check.ceiling
     if found is None:
         return "none: the pictures do not differ by more than the raters' noise"
     return (
-        f"a perfect model's SRCC with the mean ratings is {show(found.value, 3)} "
+        f"a perfect model's SRCC with the {SCORES[check.scores]} is {show(found.value, 3)} "
         f"(95 %: {show(found.low, 3)} to {show(found.high, 3)})"
     )
 

@@ -230,6 +230,12 @@ def _estimate(
     )
 
 
+def rater_weights(model: OpinionModel) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Each rater's weight, 1 / inconsistency^2, in each picture [N, R], and its share of that of
+    all raters of the picture."""
+    return _weights(model.picture_K, model.rater_K, model.inconsistency)
+
+
 def _weights(
     picture_K: Indices, rater_K: Indices, nu_R: Vector
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
@@ -241,19 +247,25 @@ def _weights(
     return weights_NR, shares_NR
 
 
-def _errors(weights_NR: sparse.csr_matrix, shares_NR: sparse.csr_matrix) -> tuple[Vector, Vector]:
-    """Standard errors of qualities [N] and biases [R], whose mean is held at 0.
+def bias_covariance(weights_NR: sparse.csr_matrix, shares_NR: sparse.csr_matrix) -> Vector:
+    """Of the raters' estimated biases, whose mean is held at 0, [R, R].
 
-    With W the weights of the pictures and p the raters' shares of them, the biases have the
-    covariance C, the pseudo-inverse of diag(sum of weights) - weights' p, and the qualities
-    1 / W + diag(p C p').
+    With the raters' weights in the pictures and p their shares of them, it is the pseudo-inverse of
+    diag(sum of weights) - weights' p.
     """
     raters = weights_NR.shape[1]
-    whole_N = np.asarray(weights_NR.sum(axis=1)).ravel()
     whole_R = np.asarray(weights_NR.sum(axis=0)).ravel()
     information_RR = np.diag(whole_R) - (weights_NR.T @ shares_NR).toarray()
     level = float(whole_R.mean())  # a direction of its own for the mean
-    covariance_RR = linalg.inv(information_RR + level / raters) - 1.0 / (level * raters)
+    covariance_RR: Vector = linalg.inv(information_RR + level / raters) - 1.0 / (level * raters)
+    return covariance_RR
+
+
+def _errors(weights_NR: sparse.csr_matrix, shares_NR: sparse.csr_matrix) -> tuple[Vector, Vector]:
+    """Standard errors of qualities [N], 1 / W + diag(p C p') with W the weights of the pictures and
+    C the biases' covariance, and of biases [R]."""
+    covariance_RR = bias_covariance(weights_NR, shares_NR)
+    whole_N = np.asarray(weights_NR.sum(axis=1)).ravel()
     spread_N = np.empty(len(whole_N))
     for start in range(0, len(whole_N), _SLICE):
         rows_SR = shares_NR[start : start + _SLICE]

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import yaml
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.vocabulary import normalise_caption
 from beholder.errors import RunError
+from beholder.metrics.ceiling import Scores
 from beholder.metrics.opinion_check import OpinionCheck, check_opinions
 from beholder.pipeline.manifest import Manifest, load_manifest
 
@@ -69,25 +71,35 @@ def collect(run: Path) -> ReportData:
     metrics_path = run / "evaluation" / "metrics.json"
     predictions_path = run / "evaluation" / "predictions.parquet"
     table_path = run / "annotations.parquet"
-    recipe_path = run / "recipe.yaml"
+    recipe = _text(run / "recipe.yaml")
     quarantine_path = run / "quarantine.csv"
     table = AnnotationTable.from_parquet(table_path) if table_path.exists() else None
     return ReportData(
         folder=run,
         manifest=manifest,
-        recipe=recipe_path.read_text("utf-8") if recipe_path.exists() else "",
+        recipe=recipe,
         curves=read_curves(run / "metrics.jsonl"),
         alarms=read_alarms(run / "metrics.jsonl"),
         metrics=json.loads(metrics_path.read_text("utf-8")) if metrics_path.exists() else None,
         predictions=pl.read_parquet(predictions_path) if predictions_path.exists() else None,
         summary=summarise(table) if table is not None else None,
-        opinions=check_opinions(table) if table is not None else None,
+        opinions=check_opinions(table, _scores_of(recipe)) if table is not None else None,
         quarantined=pl.read_csv(quarantine_path).to_dicts() if quarantine_path.exists() else [],
         averages={
             path.parent.name: json.loads(path.read_text("utf-8"))
             for path in sorted(run.glob("scores/*/metrics.json"))
         },
     )
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8") if path.exists() else ""
+
+
+def _scores_of(recipe: str) -> Scores:
+    """What the run's scores are, where its table has ratings."""
+    data = (yaml.safe_load(recipe) or {}).get("data") or {}
+    return "corrected" if data.get("ratings") == "corrected" else "mean"
 
 
 def read_curves(path: Path) -> Curves:

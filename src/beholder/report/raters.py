@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from beholder.metrics.opinion_check import OpinionCheck
+from beholder.metrics.opinion_check import SCORES, OpinionCheck
 from beholder.report import plots
 from beholder.report.cards import image_root, thumbnail
 from beholder.report.collect import ReportData
@@ -21,6 +21,7 @@ def raters_part(data: ReportData, score_name: str) -> dict[str, Any] | None:
         return {"check": check} if check else None
     return {
         "check": check,
+        "scores": SCORES[check.scores],
         "raters": plots.raters(
             [(one.bias, one.bias_error) for one in check.raters],
             [(one.inconsistency, one.inconsistency_error) for one in check.raters],
