@@ -271,6 +271,11 @@ class ExportStage(_Stage):
         description="split that the attributes' temperatures and the scores' intervals are fitted "
         "on; null: none are",
     )
+    intervals: str | None = Field(
+        None,
+        description="cross stage whose errors tell how wide the scores' intervals are, where the "
+        "split of `calibrate` holds few groups; null: the errors on that split",
+    )
     level: float = Field(
         0.9, gt=0, lt=1, description="share of pictures that a score's interval covers"
     )
@@ -279,10 +284,16 @@ class ExportStage(_Stage):
     def _one_of_them(self) -> ExportStage:
         if self.soup > 1 and self.ensemble > 1:
             raise ValueError("soup and ensemble: choose one")
+        if self.intervals and (self.soup > 1 or self.views != ViewConfig()):
+            raise ValueError(
+                "intervals: a cross stage's errors are those of one look with the best weights; "
+                "leave soup and views out"
+            )
         return self
 
     def needs(self) -> Needs:
-        return dict.fromkeys(self.heads, ("train",))
+        wanted: Needs = dict.fromkeys(self.heads, ("train",))
+        return wanted | ({self.intervals: ("cross",)} if self.intervals else {})
 
 
 class EvaluateStage(_Stage):
@@ -364,6 +375,20 @@ class AverageStage(_Stage):
         return dict.fromkeys(self.of, ("regress",))
 
 
+class CrossStage(_Stage):
+    """Train a stage anew without each of several parts of its pictures, and predict the part: what
+    its scores are worth on pictures of other groups. Of heads on frozen features."""
+
+    kind: Literal["cross"]
+    of: str = Field(description="train stage with `features` that learns scores")
+    folds: int = Field(
+        5, ge=3, description="parts of the train and val splits, of whole groups; as many trainings"
+    )
+
+    def needs(self) -> Needs:
+        return {self.of: ("train",)}
+
+
 StageConfig = Annotated[
     ExtractStage
     | TrainStage
@@ -373,7 +398,8 @@ StageConfig = Annotated[
     | ShipStage
     | RegressStage
     | AverageStage
-    | WriteStage,
+    | WriteStage
+    | CrossStage,
     Field(discriminator="kind"),
 ]
 

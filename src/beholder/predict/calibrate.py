@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from beholder.data.progress import progress
 from beholder.judge.calibration import Calibration, fit_temperature, tempered
 from beholder.judge.verdict import Verdict
 from beholder.metrics.classification import ece
-from beholder.metrics.conformal import ConformalInterval, enough_for, fit_conformal
+from beholder.metrics.conformal import enough_for, fit_conformal
 from beholder.predict.evaluation import find_requests
 from beholder.predict.local import Failure, judge_pictures
 
@@ -37,12 +37,22 @@ class Calibrated:
     metrics: dict[str, float]
 
 
+class Compared(NamedTuple):
+    """A picture's given score, what it was predicted as without having been learnt from, and what
+    it belongs to: pictures of one group are no strangers to each other."""
+
+    given: float
+    predicted: float
+    group: str
+
+
 def calibrate_judge(
     judge: Judge,
     table: AnnotationTable,
     root: Path,
     *,
     level: float = 0.9,
+    compared: Sequence[Compared] | None = None,
     batch_size: int = 32,
 ) -> Calibrated:
     """Judge a split's pictures and fit what makes the judge's probabilities and intervals true of
@@ -56,6 +66,7 @@ def calibrate_judge(
         table: rows of the split, with scores and the attributes' labels.
         root: folder that the image keys start from.
         level: share of pictures whose given score lies within the interval, above 0 and below 1.
+        compared: what the intervals are fitted on instead of the table's pictures.
     """
     assert judge.calibration == Calibration(), "the judge is calibrated already"
     requests, failures = find_requests(table, root)
@@ -82,38 +93,50 @@ def calibrate_judge(
         raw_BK = _probabilities(known, name, labels)
         temperatures[name] = fit_temperature(raw_BK, given_B)
         metrics |= _effect(name, given_B, raw_BK, temperatures[name])
-    interval = _score_interval(table, verdicts, level)
-    if interval is not None:
-        metrics["interval_width"] = round(2.0 * interval.quantile, 6)
-    return Calibrated(Calibration(temperatures=temperatures, score=interval), metrics)
+    gives_scores = any(verdict.score is not None for verdict in verdicts.values())
+    if compared is None and gives_scores:
+        compared = _compared(table, verdicts)
+    calibrated = Calibration(temperatures=temperatures)
+    if compared is None:
+        return Calibrated(calibrated, metrics)
+    interval = fit_interval(compared, level)
+    return Calibrated(
+        calibrated.model_copy(update={"score": interval.calibration.score}),
+        metrics | interval.metrics,
+    )
 
 
-def _score_interval(
-    table: AnnotationTable, verdicts: Mapping[str, Verdict], level: float
-) -> ConformalInterval | None:
-    """From the errors of the scores; None, and why in the log, where there are too few."""
-    given, predicted, groups = [], [], set()
-    for key, score, group in table.frame.select("image", "score", "group").iter_rows():
-        said = verdicts[key].score if key in verdicts else None
-        if score is not None and said is not None:
-            given.append(score)
-            predicted.append(said)
-            groups.add((group is None, key if group is None else group))
-    if not any(verdict.score is not None for verdict in verdicts.values()):
-        return None  # the judge gives no scores
-    if len(given) < enough_for(level):
+def fit_interval(compared: Sequence[Compared], level: float) -> Calibrated:
+    """The scores' interval alone; none, and why in the log, where there are too few pictures."""
+    groups = {one.group for one in compared}
+    if len(compared) < enough_for(level):
         log.warning(
             "score: %d pictures with a score to calibrate on, %.0f%% intervals need %d; none is "
-            "fitted", len(given), 100 * level, enough_for(level),
+            "fitted", len(compared), 100 * level, enough_for(level),
         )  # fmt: skip
-        return None
+        return Calibrated(Calibration(), {})
     if len(groups) < enough_for(level):
         log.warning(
             "score: the %d pictures that intervals are calibrated on are of %d groups only; "
             "pictures of other groups may be covered less often than %.0f%%",
-            len(given), len(groups), 100 * level,
+            len(compared), len(groups), 100 * level,
         )  # fmt: skip
-    return fit_conformal(given, predicted, level=level)
+    given, predicted, _ = zip(*compared, strict=True)
+    interval = fit_conformal(given, predicted, level=level)
+    width = {"interval_width": round(2.0 * interval.quantile, 6)}
+    return Calibrated(Calibration(score=interval), width)
+
+
+def _compared(table: AnnotationTable, verdicts: Mapping[str, Verdict]) -> list[Compared]:
+    """The table's pictures that have a score and got one."""
+    found = []
+    for key, score, group in table.frame.select("image", "score", "group").iter_rows():
+        said = verdicts[key].score if key in verdicts else None
+        if score is not None and said is not None:
+            # a picture without a group is one of its own, whatever it is called
+            own = f"picture {key}" if group is None else f"group {group}"
+            found.append(Compared(score, said, own))
+    return found
 
 
 def _probabilities(verdicts: Sequence[Verdict], name: str, labels: Sequence[str]) -> np.ndarray:

@@ -1,10 +1,11 @@
-"""The kinds of stages: extract, train, write, export, evaluate, gate, ship, regress, average."""
+"""The kinds of stages."""
 
 from __future__ import annotations
 
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.recipe import (
     AverageStage,
+    CrossStage,
     EvaluateStage,
     ExportStage,
     ExtractStage,
@@ -54,6 +55,10 @@ def make_stage(name: str, config: StageConfig, context: RunContext) -> Stage:
         from beholder.pipeline.stages.write import Write
 
         return Write(name, config, context)
+    if isinstance(config, CrossStage):
+        from beholder.pipeline.stages.cross import Cross
+
+        return Cross(name, config, context)
     assert isinstance(config, EvaluateStage)
     from beholder.pipeline.stages.evaluate import Evaluate
 

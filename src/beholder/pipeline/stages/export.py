@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from beholder.data.files import sha256_file
 from beholder.errors import RecipeError
 from beholder.features.device import choose_device
@@ -13,12 +15,12 @@ from beholder.judge.folder import save_judge
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.judge.numbers import stored_as
 from beholder.pipeline.context import RunContext
-from beholder.pipeline.recipe import ExportStage, TrainStage
+from beholder.pipeline.recipe import CrossStage, ExportStage, TrainStage
 from beholder.pipeline.stages.base import Stage, StageResult
 from beholder.pipeline.stages.several import State, check_enough, mean_state, newest_states
 from beholder.pipeline.stages.shared import stage_backbone, trained_by
 from beholder.pipeline.stages.trained import Trained
-from beholder.predict.calibrate import calibrate_judge
+from beholder.predict.calibrate import Compared, calibrate_judge, fit_interval
 
 FOLDER = "judge"
 
@@ -48,6 +50,8 @@ class Export(Stage):
         config.views.check(stage_backbone(self.context, self.name).transform)
         if config.calibrate:
             self._check_calibration(config.calibrate)
+        if config.intervals:
+            self._check_intervals(config.intervals)
 
     def run(self, folder: Path) -> StageResult:
         context = self.context
@@ -91,15 +95,43 @@ class Export(Stage):
                 fix="Give it a share in data.split, or leave `calibrate` out.",
             )
 
+    def _check_intervals(self, crossed: str) -> None:
+        """Make sure that the errors are those of the head that gives the scores.
+
+        Raises:
+            RecipeError: they are another's.
+        """
+        stage = self.context.recipe.stages[crossed]
+        assert isinstance(stage, CrossStage), "the recipe has made sure of it"
+        if stage.of not in self.config.heads:
+            raise RecipeError(
+                f"{crossed} has the errors of {stage.of}, which is not exported.",
+                where=f"stages.{self.name}.intervals",
+                fix=f"Name a cross stage of one of: {', '.join(self.config.heads)}.",
+            )
+
+    def _compared(self) -> list[Compared] | None:
+        """Scores given and predicted by a cross stage, if one tells the intervals."""
+        if self.config.intervals is None:
+            return None
+        frame = pl.read_parquet(self.context.output(self.config.intervals, "predictions"))
+        units = self.context.data.units
+        return [
+            Compared(given, predicted, units[key])
+            for key, given, predicted in frame.select("image", "score", "predicted").iter_rows()
+        ]
+
     def _calibrated(self, model: JudgeModel) -> tuple[JudgeModel, dict[str, float]]:
         """The judge with its calibration, as the stage asks for, and what that did."""
-        if self.config.calibrate is None:
+        data, level, compared = self.context.data, self.config.level, self._compared()
+        if self.config.calibrate:
+            judge = Judge.of_model(model, choose_device(), beam_size=None)
+            table = data.table.subset(self.config.calibrate)
+            found = calibrate_judge(judge, table, data.root, level=level, compared=compared)
+        elif compared:
+            found = fit_interval(compared, level)
+        else:
             return model, {}
-        data = self.context.data
-        judge = Judge.of_model(model, choose_device(), beam_size=None)
-        found = calibrate_judge(
-            judge, data.table.subset(self.config.calibrate), data.root, level=self.config.level
-        )
         model.config = model.config.model_copy(update={"calibration": found.calibration})
         return model, found.metrics
 

@@ -102,6 +102,14 @@ class Train(Stage):
         steps = self.training.epochs * per_epoch
         return asked + seconds * min(steps, self.training.max_steps or steps)
 
+    def task_and_sources(
+        self, *splits: str
+    ) -> tuple[Task, list[FeatureSource | PictureSource | None]]:
+        """The task with fresh weights, and the pictures of splits; None: the split has none."""
+        config = self._judge_config(self._table("train"))
+        task = self._task(config, self._teacher(config))
+        return task, [self._source(split, config) for split in splits]
+
     def run(self, folder: Path) -> StageResult:
         config = self._judge_config(self._table("train"))
         train_source: BatchSource | None = self._source("train", config)

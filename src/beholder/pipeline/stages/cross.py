@@ -1,0 +1,164 @@
+"""Stage `cross`: train a stage anew without some of its pictures, and predict those, in turn.
+
+What comes out are the scores that its pictures get from a head that has seen none of their group:
+they tell how well it does on others of a small table, and how wide intervals must be. A fold that
+is done is kept (`parts/<fold>.parquet`), and one that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from beholder.data.annotations import AnnotationTable
+from beholder.data.files import atomic_path, sha256_file
+from beholder.data.splits import assign_folds
+from beholder.errors import RecipeError
+from beholder.metrics.correlation import plcc, rmse, srcc
+from beholder.pipeline.context import RunContext
+from beholder.pipeline.recipe import CrossStage, TrainStage
+from beholder.pipeline.stages.base import Stage, StageResult
+from beholder.pipeline.stages.train import Train
+from beholder.tasks.base import Task
+from beholder.training import train
+from beholder.training.distributed import start
+from beholder.training.loader import to_device
+from beholder.training.sources import FeatureSource
+
+log = logging.getLogger("beholder")
+
+PREDICTIONS, PARTS = "predictions.parquet", "parts"
+
+
+class Cross(Stage):
+    """Writes `predictions.parquet`: image, fold, given and predicted score."""
+
+    everywhere = True
+
+    def __init__(self, name: str, config: CrossStage, context: RunContext) -> None:
+        super().__init__(name, context)
+        self.config = config
+
+    def rehearse(self) -> None:
+        """Make sure that the stage learns scores from frozen features of enough groups.
+
+        Raises:
+            RecipeError: it does not.
+            DataError: there are fewer groups than folds.
+        """
+        stage = self._stage
+        if "score" not in stage.task.opinions or not stage.features or stage.start_from:
+            raise RecipeError(
+                f"{self.config.of} can't be cross-validated: its head has to learn scores from "
+                "frozen features, and from nothing on.",
+                where=f"stages.{self.name}.of",
+                fix="Name a train stage with `features`, a score task and no `start_from`.",
+            )
+        self._folds(self._learnt())
+
+    def run(self, folder: Path) -> StageResult:
+        table = self._learnt()
+        folds = self._folds(table)
+        processes = start()
+        parts = [folder / PARTS / f"{fold}.parquet" for fold in range(self.config.folds)]
+        # one answer for all processes: the first may be ahead
+        done = processes.from_first([part.exists() for part in parts])
+        for fold, part in enumerate(parts):
+            if done[fold]:
+                continue
+            predicted = self._fold(table, folds, fold, folder / f"fold-{fold}")
+            if processes.first:
+                said = srcc(predicted["score"].to_numpy(), predicted["predicted"].to_numpy())
+                log.info(
+                    "[%s] fold %d of %d: srcc %.3f of %d pictures",
+                    self.name, fold + 1, len(parts), said, len(predicted),
+                )  # fmt: skip
+                part.parent.mkdir(exist_ok=True)
+                with atomic_path(part) as temporary:
+                    predicted.write_parquet(temporary)
+        if not processes.first:
+            return StageResult({})
+        frame = pl.concat([pl.read_parquet(part) for part in parts])
+        with atomic_path(folder / PREDICTIONS) as temporary:
+            frame.write_parquet(temporary)
+        outputs = {"predictions": (folder / PREDICTIONS, sha256_file(folder / PREDICTIONS))}
+        return StageResult(outputs, _quality(frame))
+
+    @property
+    def _stage(self) -> TrainStage:
+        stage = self.context.recipe.stages[self.config.of]
+        assert isinstance(stage, TrainStage), "the recipe has made sure of it"
+        return stage
+
+    def _learnt(self) -> AnnotationTable:
+        """The rows that the stage learns from or is chosen by, as far as they have a score."""
+        table = self.context.data.table
+        seen = pl.col("split").is_in(["train", "val"]) & pl.col("score").is_not_null()
+        return table.with_frame(table.frame.filter(seen))
+
+    def _folds(self, table: AnnotationTable) -> np.ndarray:
+        units = [self.context.data.units[key] for key in table.keys]
+        return assign_folds(units, self.config.folds, self.context.recipe.seed)
+
+    def _fold(
+        self, table: AnnotationTable, folds: np.ndarray, fold: int, home: Path
+    ) -> pl.DataFrame:
+        """Train without a fold, choose the best weights by the next one, and predict the fold."""
+        split = np.full(len(folds), "train", object)
+        split[folds == (fold + 1) % self.config.folds] = "val"
+        split[folds == fold] = "test"
+        divided = table.with_split(split.tolist())
+        context = replace(self.context, data=replace(self.context.data, table=divided))
+        trainer = Train(self.config.of, self._stage, context)
+        task, (learnt, chosen_by, left) = trainer.task_and_sources("train", "val", "test")
+        assert learnt and chosen_by and isinstance(left, FeatureSource), "no fold is empty"
+        with _quietly():
+            train(task, learnt, chosen_by, trainer.training, home, home=home)
+        predicted = _predict(task, left, trainer.training.batch_size)
+        given = divided.subset("test").frame.select("image", "score")
+        return given.join(predicted, on="image").with_columns(fold=pl.lit(fold))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """What each training tells epoch by epoch stays in its `metrics.jsonl`."""
+    logger = logging.getLogger("beholder.training")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@torch.no_grad()
+def _predict(task: Task, source: FeatureSource, batch_size: int) -> pl.DataFrame:
+    """Image keys and predicted scores of all pictures of a source."""
+    model = task.model.eval()
+    device = next(task.parameters()).device
+    scores: list[float] = []
+    for first in range(0, len(source), batch_size):
+        rows = list(range(first, min(first + batch_size, len(source))))
+        batch = to_device(source.load(rows, epoch=0), device)
+        score_B = model.opinions(model.features(batch, tokens=False)).score_B
+        assert score_B is not None, "the stage has a score head"
+        scores += score_B.double().tolist()
+    return pl.DataFrame({"image": source.keys, "predicted": scores})
+
+
+def _quality(frame: pl.DataFrame) -> dict[str, float]:
+    """Correlations over all pictures, each predicted by what has not seen its group."""
+    given, predicted = frame["score"].to_numpy(), frame["predicted"].to_numpy()
+    values = {
+        "plcc": plcc(given, predicted),
+        "srcc": srcc(given, predicted),
+        "rmse": rmse(given, predicted),
+    }
+    return {name: round(value, 6) for name, value in values.items() if np.isfinite(value)}

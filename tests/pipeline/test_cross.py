@@ -1,0 +1,158 @@
+"""Stage `cross`: who predicts what, what it tells of intervals, and what stops it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from outputs import output
+from PIL import Image
+
+from beholder.errors import BeholderError, DataError, RecipeError
+from beholder.metrics.conformal import fit_conformal
+from beholder.pipeline.recipe import Recipe, parse_recipe
+from beholder.pipeline.runner import fit_recipe
+from beholder.pipeline.stages import cross
+
+GROUPS, EACH = 12, 6
+
+
+def raw_recipe(root: Path) -> dict[str, Any]:
+    """Colours of twelve groups, whose scores follow no rule; two groups are left for the test."""
+    pictures = root / "pictures"
+    if not pictures.exists():
+        pictures.mkdir()
+        generator = np.random.default_rng(0)
+        colours = generator.integers(40, 216, (GROUPS, 3))
+        scores = generator.permutation(GROUPS)
+        rows = ["image,score,split,group"]
+        for group in range(GROUPS):
+            split = "train" if group < 8 else "val" if group < 10 else "test"
+            for number in range(EACH):
+                pixels = colours[group] + generator.normal(0.0, 6.0, (48, 48, 3))
+                name = f"{group}-{number}.png"
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(pictures / name)
+                given = "" if (group, number) == (3, 1) else scores[group] + number / 50
+                rows.append(f"{name},{given},{split},g{group}")
+        (root / "scores.csv").write_text("\n".join(rows) + "\n")
+    return {
+        "name": "small",
+        "data": {"annotations": str(root / "scores.csv"), "images": str(pictures)},
+        "backbone": {
+            "name": "timm/test_efficientnet", "weights": "random", "size": 48, "pooling": "early",
+        },
+        "stages": {
+            "features": {"kind": "extract", "tokens": False, "workers": 0, "batch_size": 8},
+            "score": {
+                "kind": "train",
+                "features": "features",
+                "task": {"kind": "score", "head": {"hidden": [32]}},
+                "training": {"epochs": 30, "batch_size": 16, "lr": 3e-3, "evaluate_every": 10},
+            },
+            "errors": {"kind": "cross", "of": "score", "folds": 5},
+            "judge": {"kind": "export", "heads": ["score"], "intervals": "errors", "level": 0.8},
+        },
+    }  # fmt: skip
+
+
+def changed(root: Path, **changes: object) -> Recipe:
+    raw = copy.deepcopy(raw_recipe(root))
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        target: Any = raw["stages"]
+        for key in parents:
+            target = target[key]
+        target[last] = value
+    return parse_recipe(raw)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cross")
+    fit_recipe(parse_recipe(raw_recipe(root)), root / "run")
+    return root
+
+
+def predictions(run: Path) -> pl.DataFrame:
+    return pl.read_parquet(output(run, "errors", "predictions"))
+
+
+def test_every_picture_is_predicted_once_by_what_has_not_seen_its_group(finished: Path) -> None:
+    frame = predictions(finished / "run").with_columns(
+        group=pl.col("image").str.split("-").list.first()
+    )
+    expected = {f"{g}-{n}.png" for g in range(10) for n in range(EACH)} - {"3-1.png"}
+    assert set(frame["image"]) == expected and len(frame) == len(expected)
+    assert (frame.group_by("group").agg(pl.col("fold").n_unique())["fold"] == 1).all()
+    assert frame["fold"].n_unique() == 5
+    # a head that had seen a group would know its score by the colour: scores have no other rule
+    errors = (frame["score"] - frame["predicted"]).to_numpy()
+    assert np.sqrt(np.mean(errors**2)) > 0.8 * frame["score"].to_numpy().std()
+
+
+def test_its_errors_are_how_wide_the_judges_intervals_are(finished: Path) -> None:
+    frame = predictions(finished / "run")
+    wanted = fit_conformal(frame["score"], frame["predicted"], level=0.8)
+    card = json.loads((finished / "run" / "judge" / "judge.json").read_text())
+    found = card["config"]["calibration"]["score"]
+    assert found["quantile"] == pytest.approx(wanted.quantile, rel=1e-12)
+    assert found["pictures"] == len(frame) and found["level"] == 0.8
+
+
+def test_a_fold_that_is_done_is_not_done_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[Path] = []
+
+    def stopped(*given: Any, **named: Any) -> Any:
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(named["home"])
+        return real(*given, **named)
+
+    real = cross.train
+    monkeypatch.setattr(cross, "train", stopped)
+    recipe = parse_recipe(raw_recipe(finished))
+    with pytest.raises(KeyboardInterrupt):
+        fit_recipe(recipe, tmp_path / "run")
+    trained.clear()
+    trained.append(tmp_path)
+    monkeypatch.setattr(
+        cross, "train", lambda *a, **n: (trained.append(n["home"]), real(*a, **n))[1]
+    )
+    fit_recipe(recipe, tmp_path / "run")
+    assert [place.name for place in trained[1:]] == ["fold-2", "fold-3", "fold-4"]
+    assert predictions(tmp_path / "run").equals(predictions(finished / "run"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"errors__folds": 11}, DataError, "10 groups can't be divided into 11 folds"),
+        ({"score__features": None}, RecipeError, "score can't be cross-validated"),
+        ({"errors__of": "features"}, RecipeError, "errors"),
+        ({"errors__folds": 2}, RecipeError, "folds"),
+        ({"judge__intervals": "score"}, RecipeError, "cross"),
+        ({"judge__views": {"flip": True}}, RecipeError, "leave soup and views out"),
+    ],
+)
+def test_what_can_not_be(
+    finished: Path, tmp_path: Path, changes: dict[str, object], error: type, said: str
+) -> None:
+    with pytest.raises(BeholderError, match=said) as caught:
+        fit_recipe(changed(finished, **changes), tmp_path / "run", dry_run=True)
+    assert isinstance(caught.value, error)
+    assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_errors_of_another_head_are_refused(finished: Path, tmp_path: Path) -> None:
+    raw = raw_recipe(finished)
+    raw["stages"]["other"] = raw["stages"]["score"]
+    raw["stages"]["judge"]["heads"] = ["other"]
+    with pytest.raises(RecipeError, match="errors of score, which is not exported"):
+        fit_recipe(parse_recipe(raw), tmp_path / "run", dry_run=True)
