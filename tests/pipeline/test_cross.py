@@ -133,7 +133,6 @@ def test_a_fold_that_is_done_is_not_done_again(
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [
-        ({"errors__folds": 11}, DataError, "10 groups can't be divided into 11 folds"),
         ({"score__features": None}, RecipeError, "score can't be cross-validated"),
         ({"errors__of": "features"}, RecipeError, "errors"),
         ({"errors__folds": 2}, RecipeError, "folds"),
@@ -148,6 +147,19 @@ def test_what_can_not_be(
         fit_recipe(changed(finished, **changes), tmp_path / "run", dry_run=True)
     assert isinstance(caught.value, error)
     assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_there_are_no_more_folds_than_groups(finished: Path, tmp_path: Path) -> None:
+    few = changed(finished, errors__folds=99, score__training={"epochs": 1})
+    fit_recipe(few, tmp_path / "run")
+    assert predictions(tmp_path / "run")["fold"].n_unique() == 10
+    table = pl.read_csv(finished / "scores.csv")
+    two = table.filter(pl.col("group").is_in(["g1", "g8", "g11"]))
+    two.write_csv(finished / "few.csv")
+    raw = raw_recipe(finished)
+    raw["data"]["annotations"] = str(finished / "few.csv")
+    with pytest.raises(DataError, match="of 2 groups: too few to leave some out, it takes 3"):
+        fit_recipe(parse_recipe(raw), tmp_path / "other", dry_run=True)
 
 
 def test_errors_of_another_head_are_refused(finished: Path, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from beholder.training.config import TrainConfig
 # what a run has one of, and the only stage kind that makes it
 _ALONE = {"export": "judge/", "evaluate": "evaluation/", "ship": "judge.beholder"}
 
+FEWEST_FOLDS = 3  # of a cross stage: to learn from, to choose by, to predict
+
 # stage name -> the kinds it may be of
 Needs = dict[str, tuple[str, ...]]
 
@@ -382,7 +384,10 @@ class CrossStage(_Stage):
     kind: Literal["cross"]
     of: str = Field(description="train stage with `features` that learns scores")
     folds: int = Field(
-        5, ge=3, description="parts of the train and val splits, of whole groups; as many trainings"
+        5,
+        ge=FEWEST_FOLDS,
+        description="parts of the train and val splits, of whole groups, and as many trainings; "
+        "fewer where there are fewer groups",
     )
 
     def needs(self) -> Needs:

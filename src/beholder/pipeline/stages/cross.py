@@ -20,10 +20,10 @@ import torch
 from beholder.data.annotations import AnnotationTable
 from beholder.data.files import atomic_path, sha256_file
 from beholder.data.splits import assign_folds
-from beholder.errors import RecipeError
+from beholder.errors import DataError, RecipeError
 from beholder.metrics.correlation import plcc, rmse, srcc
 from beholder.pipeline.context import RunContext
-from beholder.pipeline.recipe import CrossStage, TrainStage
+from beholder.pipeline.recipe import FEWEST_FOLDS, CrossStage, TrainStage
 from beholder.pipeline.stages.base import Stage, StageResult
 from beholder.pipeline.stages.train import Train
 from beholder.tasks.base import Task
@@ -51,7 +51,7 @@ class Cross(Stage):
 
         Raises:
             RecipeError: it does not.
-            DataError: there are fewer groups than folds.
+            DataError: there are too few groups.
         """
         stage = self._stage
         if "score" not in stage.task.opinions or not stage.features or stage.start_from:
@@ -67,7 +67,7 @@ class Cross(Stage):
         table = self._learnt()
         folds = self._folds(table)
         processes = start()
-        parts = [folder / PARTS / f"{fold}.parquet" for fold in range(self.config.folds)]
+        parts = [folder / PARTS / f"{fold}.parquet" for fold in range(folds.max() + 1)]
         # one answer for all processes: the first may be ahead
         done = processes.from_first([part.exists() for part in parts])
         for fold, part in enumerate(parts):
@@ -105,14 +105,22 @@ class Cross(Stage):
 
     def _folds(self, table: AnnotationTable) -> np.ndarray:
         units = [self.context.data.units[key] for key in table.keys]
-        return assign_folds(units, self.config.folds, self.context.recipe.seed)
+        groups = len(set(units))
+        if groups < FEWEST_FOLDS:
+            raise DataError(
+                f"The {len(units)} train and val pictures with a score are of {groups} groups: too "
+                f"few to leave some out, it takes {FEWEST_FOLDS}.",
+                where=f"stages.{self.name}",
+                fix="Give pictures of more groups, or leave the stage out.",
+            )
+        return assign_folds(units, min(self.config.folds, groups), self.context.recipe.seed)
 
     def _fold(
         self, table: AnnotationTable, folds: np.ndarray, fold: int, home: Path
     ) -> pl.DataFrame:
         """Train without a fold, choose the best weights by the next one, and predict the fold."""
         split = np.full(len(folds), "train", object)
-        split[folds == (fold + 1) % self.config.folds] = "val"
+        split[folds == (fold + 1) % (folds.max() + 1)] = "val"
         split[folds == fold] = "test"
         divided = table.with_split(split.tolist())
         context = replace(self.context, data=replace(self.context.data, table=divided))
