@@ -74,6 +74,19 @@ def test_unknown_key_of_a_shipped_recipe_names_the_nearest(tmp_path: Path) -> No
     assert "bakbone: unknown key (nearest known: 'backbone')" in text
 
 
+def test_a_stage_set_to_null_is_left_out(tmp_path: Path) -> None:
+    left_out = ["stages.errors=null", "stages.judge.intervals=null"]
+    assert "errors" in load_recipe(find_recipe("demo")).stages
+    assert "errors" not in load_recipe(find_recipe("demo"), left_out).stages
+    with pytest.raises(RecipeError, match="'judge' needs stage 'errors'"):
+        stage_order(load_recipe(find_recipe("demo"), left_out[:1]))
+    with pytest.raises(RecipeError, match=r"stages\.eror"):  # no stage of that name
+        load_recipe(find_recipe("demo"), ["stages.eror=null"])
+    (tmp_path / "r.yaml").write_text("name: r\ndata: {annotations: a.csv}\nstages: {features: }\n")
+    with pytest.raises(RecipeError, match=r"stages\.features"):  # forgotten, not left out
+        load_recipe(tmp_path / "r.yaml")
+
+
 def test_unknown_recipe_names_the_shipped_ones() -> None:
     with pytest.raises(RecipeError, match="demo"):
         find_recipe("no-such-recipe")

@@ -470,12 +470,20 @@ def find_recipe(name: str) -> Path:
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file, apply `key=value` overrides, validate.
+    """Read a recipe file, apply `key=value` overrides, validate. A stage that an override sets to
+    null is left out.
 
     Raises:
         RecipeError: with every mistake, unknown keys with the nearest known one.
     """
-    return parse_recipe(apply_overrides(read_yaml(path), overrides), where=str(path))
+    raw = read_yaml(path)
+    stages = raw.get("stages")
+    written = {name for name, stage in stages.items() if stage} if isinstance(stages, dict) else ()
+    raw = apply_overrides(raw, overrides)
+    if isinstance(raw.get("stages"), dict):
+        kept = {n: s for n, s in raw["stages"].items() if s is not None or n not in written}
+        raw = {**raw, "stages": kept}
+    return parse_recipe(raw, where=str(path))
 
 
 def parse_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
