@@ -96,14 +96,11 @@ def calibrate_judge(
     gives_scores = any(verdict.score is not None for verdict in verdicts.values())
     if compared is None and gives_scores:
         compared = _compared(table, verdicts)
-    calibrated = Calibration(temperatures=temperatures)
-    if compared is None:
-        return Calibrated(calibrated, metrics)
-    interval = fit_interval(compared, level)
-    return Calibrated(
-        calibrated.model_copy(update={"score": interval.calibration.score}),
-        metrics | interval.metrics,
-    )
+    interval = Calibrated(Calibration(), {})
+    if compared is not None:
+        interval = fit_interval(compared, level)
+    calibration = Calibration(temperatures=temperatures, score=interval.calibration.score)
+    return Calibrated(calibration, metrics | interval.metrics)
 
 
 def fit_interval(compared: Sequence[Compared], level: float) -> Calibrated:
