@@ -18,7 +18,7 @@ from beholder.metrics.classification import score_attribute
 from beholder.pipeline.manifest import Manifest, StageRecord
 from beholder.report import plots, write_report
 from beholder.report.attributes import attribute_parts
-from beholder.report.collect import collect, read_alarms, read_curves
+from beholder.report.collect import collect, read_alarms, read_curves, read_speeds
 from beholder.report.page import _curve_plots
 
 EVIL = "<script>alert(1)</script>"
@@ -112,6 +112,11 @@ def run(tmp_path: Path) -> Path:
         for split in ("train", "val")
     ]
     lines.append({"stage": "score", "step": 3, "split": "val", "srcc": 0.5, "plcc": None})
+    for line, pace in zip(lines[::2], (10.0, 123.0, 125.0), strict=False):
+        line["throughput"] = {
+            "seconds_per_step": 0.1, "pictures_per_second": pace, "data_wait": 0.07,
+            "peak_host_bytes": int(pace * 1e7),
+        }  # fmt: skip
     alarm = {"time": 0.0, "stage": "score", "step": 4, "epoch": 2, "split": "alarm"}
     lines.append(alarm | {"alarm": f"the reward fell {EVIL}"})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -238,6 +243,16 @@ def test_newest_value_of_a_step_wins_and_nulls_are_left_out(tmp_path: Path) -> N
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_curves(path) == {"s": {"train loss": [(1, 3.0), (2, 1.0)]}}
+
+
+def test_speed_of_a_training_is_shown(run: Path) -> None:
+    speed = read_speeds(run / "metrics.jsonl")["score"]
+    assert speed["pictures_per_second"] == 123.0  # the median: a slow start does not count
+    assert speed["peak_host_bytes"] == 1_250_000_000
+    page = write_report(run).read_text("utf-8")
+    row = page.partition("waiting for data")[2].partition("</tbody>")[0]
+    for cell in ("123", "7%", "n/a", "1.25 GB"):
+        assert f">{cell}</td>" in row
 
 
 def test_curves_of_several_tasks_are_drawn_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:

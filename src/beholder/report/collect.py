@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import polars as pl
@@ -51,6 +52,8 @@ class ReportData:
     quarantined: list[dict[str, Any]] = field(default_factory=list)
     averages: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Stage `average` -> its interval, and metrics per held-out split."""
+    speeds: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Stage that was trained -> throughput, waiting for data and peak memory, see `read_speeds`."""
     opinions: OpinionCheck | None = None
     """What the table's ratings say of raters and pictures; None: it does not say who rated what."""
 
@@ -80,6 +83,7 @@ def collect(run: Path) -> ReportData:
         recipe=recipe,
         curves=read_curves(run / "metrics.jsonl"),
         alarms=read_alarms(run / "metrics.jsonl"),
+        speeds=read_speeds(run / "metrics.jsonl"),
         metrics=json.loads(metrics_path.read_text("utf-8")) if metrics_path.exists() else None,
         predictions=pl.read_parquet(predictions_path) if predictions_path.exists() else None,
         summary=summarise(table) if table is not None else None,
@@ -126,6 +130,25 @@ def read_alarms(path: Path) -> list[dict[str, Any]]:
         return []
     entries = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     return [entry for entry in entries if entry.get("split") == "alarm"]
+
+
+def read_speeds(path: Path) -> dict[str, dict[str, float]]:
+    """Per stage of `metrics.jsonl`: medians over its lines of `pictures_per_second` and
+    `data_wait` (share of the time, 0 to 1), and the highest `peak_host_bytes` and, on an
+    accelerator that counts them, `peak_device_bytes`."""
+    told: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    if path.exists():
+        for line in path.read_text("utf-8").splitlines():
+            entry = json.loads(line)
+            for name, value in entry.get("throughput", {}).items():
+                told[entry["stage"]][name].append(value)
+    return {
+        stage: {
+            name: max(values) if name.startswith("peak") else median(values)
+            for name, values in by_name.items()
+        }
+        for stage, by_name in told.items()
+    }
 
 
 def summarise(table: AnnotationTable, top_words: int = 40) -> DataSummary:

@@ -131,6 +131,11 @@ class Loader:
         self._config = config
         self._processes = processes
 
+    @property
+    def pictures(self) -> int:
+        """How many the source has."""
+        return len(self._source)
+
     @cached_property
     def plan(self) -> Plan:
         """The order of training.

@@ -2,11 +2,13 @@
 
     log.txt         what happened, in words; only ever appended to
     metrics.jsonl   {"time", "stage", "step", "epoch", "split": "train" | "val", name: value, ...},
-                    and {..., "split": "alarm", "alarm": what a task finds wrong, in words}
+                    and {..., "split": "alarm", "alarm": what a task finds wrong, in words};
+                    a training line also has "throughput": {name: value}, see `meter.Throughput`
     tensorboard/<stage>/
 
 metrics.jsonl is the exact record: a checkpoint knows how many lines of its stage there were, and
 resuming from it drops those after, so that none is lost or there twice. Lines of other stages stay.
+"time" and "throughput" come from the clock; all else is the same in every run.
 """
 
 from __future__ import annotations
@@ -47,9 +49,22 @@ class MetricLog:
         self._stream: IO[str] = (folder / METRICS).open("a", encoding="utf-8")
         self._board = _board(folder / "tensorboard" / stage, step)
 
-    def write(self, split: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
+    def write(
+        self,
+        split: str,
+        step: int,
+        epoch: int,
+        values: Mapping[str, float],
+        throughput: Mapping[str, float] | None = None,
+    ) -> None:
         """Append a line. A value that is not finite is written as null: JSON has no NaN."""
-        numbers = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        numbers: dict[str, object] = {
+            name: value if math.isfinite(value) else None for name, value in values.items()
+        }
+        if throughput is not None:
+            numbers["throughput"] = dict(throughput)
+            for name, value in throughput.items():
+                self._board.add_scalar(f"throughput/{name}", value, step)
         self._append(split, step, epoch, numbers)
         for name, value in values.items():
             self._board.add_scalar(f"{split}/{name}", value, step)

@@ -24,6 +24,7 @@ from beholder.training.config import TrainConfig
 from beholder.training.distributed import Processes, start
 from beholder.training.loader import Batch, BatchSource, Loader, to_device
 from beholder.training.logs import MetricLog, epoch_means, log_file
+from beholder.training.meter import Meter
 from beholder.training.monitor import Monitor
 from beholder.training.random_state import random_state, restore_random_state, seed_everything
 from beholder.training.results import NEVER, Evaluation, Position, TrainResult
@@ -113,6 +114,7 @@ class _Training:
         self._stage = stage
         self._processes = processes
         self._noted = noted
+        self._meter = Meter(processes)
         self._loader = Loader(train_data, config, processes)
         self._val = Loader(val_data, config, processes) if val_data is not None else None
         self._monitor = Monitor(config, self._task.directions) if self._val else None
@@ -155,6 +157,7 @@ class _Training:
             stopped_early=position.stopped_early,
             resumed_from=first,
             seconds=time.monotonic() - began,
+            timings=self._meter.timings(),
         )
 
     def save_and_leave(self) -> None:
@@ -210,9 +213,10 @@ class _Training:
     def _make_steps(self) -> None:
         position, every = self._position, self._config.log_every
         with self._progress() as bar:
-            for pieces in self._loader.steps(position.step, self._total):
+            for pieces in self._meter.waiting(self._loader.steps(position.step, self._total)):
                 rate = self._learning_rate()
                 self._runner.run(pieces, position.step + 1, rate)
+                self._meter.step(sum(sum(piece.counts_R) for piece in pieces))
                 position.step += 1
                 last = position.step == self._total
                 if position.step % every == 0 or last:
@@ -269,14 +273,15 @@ class _Training:
         assert self._val is not None and self._monitor is not None
         self._runner.check()
         metrics = None
-        if self._processes.first:
-            random = random_state(self._processes.device)
-            try:
-                metrics = self._metrics(self._val)
-            except Interrupted:
-                logger.info("%sevaluation interrupted", self._prefix)
-            restore_random_state(random, self._processes.device)
-        metrics = self._processes.from_first(metrics)
+        with self._meter.evaluating(self._val.pictures):
+            if self._processes.first:
+                random = random_state(self._processes.device)
+                try:
+                    metrics = self._metrics(self._val)
+                except Interrupted:
+                    logger.info("%sevaluation interrupted", self._prefix)
+                restore_random_state(random, self._processes.device)
+            metrics = self._processes.from_first(metrics)
         if metrics is None:
             raise Interrupted
         position = self._position
@@ -332,7 +337,10 @@ class _Training:
         self._runner.check()
         if self._log:
             self._log.sync()
-        self._snapshots.save(self._name(), self._position, self._log.lines if self._log else 0)
+        with self._meter.saving():
+            self._snapshots.save(self._name(), self._position, self._log.lines if self._log else 0)
+        if self._processes.first:
+            self._meter.saved(self._checkpoints.path / self._name())
         self._saved_at = time.monotonic()
 
     def _name(self) -> str:
@@ -365,12 +373,13 @@ class _Training:
         self._runner.check()
         step, epoch = self._position.step, self._epoch()
         values = {**self._runner.sums.means(), "lr": rate}
+        throughput = self._meter.read()
         if self._log:
-            self._log.write("train", step, epoch, values)
+            self._log.write("train", step, epoch, values, throughput.to_dict())
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         logger.info(
-            "%sepoch %d/%d step %d/%d: %s",
-            *(self._prefix, epoch, self._config.epochs, step, self._total, shown),
+            "%sepoch %d/%d step %d/%d: %s; %s",
+            *(self._prefix, epoch, self._config.epochs, step, self._total, shown, throughput),
         )
         if bar:
             bar.note = f"loss {values.get('loss', float('nan')):.4g}"

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from beholder.training.meter import Timings
+
 NEVER = -1
 """`evaluated_step` where the weights that a training starts from are to be evaluated."""
 
@@ -36,6 +38,7 @@ class TrainResult:
         stopped_early: whether `early_stop` ended it.
         resumed_from: step that this attempt began at, 0 for a new training.
         seconds: that this attempt took.
+        timings: what its parts took, and how much memory.
     """
 
     steps: int
@@ -48,6 +51,7 @@ class TrainResult:
     stopped_early: bool
     resumed_from: int
     seconds: float
+    timings: Timings
 
 
 @dataclass
