@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -137,6 +138,88 @@ def test_an_open_clip_config_says_the_activation(quick: bool, tmp_path: Path) ->
     assert clip.weights_file(tmp_path, names[quick]).name == "open_clip_model.safetensors"
     with pytest.raises(BackboneError, match=f"Name the backbone {names[quick]}"):
         clip.weights_file(tmp_path, names[not quick])
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the repositories that a stand-in of the hub has."""
+
+    def download(name: str, file: str) -> str:
+        path = tmp_path / "hub" / name / file
+        if not path.parent.is_dir():
+            raise OSError(f"There is no repository {name}.")
+        if not path.is_file():
+            raise EntryNotFoundError(f"{name} has no {file}.")
+        return str(path)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "hub"
+
+
+def test_a_repository_with_a_torch_checkpoint_alone(hub: Path) -> None:
+    """As OpenAI's: the checkpoint is of the whole CLIP, quick_gelu says its config."""
+    folder = hub / "openai" / "clip-vit-base-patch32"
+    reference = saved(folder, "quick_gelu")
+    (folder / "model.safetensors").unlink()
+    state = {**reference.state_dict(), "logit_scale": torch.ones(())}
+    torch.save(state, folder / "pytorch_model.bin")
+    weights = Path("openai/clip-vit-base-patch32")
+    backbone = tower_of("clip/vit-b-32-quickgelu", weights)
+    pixels = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = reference(pixels).image_embeds
+        torch.testing.assert_close(backbone(pixels).pooled_BP, expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(BackboneError, match="Name the backbone clip/vit-b-32-quickgelu"):
+        tower_of("clip/vit-b-32", weights)
+
+
+class Executed:
+    """What a pickle of someone else's may hold: code that runs when it is read."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("executed",)
+
+
+def test_a_torch_checkpoint_from_the_hub_is_not_executed(
+    hub: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = hub / "owner" / "tower"
+    folder.mkdir(parents=True)
+    torch.save({"a": Executed()}, folder / "pytorch_model.bin")
+    with pytest.raises(BackboneError, match="can't be read"):
+        tower_of("clip/vit-b-32", Path("owner/tower"))
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_a_repository_as_open_clip_writes_it(hub: Path) -> None:
+    folder = hub / "laion" / "tower"
+    reference = theirs("gelu", 512)
+    folder.mkdir(parents=True)
+    torch.save(as_open_clip(dict(reference.state_dict())), folder / "open_clip_pytorch_model.bin")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"embed_dim": 512}}))
+    backbone = tower_of("clip/vit-b-32", Path("laion/tower"))
+    pixels = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = reference(pixels).image_embeds
+        torch.testing.assert_close(backbone(pixels).pooled_BP, expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(BackboneError, match="vit-b-32-quickgelu has another activation"):
+        tower_of("clip/vit-b-32-quickgelu", Path("laion/tower"))
+
+
+def test_what_the_hub_has_not_is_said(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (hub / "owner" / "empty").mkdir(parents=True)
+    with pytest.raises(BackboneError, match="The repository holds no weights"):
+        clip.weights_file(Path("owner/empty"), "clip/vit-b-32")
+    with pytest.raises(BackboneError, match="can't be fetched: There is no repository"):
+        clip.weights_file(Path("owner/gone"), "clip/vit-b-32")
+
+    def offline(name: str, file: str) -> str:
+        raise LocalEntryNotFoundError("Not in the cache, and there is no network.")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    with pytest.raises(BackboneError, match="can't be fetched: Not in the cache"):
+        clip.weights_file(Path("owner/empty"), "clip/vit-b-32")
 
 
 def test_a_tower_as_backbone(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ out.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,20 +94,44 @@ def _fetched(weights: Path, name: str) -> Path:
     repository = weights.as_posix()
     if weights.is_absolute() or repository.count("/") != 1:
         raise BackboneError("The backbone's weights do not exist.", where=repository)
+    config = _downloaded(repository, (_CONFIG, _OPEN_CONFIG))
+    file = _downloaded(repository, _FILES)
+    if file is None:
+        raise BackboneError(
+            "The repository holds no weights of a CLIP.",
+            where=repository,
+            fix=f"It should hold one of: {', '.join(_FILES)}.",
+        )
+    if config is not None:
+        _check_activation(config.parent, name)
+    return file
+
+
+def _downloaded(repository: str, files: Sequence[str]) -> Path | None:
+    """The first of these files that a repository on the hub has; None: it has none of them."""
     try:
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     except ModuleNotFoundError as error:
         raise MissingExtra("Weights from the Hugging Face hub", "train") from error
-    try:
-        config, file = (Path(hf_hub_download(repository, one)) for one in (_CONFIG, _FILES[0]))
-    except OSError as error:
-        raise BackboneError(
-            f"The weights of {repository} can't be fetched: {str(error).splitlines()[0]}",
-            where="backbone.weights",
-            fix="Check name and network, or give a local folder or file.",
-        ) from error
-    _check_activation(config.parent, name)
-    return file
+    unreached: OSError | None = None
+    for file in files:
+        try:
+            return Path(hf_hub_download(repository, file))
+        except LocalEntryNotFoundError as error:  # offline: another one may be in the cache
+            unreached = unreached or error
+        except EntryNotFoundError:
+            continue
+        except OSError as error:
+            unreached = error
+            break
+    if unreached is None:
+        return None
+    raise BackboneError(
+        f"The weights of {repository} can't be fetched: {str(unreached).splitlines()[0]}",
+        where="backbone.weights",
+        fix="Check name and network, or give a local folder or file.",
+    ) from unreached
 
 
 def _activation(folder: Path) -> str | None:
