@@ -6,11 +6,18 @@ prints it without a traceback and leaves with `exit_code`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 Severity = Literal["error", "warning"]
+
+LISTED = 1000
+"""Problems of one kind that are kept with their places; further ones are counted."""
+
+SHOWN = 20
+"""Problems of one kind that are shown to a person."""
 
 
 class BeholderError(Exception):
@@ -45,7 +52,8 @@ class Problem:
     """One thing wrong with a user's data.
 
     `row` counts as the user's editor does for text files: the header is line 1, so the first row
-    of a CSV is 2; in JSON it is the index of the entry, from 0.
+    of a CSV is 2; in JSON it is the index of the entry, from 0. `unlisted` is how many further
+    problems of the kind (severity and code) it stands for, see `bounded`.
     """
 
     severity: Severity
@@ -55,6 +63,7 @@ class Problem:
     row: int | None = None
     field: str | None = None
     key: str | None = None
+    unlisted: int = 0
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.row) if part is not None)
@@ -63,11 +72,53 @@ class Problem:
         return f"{self.severity}: {where}: {self.message}" if where else self.message
 
     def to_dict(self) -> dict[str, object]:
-        return asdict(self)
+        """Plain JSON values of what is wrong and where."""
+        values = asdict(self)
+        del values["unlisted"]
+        return values
+
+
+Kind = tuple[Severity, str]
+
+
+def bounded(problems: Iterable[Problem], listed: int = LISTED) -> list[Problem]:
+    """The first `listed` problems of each kind, in their order; the last of a kind counts the rest.
+
+    A table with a million bad rows then takes as little memory as one with a thousand. Lists that
+    are bounded may be joined and bounded again: no problem is lost from the counts.
+    """
+    kept: list[Problem] = []
+    number: Counter[Kind] = Counter()
+    last: dict[Kind, int] = {}
+    unlisted: Counter[Kind] = Counter()
+    for problem in problems:
+        kind = (problem.severity, problem.code)
+        if number[kind] < listed:
+            last[kind] = len(kept)
+            kept.append(problem)
+            number[kind] += 1
+        else:
+            unlisted[kind] += 1 + problem.unlisted
+    for kind, further in unlisted.items():
+        problem = kept[last[kind]]
+        kept[last[kind]] = replace(problem, unlisted=problem.unlisted + further)
+    return kept
+
+
+def count_problems(problems: Iterable[Problem]) -> Counter[Kind]:
+    """How many problems there are of each kind (severity, code), listed or not."""
+    counts: Counter[Kind] = Counter()
+    for problem in problems:
+        counts[problem.severity, problem.code] += 1 + problem.unlisted
+    return counts
 
 
 class DataError(BeholderError):
-    """The table or the pictures can't be used; carries every problem found, not only the first."""
+    """The table or the pictures can't be used.
+
+    Carries every problem found, not only the first: `problems` is `bounded`, and the first `SHOWN`
+    of each kind are in the message.
+    """
 
     code = "data"
 
@@ -80,10 +131,13 @@ class DataError(BeholderError):
         problems: Sequence[Problem] = (),
     ) -> None:
         super().__init__(what, where=where, fix=fix)
-        self.problems = tuple(problems)
+        self.problems = tuple(bounded(problems))
 
     def __str__(self) -> str:
-        return "\n".join([super().__str__(), *(f"  {problem}" for problem in self.problems)])
+        shown = bounded(self.problems, SHOWN)
+        lines = [super().__str__(), *(f"  {problem}" for problem in shown)]
+        lines += [f"  and {p.unlisted} more of the kind {p.code}" for p in shown if p.unlisted]
+        return "\n".join(lines)
 
 
 class PictureError(BeholderError):

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from beholder.data.annotations import AnnotationTable
-from beholder.data.check import SHOWN, check_annotations, render_json, render_text
+from beholder.data.check import check_annotations, render_json, render_text
 from beholder.data.fingerprints import (
     NEAR_BITS,
     difference_hash,
     fingerprint_all,
     near_pairs,
 )
-from beholder.errors import Problem
+from beholder.errors import LISTED, SHOWN, Problem, count_problems
 
 
 def found(problems: list[Problem]) -> list[tuple[str, str, int | None, str | None]]:
@@ -174,11 +174,37 @@ def test_a_person_is_shown_the_first_of_many_and_a_program_gets_all() -> None:
     assert lines[0] == f"error missing ({SHOWN + 3})"
     assert lines[1] == "  t.csv:2 image 2.png: It is missing."
     assert lines[1 + SHOWN :] == [
-        "  and 3 more, which --format json lists",
+        "  and 3 more; --format json lists all",
         f"{SHOWN + 3} errors, 0 warnings",
     ]
     assert len(json.loads(render_json(problems))["problems"]) == SHOWN + 3
     assert len(render_text(problems[:SHOWN]).splitlines()) == SHOWN + 2
+
+
+def test_many_problems_are_counted_and_the_first_of_a_kind_listed(tmp_path: Path) -> None:
+    path, count = tmp_path / "table.csv", LISTED + 500
+    rows = [f"{row}.png,{'high' if row % 2 else 'nan'}\n" for row in range(2 * count)]
+    path.write_text("image,score\n" + "".join(rows), encoding="utf-8")
+    problems = check_annotations(path, tmp_path)
+    assert count_problems(problems) == {
+        ("error", "not_finite"): count,
+        ("error", "not_a_number"): count,
+        ("error", "missing"): 2 * count,
+        ("warning", "no_opinions"): 1,
+    }
+    assert len(problems) == 3 * LISTED + 1
+    text = render_text(problems).splitlines()
+    assert f"error not_a_number ({count})" in text
+    more = f"  and {count - SHOWN} more; --format json lists the first {LISTED} of all"
+    assert text.count(more) == 2
+    assert text[-1] == f"{4 * count} errors, 1 warning"
+    content = json.loads(render_json(problems))
+    assert (content["errors"], content["warnings"]) == (4 * count, 1)
+    counts = {entry["code"]: entry["count"] for entry in content["counts"]}
+    assert counts == {"not_finite": count, "not_a_number": count, "missing": 2 * count} | {
+        "no_opinions": 1
+    }
+    assert len(content["problems"]) == len(problems)
 
 
 # -- fingerprints

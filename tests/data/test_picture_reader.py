@@ -360,3 +360,30 @@ def test_keys_find_names_of_the_other_unicode_form(tmp_path: Path) -> None:
         (tmp_path / folder / name).touch()
         key = unicodedata.normalize("NFC", f"{folder}/{name}")
         assert resolve_key(tmp_path, key).samefile(tmp_path / folder / name)
+
+
+def test_a_kept_list_of_a_folder_is_not_trusted_after_a_change(tmp_path: Path) -> None:
+    os.utime(tmp_path, (1, 1))  # long ago: the list of the folder's names is kept
+    for _ in range(2):
+        with pytest.raises(PictureError):
+            resolve_key(tmp_path, "사진é.png")
+    mixed = unicodedata.normalize("NFD", "사진") + "é.png"
+    (tmp_path / mixed).touch()
+    assert resolve_key(tmp_path, "사진é.png").name == mixed
+    with pytest.raises(PictureError):
+        resolve_key(tmp_path, "é.png")
+    (tmp_path / unicodedata.normalize("NFD", "é.png")).touch()
+    assert resolve_key(tmp_path, "é.png").exists()
+
+
+def test_many_missing_names_list_their_folder_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.utime(tmp_path, (2, 2))
+    listed = []
+    real = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda place: listed.append(place) or real(place))
+    for number in range(50):
+        with pytest.raises(PictureError):
+            resolve_key(tmp_path, f"사진{number}.png")
+    assert listed == [tmp_path]

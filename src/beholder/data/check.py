@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,21 +22,18 @@ from beholder.data.formats import Scan, scan_annotations
 from beholder.data.images import MAX_PIXELS
 from beholder.data.splits import connected, find_leaks
 from beholder.data.transforms import clip_box
-from beholder.errors import PictureError, Problem
+from beholder.errors import LISTED, SHOWN, PictureError, Problem, bounded, count_problems
 
 TINY_SIDE = 32
 """Pictures with a side shorter than this many pixels are told of."""
-
-SHOWN = 20
-"""Problems of one kind that are shown to a person."""
 
 _EXAMPLES = 5
 
 
 @dataclass(frozen=True)
 class Checked:
-    """All problems, those of the file first, then of the table, then of the pictures; and the
-    table, with what is usable of its rows (None: nothing)."""
+    """The problems, `bounded`, those of the file first, then of the table, then of the pictures;
+    and the table, with what is usable of its rows (None: nothing)."""
 
     problems: list[Problem]
     table: AnnotationTable | None
@@ -94,22 +92,23 @@ def read_and_check(
     table = scan.table
     if table is None:
         return Checked(problems, None)
-    found: list[Problem] = []
+    checks: list[Iterable[Problem]] = []
     if scan.format in (None, "parquet") and score_range:
-        found += _score_range_problems(table, score_range)
-    found += _table_problems(table)
+        checks.append(_score_range_problems(table, score_range))
+    checks.append(_table_problems(table))
     if images is not None and root_found:
         prints = fingerprint_all(Path(images), table.keys, max_pixels=max_pixels, workers=workers)
-        found += _picture_problems(table, prints, Path(images))
-        found += _duplicate_problems(prints)
+        checks += [_picture_problems(table, prints, Path(images)), _duplicate_problems(prints)]
         pairs = near_pairs([known.look for known in prints])
-        found += _look_alike_problems(table, prints, pairs)
+        checks.append(_look_alike_problems(table, prints, pairs))
         keys = table.keys
         contents = {known.key: known.content for known in prints if known.content}
-        found += find_leaks(table, contents, [(keys[a], keys[b]) for a, b in pairs])
+        checks.append(find_leaks(table, contents, [(keys[a], keys[b]) for a, b in pairs]))
     else:
-        found += find_leaks(table)
-    return Checked(problems + [_placed(problem, file, scan.rows) for problem in found], table)
+        checks.append(find_leaks(table))
+    found = bounded(chain.from_iterable(checks))
+    placed = [_placed(problem, file, scan.rows) for problem in found]
+    return Checked(bounded(problems + placed), table)
 
 
 def render_text(problems: Sequence[Problem]) -> str:
@@ -120,28 +119,45 @@ def render_text(problems: Sequence[Problem]) -> str:
     kinds: dict[tuple[str, str], list[Problem]] = defaultdict(list)
     for problem in sorted(problems, key=lambda problem: problem.severity):
         kinds[problem.severity, problem.code].append(problem)
+    counts = count_problems(problems)
     lines = []
     for (severity, code), found in kinds.items():
-        lines.append(f"{severity} {code} ({len(found)})")
+        count = counts[found[0].severity, code]
+        lines.append(f"{severity} {code} ({count})")
         lines += [f"  {_located(problem)}" for problem in found[:SHOWN]]
-        if len(found) > SHOWN:
-            lines.append(f"  and {len(found) - SHOWN} more, which --format json lists")
-    counts = Counter(problem.severity for problem in problems)
-    lines.append(f"{_count(counts['error'], 'error')}, {_count(counts['warning'], 'warning')}")
+        if count > SHOWN:
+            which = "" if len(found) == count else f" the first {len(found)} of"
+            lines.append(f"  and {count - SHOWN} more; --format json lists{which} all")
+    total = _by_severity(problems)
+    lines.append(f"{_count(total['error'], 'error')}, {_count(total['warning'], 'warning')}")
     return "\n".join(lines)
 
 
 def render_json(problems: Sequence[Problem], **further: object) -> str:
-    """All problems for a program: `{"errors", "warnings", "problems": [{"severity", "code",
-    "message", "file", "row", "field", "key"}]}`, and what else was found, under its own names."""
-    counts = Counter(problem.severity for problem in problems)
+    """Problems for a program: `{"errors", "warnings", "counts": [{"severity", "code", "count"}],
+    "problems": [{"severity", "code", "message", "file", "row", "field", "key"}]}`, and what else
+    was found, under its own names. Numbers count all problems; at most `LISTED` of a kind (severity
+    and code) are listed."""
+    total = _by_severity(problems)
+    kinds = count_problems(problems)
     content = {
-        "errors": counts["error"],
-        "warnings": counts["warning"],
-        "problems": [problem.to_dict() for problem in problems],
+        "errors": total["error"],
+        "warnings": total["warning"],
+        "counts": [
+            {"severity": severity, "code": code, "count": count}
+            for (severity, code), count in kinds.items()
+        ],
+        "problems": [problem.to_dict() for problem in bounded(problems)],
         **further,
     }
     return json.dumps(content, ensure_ascii=False, indent=2)
+
+
+def _by_severity(problems: Sequence[Problem]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for (severity, _), count in count_problems(problems).items():
+        total[severity] += count
+    return total
 
 
 def _located(problem: Problem) -> str:
@@ -199,11 +215,13 @@ def _picture_problems(
 ) -> Iterator[Problem]:
     """Pictures that can't be used, tiny ones, and boxes that reach out of their picture."""
     siblings: dict[str, dict[str, list[str]]] = {}
+    absent = 0
     boxes = table.frame["box"].to_list()
     for known, box in zip(prints, boxes, strict=True):
         if known.problem:
             code, message = known.problem
-            if code == "missing":
+            absent += code == "missing"
+            if code == "missing" and absent <= LISTED:  # further ones are only counted
                 message += _suggestion(root, known.key, siblings)
             yield Problem("error", code, message, field="image", key=known.key)
         elif known.size:

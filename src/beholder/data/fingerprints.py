@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from beholder.errors import PictureError
 NEAR_BITS = 3
 """Pictures whose hashes differ in at most this many of 64 bits look alike."""
 
+_AT_A_TIME = 16  # pictures per task of a thread: starting one costs as much as a missing picture
 _BANDS = NEAR_BITS + 1
 _LEAST_CONTRAST = 2.0  # grey levels of 255; below it the bits are noise
 
@@ -70,12 +72,13 @@ def fingerprint_all(
         workers: pictures open at a time; by default the number of cores.
     """
 
-    def one(key: str) -> Fingerprint:
-        return fingerprint(root, key, max_pixels)
+    def some(start: int) -> list[Fingerprint]:
+        return [fingerprint(root, key, max_pixels) for key in keys[start : start + _AT_A_TIME]]
 
     pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
     try:
-        return list(progress(pool.map(one, keys), "opening pictures", len(keys)))
+        parts = pool.map(some, range(0, len(keys), _AT_A_TIME))
+        return list(progress(chain.from_iterable(parts), "opening pictures", len(keys)))
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupted check does not open the rest
 

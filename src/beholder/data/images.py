@@ -12,9 +12,11 @@ from __future__ import annotations
 import io
 import os
 import struct
+import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -44,6 +46,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SETTLED_NS = 2_000_000_000
 _FIX_FORMAT = "Convert it to JPEG, PNG, WebP, BMP, TIFF or GIF."
 
 
@@ -133,7 +136,8 @@ def resolve_key(root: str | Path, key: str) -> Path:
             where=str(root),
             fix="Keys are paths relative to the image root, without `..`.",
         )
-    for candidate in (root / key, root / unicodedata.normalize("NFD", key)):
+    for name in dict.fromkeys((key, unicodedata.normalize("NFD", key))):
+        candidate = root / name
         if os.path.lexists(candidate):
             return candidate
     found = None if key.isascii() else _find_normalised(root, key)
@@ -320,13 +324,27 @@ def _find_normalised(root: Path, key: str) -> Path | None:
         if os.path.lexists(place / part):
             place = place / part
             continue
-        wanted = unicodedata.normalize("NFC", part)
         try:
-            children = sorted(place.iterdir())
+            changed = place.stat().st_mtime_ns
+            # a name may still come within the same tick of the clock: such a listing isn't kept
+            settled = time.time_ns() - changed > _SETTLED_NS
+            names = (_names_in_nfc if settled else _names_in_nfc.__wrapped__)(place, changed)
         except OSError:
             return None
-        same = [path for path in children if unicodedata.normalize("NFC", path.name) == wanted]
-        if not same:
+        name = names.get(unicodedata.normalize("NFC", part))
+        if name is None:
             return None
-        place = same[0]
+        place = place / name
     return place
+
+
+@lru_cache(maxsize=64)
+def _names_in_nfc(folder: Path, changed: int) -> dict[str, str]:
+    """NFC name -> name on disk, the first of several, of a folder last changed at `changed`.
+
+    Kept: thousands of missing pictures would otherwise list their folder thousands of times.
+    """
+    names: dict[str, str] = {}
+    for name in sorted(path.name for path in folder.iterdir()):
+        names.setdefault(unicodedata.normalize("NFC", name), name)
+    return names
