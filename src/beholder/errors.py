@@ -157,6 +157,12 @@ class RecipeError(BeholderError):
     code = "recipe"
 
 
+class DeviceError(BeholderError):
+    """The device asked for is not there; says by which option, and what there is."""
+
+    code = "device"
+
+
 class BackboneError(BeholderError):
     """A backbone is unknown, or its weights do not fit."""
 

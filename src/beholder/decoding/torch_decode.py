@@ -83,7 +83,8 @@ def sample(
         n: comments per picture.
         max_length: most words after bos, eos included, as published; at most the model's own.
         bos, eos: ids of the first and the last token.
-        generator: where chance comes from; None: torch's default.
+        generator: where chance comes from; None: torch's default one of the CPU, so that every
+            device draws the same.
         lengths: real tokens per picture, [B]; None: all.
 
     Returns:

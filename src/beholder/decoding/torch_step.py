@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from beholder.decoding.slots import Slots
+from beholder.features.device import has_float64
 from beholder.models.expansionnet import ExpansionNet
 from beholder.models.incremental import IncrementalDecoder
 
@@ -50,6 +51,7 @@ class TorchStep:
             raise ValueError(f"models of one vocabulary are needed, not of {sorted(words)} words")
         self.words = words.pop()
         self.device = memories[0].device
+        self._precision = _finest(self.device)
         self._decoders = [
             IncrementalDecoder(model, memory, lengths, slots=slots, room=room)
             for model, memory in zip(models, memories, strict=True)
@@ -89,14 +91,14 @@ class TorchStep:
         """Like `__call__`, but the words are drawn from the (only) model's distribution."""
         (logits_RV,) = self._advance(tokens_R, parents_R)
         exponentials_RV, log_total_R1 = self._exponentials(logits_RV)
-        device = self.device if generator is None else generator.device
-        chance_Rk = torch.rand(
-            (len(tokens_R), count), generator=generator, device=device, dtype=torch.float64
-        ).to(self.device)
+        # By default on the host, so that every device draws the same words.
+        source = torch.device("cpu") if generator is None else generator.device
+        size, dtype = (len(tokens_R), count), _finest(source)
+        drawn_Rk = torch.rand(size, generator=generator, device=source, dtype=dtype).cpu()
         # A row has its chance whatever slot it lives in.
-        slots_R = torch.from_numpy(self._slots.slot_of_row).to(self.device)
-        chance_Rk = torch.empty_like(chance_Rk).index_copy_(0, slots_R, chance_Rk)
-        words_Rk = _drawn(exponentials_RV, chance_Rk)
+        chance_Rk = torch.empty_like(drawn_Rk)
+        chance_Rk[torch.from_numpy(self._slots.slot_of_row)] = drawn_Rk
+        words_Rk = _drawn(exponentials_RV, chance_Rk.to(self._precision).to(self.device))
         return self._in_row_order(logits_RV.gather(1, words_Rk) - log_total_R1, words_Rk)
 
     def _advance(self, tokens_R: np.ndarray, parents_R: np.ndarray) -> list[Tensor]:
@@ -142,17 +144,24 @@ def _largest(scores_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values_Rk, block_Rk.gather(1, place_Rk // BLOCK) * BLOCK + place_Rk % BLOCK
 
 
+def _finest(device: torch.device) -> torch.dtype:
+    """What a device can add up most exactly in."""
+    return torch.float64 if has_float64(device) else torch.float32
+
+
 def _drawn(weights_RV: Tensor, chance_Rk: Tensor) -> Tensor:
-    """Words drawn with probability proportional to their weights; chances are in [0, 1)."""
-    below_one = 1 - 1e-12
+    """Words drawn with probability proportional to their weights; chances are in [0, 1), in the
+    type to compute in."""
+    dtype = chance_Rk.dtype
+    below_one = 1 - 1e-12 if dtype == torch.float64 else 1 - 2.0**-23
     blocks_RZb = weights_RV.unflatten(1, (-1, BLOCK))
-    mass_RZ = blocks_RZb.sum(dim=2).double()
+    mass_RZ = blocks_RZb.sum(dim=2).to(dtype)
     upto_RZ = mass_RZ.cumsum(dim=1)
     target_Rk = chance_Rk.clamp_max(below_one) * upto_RZ[:, -1:]
     block_Rk = torch.searchsorted(upto_RZ, target_Rk, right=True)
     mass_Rk = mass_RZ.gather(1, block_Rk)
     share_Rk = (target_Rk - (upto_RZ.gather(1, block_Rk) - mass_Rk)) / mass_Rk
-    inside_Rkb = _pick(blocks_RZb, block_Rk).double().cumsum(dim=2)
+    inside_Rkb = _pick(blocks_RZb, block_Rk).to(dtype).cumsum(dim=2)
     inner_Rk1 = share_Rk.clamp(0.0, below_one).unsqueeze(2) * inside_Rkb[:, :, -1:]
     place_Rk = torch.searchsorted(inside_Rkb, inner_Rk1, right=True).squeeze(2)
     return block_Rk * BLOCK + place_Rk

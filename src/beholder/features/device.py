@@ -1,16 +1,130 @@
-"""Where tensors live: the best device that this machine has."""
+"""Where tensors live: the one choice of a device.
+
+Asked for, in this order: the argument, `using_device` (what `--device` sets), the environment's
+`BEHOLDER_DEVICE`; if nothing is, the best that this machine has. Importing this loads no torch.
+"""
 
 from __future__ import annotations
 
-import torch
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from beholder.errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+VARIABLE = "BEHOLDER_DEVICE"
+
+_chosen_by_option: str | None = None
+
+
+class AskedDevice(NamedTuple):
+    """A device by name, and who asked for it: `device`, `--device` or `BEHOLDER_DEVICE`."""
+
+    name: str
+    origin: str
+
+
+def asked_device(device: str | torch.device | None = None) -> AskedDevice | None:
+    """The device that was asked for, whether it is there or not; None: none was."""
+    if device is not None:
+        return AskedDevice(str(device), "device")
+    if _chosen_by_option is not None:
+        return AskedDevice(_chosen_by_option, "--device")
+    name = os.environ.get(VARIABLE, "").strip()
+    return AskedDevice(name, VARIABLE) if name else None
+
+
+@contextmanager
+def using_device(name: str | None) -> Iterator[None]:
+    """Inside the `with`, everything in this process that is not told otherwise works on this
+    device. None leaves the choice as it is."""
+    global _chosen_by_option
+    before = _chosen_by_option
+    _chosen_by_option = name or before
+    try:
+        yield
+    finally:
+        _chosen_by_option = before
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """The given device; without one CUDA, else MPS, else the CPU."""
-    if device is not None:
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    """The device asked for, or the best there is: CUDA, MPS, CPU.
+
+    Where there are several of a type and none is named (`cuda`), it is the local rank's under
+    torchrun, otherwise the first.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:1`, `mps`, or any type whose torch module says that it is
+            available; None: see the top of the file.
+
+    Raises:
+        DeviceError: there is no such device.
+    """
+    import torch
+
+    asked = asked_device(device)
+    if asked is None:
+        best = next(kind for kind in ("cuda", "mps", "cpu") if count_devices(kind))
+        return _with_index(torch.device(best))
+    try:
+        chosen = torch.device(asked.name)
+    except RuntimeError as error:
+        raise _not_there(asked, f"{asked.name!r} is no name of a device.") from error
+    count = count_devices(chosen.type)
+    if not count:
+        raise _not_there(asked, f"There is no device {asked.name!r} here.")
+    if chosen.index is not None and chosen.index >= count:
+        devices = "is one" if count == 1 else f"are {count}, counted from 0"
+        raise _not_there(
+            asked, f"There is no device {asked.name!r} here: of {chosen.type} there {devices}."
+        )
+    return _with_index(chosen)
+
+
+def count_devices(kind: str) -> int:
+    """How many devices of a type this machine has; 0 where torch knows none."""
+    import torch
+
+    module = getattr(torch, kind, None)
+    is_available = getattr(module, "is_available", None)
+    return module.device_count() if module and is_available and is_available() else 0
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in double precision; MPS does not."""
+    import torch
+
+    try:
+        torch.zeros((), device=device, dtype=torch.float64)
+    except (TypeError, RuntimeError):  # which of them depends on the backend
+        return False
+    return True
+
+
+def _with_index(device: torch.device) -> torch.device:
+    """The device among those of its type that is this process's; where one is named, that."""
+    import torch
+
+    if device.index is not None or device.type in ("cpu", "mps"):
+        return device
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device(device.type, local % count_devices(device.type))
+
+
+def _not_there(asked: AskedDevice, what: str) -> DeviceError:
+    usable = []
+    for kind in ("cuda", "mps", "xpu", _custom_type(), "cpu"):
+        count = count_devices(kind)
+        usable += [kind] if count == 1 else [f"{kind}:{index}" for index in range(count)]
+    return DeviceError(what, where=asked.origin, fix=f"Use one of: {', '.join(usable)}.")
+
+
+def _custom_type() -> str:
+    """The name under which a backend outside torch has registered itself."""
+    import torch
+
+    return str(torch._C._get_privateuse1_backend_name())

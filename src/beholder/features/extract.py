@@ -23,8 +23,8 @@ from beholder.data.images import content_hash, resolve_key
 from beholder.data.progress import ProgressBar
 from beholder.data.transforms import EvalTransform
 from beholder.errors import DataError, PictureError
+from beholder.features import device as devices
 from beholder.features.backbones import Backbone
-from beholder.features.device import choose_device
 from beholder.features.store import FeatureWriter, StoreCard
 
 QUARANTINE = "quarantine.csv"
@@ -89,7 +89,7 @@ def extract(
     began = time.perf_counter()
     if not Path(root).is_dir():
         raise DataError("The image root does not exist.", where=str(root))
-    where = choose_device(device)
+    where = devices.choose_device(device)
     backbone = backbone.to(where).eval()
     writer = FeatureWriter(store_path, _card(backbone, dtype, tokens=tokens, flip=flip))
     pictures = _Pictures(table, Path(root), backbone.transform, writer)

@@ -92,13 +92,15 @@ class Judge:
         """Load a judge's folder, or the one file that `beholder export` wrote.
 
         Args:
-            device: `cpu`, `cuda`, `mps`; None: the best that is there. A file runs on the CPU.
+            device: `cpu`, `cuda`, `cuda:1`, `mps` or another that PyTorch has; None: that of
+                `--device` or `BEHOLDER_DEVICE`, else the best there is. A file runs on the CPU.
             backend: what runs a file: `onnxruntime` (None) or `openvino`. A folder is run by
                 PyTorch.
             threads: that run the networks on the CPU (of a folder: all of PyTorch in this
                 process); None: one per core.
 
         Raises:
+            DeviceError: the device is not there.
             JudgeError: missing, incomplete, changed, or of a newer format; or another device than
                 the CPU was asked for a file, or a backend for a folder.
             MissingExtra: PyTorch is not installed, which a folder needs, or not the backend.
@@ -118,13 +120,13 @@ class Judge:
             import torch
         except ModuleNotFoundError as error:
             raise MissingExtra("Judging with a folder of weights", "train") from error
-        from beholder.features.device import choose_device
+        from beholder.features import device as devices
         from beholder.judge.folder import load_judge
 
         if threads is not None:
             torch.set_num_threads(threads)
         stored = load_judge(path)
-        chosen = torch.device(device) if device else choose_device()
+        chosen = devices.choose_device(device)
         judge = cls.of_model(
             stored.model, chosen, beam_size=stored.beam_size, provenance=stored.provenance
         )

@@ -45,9 +45,9 @@ class TorchEngine:
             )
             comments = [[list(one.tokens) for one in hypotheses] for hypotheses in found]
         return RawOpinions(
-            score_B=None if said.score_B is None else said.score_B.double().cpu().numpy(),
+            score_B=None if said.score_B is None else said.score_B.cpu().double().numpy(),
             probabilities_BK={
-                name: probabilities.double().cpu().numpy()
+                name: probabilities.cpu().double().numpy()
                 for name, probabilities in said.probabilities_BK.items()
             },
             comments_B=comments,

@@ -34,7 +34,7 @@ class Moments:
         """Take in `values` [B, P]; B may be 0."""
         if values.shape[0] == 0:
             return
-        values = values.detach().to("cpu", torch.float64)
+        values = values.detach().cpu().double()  # MPS has no double precision
         count, mean = values.shape[0], values.mean(dim=0)
         squares = (values - mean).square().sum(dim=0)
         if self.count == 0:
@@ -72,8 +72,8 @@ class Standardise(nn.Module):
         moments = pooled if isinstance(pooled, Moments) else Moments(pooled)
         mean_P, std_P = (part[: len(self.mean_P)] for part in (moments.mean, moments.std))
         varies = std_P > RELATIVE_SPREAD_FLOOR * mean_P.abs().clamp_min(1e-12)
-        self.mean_P.copy_(mean_P)
-        self.scale_P.copy_(torch.where(varies, 1.0 / std_P.clamp_min(1e-30), 0.0))
+        self.mean_P.copy_(mean_P.float())
+        self.scale_P.copy_(torch.where(varies, 1.0 / std_P.clamp_min(1e-30), 0.0).float())
 
     def forward(self, pooled_BP: Tensor) -> Tensor:
         pooled_BP = pooled_BP[:, : self.mean_P.shape[0]]
@@ -137,14 +137,14 @@ class ScoreHead(nn.Module):
 
     def fit_output(self, scores: Tensor) -> None:
         """Fit the output's scale to the training scores [B]; NaN (missing) are left out."""
-        known = scores.detach().to(torch.float64).reshape(-1)
+        known = scores.detach().cpu().double().reshape(-1)
         known = known[known.isfinite()]
         if known.numel() == 0:
             return
         std = known.std(correction=0)
         equal = std <= RELATIVE_SPREAD_FLOOR * known.mean().abs()
-        self.output_mean.copy_(known.mean())
-        self.output_std.copy_(torch.where(equal, 1.0, std))
+        self.output_mean.copy_(known.mean().float())
+        self.output_std.copy_(torch.where(equal, 1.0, std).float())
 
     def standardised(self, pooled_BP: Tensor) -> Tensor:
         """Scores [B] in deviations from the mean of the training scores."""

@@ -125,8 +125,8 @@ class ScoreTask(Task):
         prediction_B, score_B = predicted[0], given[0]
         known = score_B.isfinite().cpu().numpy()
         head = self.score_head
-        ours = (prediction_B * head.output_std + head.output_mean).double().cpu().numpy()[known]
-        theirs = score_B.double().cpu().numpy()[known]
+        ours = (prediction_B * head.output_std + head.output_mean).cpu().double().numpy()[known]
+        theirs = score_B.cpu().double().numpy()[known]
         return {
             "loss": float(self._losses(predicted, given)["loss"]),
             "plcc": plcc(theirs, ours),

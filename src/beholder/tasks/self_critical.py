@@ -12,7 +12,7 @@ comment inside both reward and log-probability. Departures from the published tr
   again word by word, is off. `train` sees to that, `forward` changes no mode.
 - A picture is encoded once for all its samples, and pictures without a comment are left out.
 
-Randomness: drawing takes from torch's default generator of the device, whose state is in every
+Randomness: drawing takes from torch's default generator of the CPU, whose state is in every
 checkpoint, for each process its own.
 
 Shape suffixes: B pictures that have comments, N tokens of a picture, C their features, D model

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from beholder.errors import TrainingError
+from beholder.features import device as devices
 
 # rank 0 evaluates while the others wait; a process that dies is noticed at once all the same
 TIMEOUT = timedelta(hours=12)
@@ -99,12 +99,12 @@ def start(device: str | torch.device | None = None) -> Processes:
     The group stays up for later trainings in the same processes, until they exit.
 
     Args:
-        device: by default CUDA (the local rank's), MPS or CPU, the first there is.
+        device: see `features.device.choose_device`.
 
     Raises:
-        TrainingError: the device asked for is not there.
+        DeviceError: the device asked for is not there.
     """
-    chosen = choose_device(device)
+    chosen = devices.choose_device(device)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size > 1 and not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
@@ -115,31 +115,6 @@ def start(device: str | torch.device | None = None) -> Processes:
     if dist.is_initialized():
         return Processes(dist.get_rank(), dist.get_world_size(), chosen)
     return Processes(0, 1, chosen)
-
-
-def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, or the best there is: CUDA, MPS, CPU.
-
-    Raises:
-        TrainingError: the device asked for is not there.
-    """
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda", local % torch.cuda.device_count())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    chosen = torch.device(device)
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not there.get(chosen.type, False):
-        usable = ", ".join(name for name, usable in there.items() if usable)
-        raise TrainingError(f"There is no device {device} here.", fix=f"Use one of: {usable}.")
-    if chosen.type == "cuda" and chosen.index is None:
-        return torch.device("cuda", local % torch.cuda.device_count())
-    return chosen
 
 
 def share(rows: list[int], rank: int, size: int) -> list[int]:

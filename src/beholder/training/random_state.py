@@ -19,7 +19,7 @@ def seed_everything(seed: int, rank: int) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The states by generator: `torch`, the device's, `numpy`, `python`."""
+    """The states by generator: `torch`, the device's by its type, `numpy`, `python`."""
     kind, words, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     assert kind == "MT19937"
     version, numbers, next_gauss = random.getstate()
@@ -33,10 +33,8 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
             [] if next_gauss is None else [next_gauss], dtype=torch.float64
         ),
     }
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    if device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
+    if device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state(*_place(device))
     return states
 
 
@@ -50,7 +48,11 @@ def restore_random_state(states: Mapping[str, Tensor], device: torch.device) -> 
     )
     rest = states["python-rest"].tolist()
     random.setstate((3, tuple(states["python"].tolist()), rest[0] if rest else None))
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
-    if device.type == "mps" and "mps" in states:
-        torch.mps.set_rng_state(states["mps"])
+    if device.type != "cpu" and device.type in states:
+        module = torch.get_device_module(device)
+        module.set_rng_state(states[device.type], *_place(device))
+
+
+def _place(device: torch.device) -> tuple[torch.device, ...]:
+    """What a device's module wants to know beside the state; there is one MPS device only."""
+    return () if device.type == "mps" else (device,)

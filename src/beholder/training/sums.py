@@ -7,16 +7,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from beholder.features.device import has_float64
 from beholder.training.distributed import Processes
 
 
 class IntervalSums:
-    """Running sums of named scalars; nothing waits for the device before `means`."""
+    """Running sums of named scalars, each where it is given, on the device or on the host; nothing
+    waits for the device before `means`."""
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
-        # MPS has no double precision
-        self._dtype = torch.float32 if processes.device.type == "mps" else torch.float64
+        self._dtype = torch.float64 if has_float64(processes.device) else torch.float32
         self._shared: dict[str, Tensor] = {}
         self._same: dict[str, Tensor] = {}
         self.steps = 0
@@ -33,7 +34,7 @@ class IntervalSums:
         """Mean per step of everything, by name, the same in every process; starts anew."""
         names, sums = self._summed()
         same = sorted(self._same)
-        values = torch.cat([sums, *(self._same[name][None] for name in same)]).cpu().tolist()
+        values = torch.stack([*sums, *(self._same[name].to(sums) for name in same)]).tolist()
         del values[len(names)]
         steps = max(1, self.steps)
         result = {name: value / steps for name, value in zip([*names, *same], values, strict=True)}
@@ -66,7 +67,7 @@ class IntervalSums:
         known = self._processes.from_all(list(self._shared))
         names = sorted({name for own in known for name in own})
         zero = torch.zeros((), dtype=self._dtype, device=self._processes.device)
-        sums = torch.stack([self._shared.get(name, zero) for name in names] + [zero])
+        sums = torch.stack([self._shared.get(name, zero).to(zero) for name in names] + [zero])
         self._processes.sum_([sums])
         return names, sums
 

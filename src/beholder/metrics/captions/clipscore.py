@@ -129,9 +129,9 @@ class ClipScorer:
         return self._unit(rows)
 
     def _unit(self, rows: list[Any]) -> Floats:
-        values = self._torch.cat(rows).double()
+        values = self._torch.cat(rows).cpu().double()
         values = values / values.norm(dim=1, keepdim=True)
-        return np.asarray(values.cpu().numpy())
+        return np.asarray(values.numpy())
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:

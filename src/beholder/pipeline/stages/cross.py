@@ -157,7 +157,7 @@ def _predict(task: Task, source: FeatureSource, batch_size: int) -> pl.DataFrame
         batch = to_device(source.load(rows, epoch=0), device)
         score_B = model.opinions(model.features(batch, tokens=False)).score_B
         assert score_B is not None, "the stage has a score head"
-        scores += score_B.double().tolist()
+        scores += score_B.cpu().double().tolist()
     return pl.DataFrame({"image": source.keys, "predicted": scores})
 
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from beholder.data.files import sha256_file
 from beholder.errors import RecipeError
-from beholder.features.device import choose_device
+from beholder.features import device as devices
 from beholder.judge import Judge
 from beholder.judge.folder import save_judge
 from beholder.judge.model import JudgeConfig, JudgeModel
@@ -125,7 +125,7 @@ class Export(Stage):
         """The judge with its calibration, as the stage asks for, and what that did."""
         data, level, compared = self.context.data, self.config.level, self._compared()
         if self.config.calibrate:
-            judge = Judge.of_model(model, choose_device(), beam_size=None)
+            judge = Judge.of_model(model, devices.choose_device(), beam_size=None)
             table = data.table.subset(self.config.calibrate)
             found = calibrate_judge(judge, table, data.root, level=level, compared=compared)
         elif compared:

@@ -11,7 +11,7 @@ import torch
 
 from beholder.data.files import sha256_file
 from beholder.data.images import resolve_key
-from beholder.features.device import choose_device
+from beholder.features import device as devices
 from beholder.features.extract import extract
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.manifest import digest
@@ -29,7 +29,7 @@ class Extract(Stage):
 
     def rehearse(self) -> float:
         """One forward pass of a batch of the first readable picture; the time for all of them."""
-        backbone = stage_backbone(self.context, self.name).to(choose_device())
+        backbone = stage_backbone(self.context, self.name).to(devices.choose_device())
         data = self.context.data
         few = first_readable(data.table, data.root, 1)
         pixels = backbone.transform.read(resolve_key(data.root, few.keys[0]))
@@ -46,7 +46,7 @@ class Extract(Stage):
         data = self.context.data
         store = folder / "store"
         summary = extract(
-            stage_backbone(self.context, self.name).to(choose_device()),
+            stage_backbone(self.context, self.name).to(devices.choose_device()),
             data.table,
             data.root,
             store,

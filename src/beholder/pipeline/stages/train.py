@@ -17,7 +17,7 @@ from beholder.data.augment import Augmentation
 from beholder.data.files import sha256_file
 from beholder.data.vocabulary import Vocabulary
 from beholder.errors import CheckpointError, RecipeError, VocabularyError
-from beholder.features.device import choose_device
+from beholder.features import device as devices
 from beholder.features.store import FeatureStore
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.models.teachers import Teacher
@@ -213,7 +213,8 @@ class Train(Stage):
         if self.config.teacher is None:
             return None
         seen = stage_backbone(self.context, self.name).transform
-        return build_teacher(self.context, self.name, seen, config.classes).to(choose_device())
+        teacher = build_teacher(self.context, self.name, seen, config.classes)
+        return teacher.to(devices.choose_device())
 
     def _task(self, config: JudgeConfig, teacher: Teacher | None) -> Task:
         """The task over a judge with fresh weights, or those of `start_from` (not rehearsing)."""
@@ -231,9 +232,10 @@ class Train(Stage):
             # the backbone, if the start has tuned one, is what `stage_backbone` has given
             own = {n: t for n, t in trained.state.items() if not n.startswith("backbone.")}
             put_weights(model, own, where=self._where_start)
-        model = model.to(choose_device())
         task = create_task(self.config.task, model, self._table("train"), teacher)
         task.started = started
+        # after it is made: a task has buffers of its own
+        task.to(devices.choose_device())
         return task
 
     def _source(self, split: str, config: JudgeConfig) -> FeatureSource | PictureSource | None:
@@ -282,8 +284,9 @@ class Train(Stage):
         wanted = min(self.training.batch_size, len(table))
         batch = source.load(list(np.arange(wanted) % len(few)), epoch=0)
         if self.config.features:
+            device = devices.choose_device()
             with torch.no_grad():
-                distinct = backbone(batch["pixels"][: len(few)].to(choose_device()))
+                distinct = backbone.to(device)(batch["pixels"][: len(few)].to(device))
             rows = torch.arange(wanted) % len(few)
             batch["tokens"] = distinct.tokens_BNC.cpu()[rows]
             batch["pooled"] = distinct.pooled_BP.cpu()[rows]

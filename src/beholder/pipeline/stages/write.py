@@ -14,7 +14,7 @@ import polars as pl
 from beholder.data.files import atomic_path, sha256_file
 from beholder.data.images import resolve_key
 from beholder.errors import PictureError, RecipeError
-from beholder.features.device import choose_device
+from beholder.features import device as devices
 from beholder.judge import Judge
 from beholder.judge.model import JudgeModel
 from beholder.pipeline.context import RunContext
@@ -94,7 +94,7 @@ class Write(Stage):
         model = JudgeModel(trained.config, backbone)
         frozen = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
         model.load_state_dict(frozen | trained.state, strict=True)
-        judge = Judge.of_model(model.eval(), choose_device(), beam_size=config.beam_size)
+        judge = Judge.of_model(model.eval(), devices.choose_device(), beam_size=config.beam_size)
         return judge, record.outputs_hash()
 
     def _requests(self) -> list[Request]:
