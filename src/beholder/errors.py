@@ -187,6 +187,12 @@ class VocabularyError(BeholderError):
     code = "vocabulary"
 
 
+class OutOfMemory(BeholderError):
+    """A device or the host has no room for what was asked; names the settings that need less."""
+
+    code = "memory"
+
+
 class JudgeError(BeholderError):
     """A judge is missing files, changed, of a newer format, or lacks the asked head."""
 

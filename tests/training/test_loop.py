@@ -11,7 +11,7 @@ import torch
 from tiny_training import CorrelationTask, TinySource, TinyTask, checkpoints, config, weights
 
 import beholder.training.loop as loop
-from beholder.errors import CheckpointError, OutputError, TrainingError
+from beholder.errors import CheckpointError, OutOfMemory, OutputError, TrainingError
 from beholder.training import train
 from beholder.training.checkpoints import load_weights
 from beholder.training.loader import Plan
@@ -379,3 +379,14 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
 def test_saving_by_time(tmp_path, monkeypatch):
     trained(tmp_path, save_every_minutes=1e-9, keep=100)
     assert len(checkpoints(tmp_path)) == 21
+
+
+def test_out_of_memory_names_what_needs_less(tmp_path):
+    class Large(TinyTask):
+        def forward(self, batch):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    with pytest.raises(OutOfMemory) as caught:
+        trained(tmp_path, Large())
+    for setting in ("batch_size", "accumulate", "gradient_checkpointing"):
+        assert setting in caught.value.fix

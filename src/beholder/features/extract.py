@@ -25,6 +25,7 @@ from beholder.data.transforms import EvalTransform
 from beholder.errors import DataError, PictureError
 from beholder.features import device as devices
 from beholder.features.backbones import Backbone
+from beholder.features.memory import memory_guard
 from beholder.features.store import FeatureWriter, StoreCard
 
 QUARANTINE = "quarantine.csv"
@@ -85,6 +86,7 @@ def extract(
         DataError: the image root does not exist.
         StoreError: the store there is of another backbone, or a value does not fit `dtype`.
         OutputError: the folder can't be written.
+        OutOfMemory: the device has no room for a batch.
     """
     began = time.perf_counter()
     if not Path(root).is_dir():
@@ -105,7 +107,10 @@ def extract(
     with ProgressBar("extracting features", len(pictures), "pictures") as bar:
         for reads in loader:
             fresh = [read for read in reads if read.pixels_3HW is not None]
-            _write(backbone, fresh, writer, where, flip=flip, tokens=tokens)
+            with memory_guard(
+                "Extraction", where, where="batch_size", fix="Lower the stage's batch_size."
+            ):
+                _write(backbone, fresh, writer, where, flip=flip, tokens=tokens)
             failures += [(r.key, *r.failure) for r in reads if r.failure is not None]
             failed = sum(read.failure is not None for read in reads)
             counts["written"] += len(fresh)

@@ -5,11 +5,15 @@ Shape suffixes: B pictures, H height, W width, K classes of an attribute.
 
 from __future__ import annotations
 
+import os
+from functools import cache, partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from beholder.decoding import beam_search
+from beholder.features.memory import memory_guard
 from beholder.judge.engine import RawOpinions
 from beholder.judge.explain import heat_map
 from beholder.judge.model import JudgeModel
@@ -22,9 +26,23 @@ class TorchEngine:
         assert model.backbone is not None, "a judge without a backbone can't see"
         self.model = model.to(device).eval()
         self.device = device
+        _survive_forks()
+
+    def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
+        """What the heads say; None for `beam_size` writes no comment.
+
+        Raises:
+            OutOfMemory: the device has no room for the batch.
+        """
+        count = len(pixels_B3HW)
+        with memory_guard(
+            f"Judging {count} pictures at a time", self.device, where="batch_size",
+            fix="Lower batch_size (--batch-size), or the beam size where comments are written.",
+        ):  # fmt: skip
+            return self._opinions(pixels_B3HW, beam_size)
 
     @torch.inference_mode()
-    def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
+    def _opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
         pixels = torch.from_numpy(pixels_B3HW).to(self.device)
         writes = beam_size is not None and "comment" in self.model.heads
         reads_tokens = writes and self.model.reads_tokens
@@ -58,3 +76,14 @@ class TorchEngine:
     ) -> NDArray[np.float32]:
         pixels = torch.from_numpy(pixels_3HW)[None].to(self.device)
         return heat_map(self.model, pixels, opinion, index)
+
+
+@cache
+def _survive_forks() -> None:
+    """Let processes that are forked from now on compute in one thread.
+
+    The pool of threads that OpenMP has computed with is not copied by a fork, and the child would
+    wait for it for ever, without a word.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))

@@ -22,7 +22,7 @@ from starlette.datastructures import FormData, Headers, MutableHeaders, UploadFi
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from beholder.errors import BeholderError, PictureError
+from beholder.errors import BeholderError, OutOfMemory, PictureError
 from beholder.judge import Judge
 from beholder.predict.local import Failure
 from beholder.serve.batcher import Busy, MicroBatcher
@@ -268,6 +268,10 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(PictureError)
     async def picture(request: Request, error: PictureError) -> Response:
         return JSONResponse(error_body(error.code, error.what), 422)
+
+    @app.exception_handler(OutOfMemory)
+    async def memory(request: Request, error: OutOfMemory) -> Response:
+        return JSONResponse(error_body(error.code, error.what), 503)
 
     @app.exception_handler(BeholderError)
     async def asked_wrongly(request: Request, error: BeholderError) -> Response:

@@ -19,6 +19,7 @@ from torch import nn
 
 from beholder.data.progress import ProgressBar
 from beholder.errors import TrainingError
+from beholder.features.memory import memory_guard
 from beholder.training.checkpoints import CheckpointFolder, checkpoint_name
 from beholder.training.config import TrainConfig
 from beholder.training.distributed import Processes, start
@@ -34,6 +35,11 @@ from beholder.training.step import StepRunner
 from beholder.training.termination import EXIT_CODE, Interrupted, Termination, termination
 
 logger = logging.getLogger("beholder.training")
+
+LESS_MEMORY = (
+    "Lower training.batch_size and raise training.accumulate by the same factor, which makes the "
+    "same steps; a backbone that is trained needs less with backbone.gradient_checkpointing: true."
+)
 
 
 def train(
@@ -71,6 +77,7 @@ def train(
         CheckpointError: the newest checkpoint is damaged, or of another configuration or data.
         DataError: no pictures.
         OutputError: the folder can't be written.
+        OutOfMemory: the device or the host has no room for a batch.
         SystemExit: 143, after SIGTERM: the step is finished and saved.
     """
     folder = Path(folder)
@@ -84,8 +91,10 @@ def train(
         training = _Training(
             task, train_data, val_data, config, folder, stage, checkpoints, processes, noted
         )
+        memory = memory_guard("Training", processes.device, where="batch_size", fix=LESS_MEMORY)
         try:
-            return training.run()
+            with memory:
+                return training.run()
         except Interrupted:
             training.save_and_leave()
             raise SystemExit(EXIT_CODE) from None

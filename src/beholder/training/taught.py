@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from beholder.data.progress import ProgressBar
+from beholder.features.memory import memory_guard
 from beholder.features.store import FeatureStore, FeatureWriter, StoreCard
 from beholder.models.teachers import Teacher
 from beholder.training.config import TrainConfig
@@ -120,6 +121,7 @@ def write_views(
         PictureError: a picture can't be read.
         StoreError: the store there is of another teacher or of other views.
         OutputError: the folder can't be written.
+        OutOfMemory: the device has no room for a batch.
     """
     arithmetic = amp_dtype(config.amp, processes.device)
     card = views_card(teacher, source, views, arithmetic)
@@ -131,6 +133,12 @@ def write_views(
     requests = [(view, rows) for rows in pieces for view in range(views)]
     batches = Loader(source, config, processes).load(requests, at_most=len(requests))
     with (
+        memory_guard(
+            "Asking the teacher",
+            processes.device,
+            where="training.batch_size",
+            fix="Lower training.batch_size.",
+        ),
         torch.autocast(processes.device.type, dtype=arithmetic, enabled=arithmetic is not None),
         ProgressBar("asking the teacher", len(due), "pictures") as bar,
     ):
