@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from beholder.cli import main
+from beholder.features.device import asked_device
 from beholder.pipeline.recipe import parse_recipe
 from beholder.pipeline.runner import fit_recipe
 
@@ -294,3 +295,35 @@ def test_module_runs_like_the_command() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: There is no judge here.")
+
+
+@pytest.mark.parametrize("command", ["demo", "fit", "judge", "evaluate", "serve", "export"])
+def test_every_command_that_computes_takes_a_device(
+    command: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge, table = data / "run" / "judge", data / "scores.csv"
+    arguments: dict[str, list[object]] = {
+        "demo": ["--into", tmp_path / "run"],
+        "fit": ["demo", "--into", tmp_path / "run"],
+        "judge": [judge, data / "pictures"],
+        "evaluate": [judge, table, "--images", data / "pictures"],
+        "serve": [judge],
+        "export": [judge, "--to", tmp_path / "file", "--pictures", data / "pictures"],
+    }
+    assert run(command, *arguments[command], "--device", "cuda:99") == 2
+    said = capsys.readouterr().err
+    assert "There is no device 'cuda:99' here" in said
+    assert "where: --device" in said
+    assert "Use one of:" in said
+    assert "Traceback" not in said
+    assert asked_device() is None, "the next command is free again"
+
+
+def test_the_environment_names_a_device_too(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = data / "pictures" / "3.png"
+    monkeypatch.setenv("BEHOLDER_DEVICE", "abacus")
+    assert run("judge", data / "run" / "judge", picture) == 2
+    assert "'abacus' is no name of a device.\n  where: BEHOLDER_DEVICE" in capsys.readouterr().err
+    assert run("judge", data / "run" / "judge", picture, "--device", "cpu") == 0

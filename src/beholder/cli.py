@@ -65,6 +65,22 @@ class VerdictFormat(StrEnum):
     csv = "csv"
 
 
+def _use_device(context: typer.Context, device: str | None) -> str | None:
+    """For the command that is called, everything in this process works on the device."""
+    from beholder.features.device import using_device
+
+    context.with_resource(using_device(device))
+    return device
+
+
+OnDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        callback=_use_device,
+        help="cpu, cuda, cuda:1, mps, ...; default: BEHOLDER_DEVICE, else the best there is.",
+    ),
+]
 WithBackend = Annotated[
     BackendName | None,
     typer.Option("--backend", help="What runs an exported file; default: onnxruntime."),
@@ -80,6 +96,7 @@ Codebook = Annotated[
 @app.command()
 def demo(
     run: Annotated[Path, typer.Option("--into", help="Folder of the run.")] = Path("runs/demo"),
+    device: OnDevice = None,
 ) -> None:
     """Train and evaluate a judge on the embedded sample: real photographs, synthetic opinions."""
     _fit("demo", (), run, dry_run=False)
@@ -139,6 +156,7 @@ def fit(
         bool,
         typer.Option("--dry-run", help="Show the plan with its cost, after one step per stage."),
     ] = False,
+    device: OnDevice = None,
 ) -> None:
     """Run a recipe: only what has changed since the last time, and what depends on it."""
     _fit(recipe, overrides or (), run, dry_run=dry_run)
@@ -184,6 +202,7 @@ def judge(
         Path | None, typer.Option("--into", help="Folder of the overlays that --explain writes.")
     ] = None,
     backend: WithBackend = None,
+    device: OnDevice = None,
 ) -> None:
     """Score, comment and attributes of pictures, in input order, errors in place.
 
@@ -267,6 +286,7 @@ def evaluate(
     ] = None,
     output: Annotated[TextOrJson, typer.Option("--format", help="How to print.")] = TextOrJson.text,
     backend: WithBackend = None,
+    device: OnDevice = None,
 ) -> None:
     """Compare a judge with given opinions, or caption files with each other.
 
@@ -316,6 +336,7 @@ def export(
     ] = None,
     images: Images = None,
     codebook: Codebook = None,
+    device: OnDevice = None,
 ) -> None:
     """Write a judge as one file that needs no PyTorch, and print its model card.
 
@@ -330,6 +351,7 @@ def export(
     except ModuleNotFoundError as error:
         raise MissingExtra("Exporting a judge", "train") from error
 
+    _check_device()
     with material(pictures, table, images, codebook) as chosen:
         done = export_judge(model, to, chosen, precision=precision.value, megabytes=megabytes)
     typer.echo(f"{done.card}\n{to}: {done.size:,} bytes of {megabytes * 1e6:,.0f} allowed")
@@ -415,6 +437,7 @@ def serve(
         float, typer.Option(min=0.001, help="Megabytes (10^6 bytes) of a request.")
     ] = 10.0,
     backend: WithBackend = None,
+    device: OnDevice = None,
 ) -> None:
     """Serve a judge: a page for pictures at `/`, and an API (POST /v1/verdicts, GET /openapi.json,
     /health, /ready, /metrics). Stops on SIGINT and SIGTERM after what is under way."""
@@ -461,8 +484,10 @@ def import_(
         str | None, typer.Option(help="Lengths the encoder expands to; default 32,64,128,256,512.")
     ] = None,
     beam_size: Annotated[int, typer.Option(min=1, max=32, help="Beams of the judge.")] = 5,
+    device: OnDevice = None,
 ) -> None:
-    """Make a judge of published ExpansionNet v2 checkpoints: same weights, same words.
+    """Make a judge of published ExpansionNet v2 checkpoints, same weights, same words, and let it
+    write a comment.
 
     Nothing in the files is executed: checkpoints are read as tensors only, the vocabulary as
     dicts, lists and strings only.
@@ -475,6 +500,7 @@ def import_(
         lengths = [int(part) for part in parts]
     from beholder.judge.imported import import_reference
 
+    _check_device()
     config = import_reference(
         checkpoints,
         vocabulary,
@@ -491,6 +517,19 @@ def import_(
         f"{body.enc_layers} + {body.dec_layers} layers of {body.d_model}, {body.vocab_size} words"
         f"{f', {config.ensemble} checkpoints together' if config.ensemble > 1 else ''})"
     )
+    from beholder.data.sample.catalogue import PHOTO_FOLDER
+    from beholder.judge import Judge
+
+    said = Judge.load(into)(PHOTO_FOLDER / "coffee.jpg").comment
+    typer.echo(f"It says of a photograph of the embedded sample: {said!r}")
+
+
+def _check_device() -> None:
+    """A device that was asked for and is not there is told before minutes are spent."""
+    from beholder.features.device import asked_device, choose_device
+
+    if asked_device():
+        choose_device()
 
 
 def _fit(recipe: str, overrides: Sequence[str], run: Path | None, *, dry_run: bool) -> None:
@@ -498,6 +537,7 @@ def _fit(recipe: str, overrides: Sequence[str], run: Path | None, *, dry_run: bo
     from beholder.pipeline.recipe import find_recipe, load_recipe
     from beholder.pipeline.runner import fit_recipe
 
+    _check_device()
     loaded = load_recipe(find_recipe(recipe), overrides)
     folder = run or Path("runs") / loaded.name
     ran = fit_recipe(loaded, folder, dry_run=dry_run)

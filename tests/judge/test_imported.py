@@ -65,13 +65,24 @@ def test_the_judge_writes_as_published(
 ) -> None:
     target = tmp_path / "judge"
     assert run(CHECKPOINT, "--vocabulary", words, "--into", target, *BODY) == 0
-    assert "64 pixels" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "64 pixels" in printed
+    assert "photograph of the embedded sample: 'Word" in printed
     judge = Judge.load(target, "cpu")
     assert written(judge) == EXPECTED["tokens"]
     picture = Image.fromarray(np.full((90, 70, 3), 200, np.uint8))
     comment = judge(picture).comment
     assert comment
     assert comment.startswith("Word")
+
+
+def test_a_device_that_is_not_there_is_told_first(
+    tmp_path: Path, words: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (CHECKPOINT, "--vocabulary", words, "--into", tmp_path / "judge", *BODY)
+    assert run(*arguments, "--device", "cuda:99") == 2
+    assert "no device 'cuda:99' here" in capsys.readouterr().err
+    assert not (tmp_path / "judge").exists()
 
 
 def test_a_body_of_features_gets_the_backbone_it_is_told(tmp_path: Path, words: Path) -> None:

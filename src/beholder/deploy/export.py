@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from beholder.data.files import atomic_path
@@ -79,6 +78,7 @@ def export_judge(
         megabytes: most that the whole file may have; 1 MB is 1,000,000 bytes.
 
     Raises:
+        DeviceError: the device that the judge is to run on for the comparison is not there.
         JudgeError: there is no such judge, it can't be written as ONNX, or a weight is beyond
             float16.
         GateError: the file is too large, or does not say what the judge says.
@@ -89,8 +89,7 @@ def export_judge(
     if target.is_dir():
         raise OutputError("This is a folder.", where=str(target), fix="Name a file.")
     stored = load_judge(judge)
-    cpu = torch.device("cpu")
-    original = Judge.of_model(stored.model, cpu, beam_size=stored.beam_size)
+    original = Judge.load(judge)  # beside `stored`, whose weights stay on the host to be written
     pixels: list[NDArray[np.float32]] = []
     if precision == "int8":
         calibration, pictures = pictures.split()
@@ -103,7 +102,7 @@ def export_judge(
             _check_size(temporary, megabytes)
             # after the size: it takes minutes
             expected = expected or verdicts(original, pictures)
-            exported = Judge.load(temporary)
+            exported = Judge.load(temporary, device="cpu")  # where every file can run
             parity = compare(expected, verdicts(exported, pictures), pictures, original.classes)
             broken = parity.broken(LIMITS[precision])
             if not broken:
