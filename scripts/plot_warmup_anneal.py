@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 
 from beholder.data.files import atomic_path
 from beholder.pipeline.recipe import TrainStage, find_recipe, load_recipe
+from beholder.training.config import WarmupAnnealSchedule
 from beholder.training.schedules import learning_rate
 
 PICTURES = 50_000
@@ -30,7 +31,12 @@ def rates(stage: TrainStage) -> tuple[list[float], int]:
     total = training.epochs * per_epoch
     found = [
         learning_rate(
-            training.schedule, it, lr=training.lr, steps_per_epoch=per_epoch, total_steps=total
+            training.schedule,
+            it,
+            lr=training.lr,
+            steps_per_epoch=per_epoch,
+            total_steps=total,
+            accumulate=training.accumulate,
         )
         for it in range(total)
     ]
@@ -44,7 +50,11 @@ def draw(name: str, stage: TrainStage, whole: Axes, start: Axes) -> None:
     whole.set_xlabel("epoch", fontsize=8)
     first = found[:400]
     start.plot(range(len(first)), first, linewidth=1.2)
-    warmup = getattr(stage.training.schedule, "warmup_steps", 0)
+    schedule = stage.training.schedule
+    assert isinstance(schedule, WarmupAnnealSchedule)
+    warmup = schedule.warmup_steps
+    if schedule.warmup_unit == "micro-batch":
+        warmup = -(-warmup // stage.training.accumulate)
     start.axvline(warmup, color="0.7", linewidth=0.8, linestyle="--")
     start.set_xlabel(f"step; warm-up ends at {warmup}", fontsize=8)
     for axes in (whole, start):

@@ -19,8 +19,10 @@ from beholder.training.config import (
 from beholder.training.schedules import learning_rate
 
 
-def rate(schedule, it, lr=1.0, per_epoch=10, total=100):
-    return learning_rate(schedule, it, lr=lr, steps_per_epoch=per_epoch, total_steps=total)
+def rate(schedule, it, lr=1.0, per_epoch=10, total=100, accumulate=1):
+    return learning_rate(
+        schedule, it, lr=lr, steps_per_epoch=per_epoch, total_steps=total, accumulate=accumulate
+    )
 
 
 def test_constant_after_linear_warmup():
@@ -69,19 +71,37 @@ def test_warmup_anneal_may_be_below_the_lowest_rate_while_warming():
     per_epoch=st.integers(1, 200),
     coefficient=st.floats(0.1, 1.0),
     every=st.integers(1, 5),
+    accumulate=st.integers(1, 12),
 )
-def test_warmup_anneal_is_the_published_formula(it, warmup, per_epoch, coefficient, every):
+def test_warmup_anneal_is_the_published_formula(
+    it, warmup, per_epoch, coefficient, every, accumulate
+):
+    """The published schedule is called once a micro-batch, and its optimiser moves at those whose
+    number `accumulate` divides."""
     schedule = WarmupAnnealSchedule(
         name="custom_warmup_anneal",
         warmup_steps=warmup,
         coefficient=coefficient,
         every_epochs=every,
+        warmup_unit="micro-batch",
     )
+    n, passes_per_epoch = it * accumulate, per_epoch * accumulate
     published = max(
-        (it >= warmup) * 5e-7,
-        (5e-4 / max(warmup - it, 1)) * coefficient ** (it // (per_epoch * every)),
+        (n >= warmup) * 5e-7,
+        (5e-4 / max(warmup - n, 1)) * coefficient ** (n // (passes_per_epoch * every)),
     )
-    assert rate(schedule, it, lr=5e-4, per_epoch=per_epoch) == pytest.approx(published, rel=1e-12)
+    found = rate(schedule, it, lr=5e-4, per_epoch=per_epoch, accumulate=accumulate)
+    assert found == pytest.approx(published, rel=1e-12)
+
+
+def test_stage_6_is_warm_at_its_tenth_step():
+    """100 micro-batches of which 12 make a step; counted in steps it would be the hundredth."""
+    schedule = WarmupAnnealSchedule(
+        name="custom_warmup_anneal", warmup_steps=100, warmup_unit="micro-batch", coefficient=0.7
+    )
+    found = [rate(schedule, it, lr=1e-5, per_epoch=1000, accumulate=12) for it in range(11)]
+    expected = [1e-5 / (100 - 12 * it) for it in range(9)] + [1e-5, 1e-5]
+    assert found == pytest.approx(expected)
 
 
 def test_cosine_restarts_corners():

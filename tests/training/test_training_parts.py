@@ -101,7 +101,6 @@ def test_ema_is_its_formula():
 @pytest.mark.parametrize(
     ("name", "plain"),
     [
-        ("radam", lambda p: torch.optim.RAdam(p, 0.01, (0.9, 0.98), 1e-9)),
         ("adamw", lambda p: torch.optim.AdamW(p, 0.01, (0.9, 0.98), 1e-9, weight_decay=0)),
         ("adam", lambda p: torch.optim.Adam(p, 0.01, (0.9, 0.98), 1e-9)),
         ("sgd", lambda p: torch.optim.SGD(p, 0.01, momentum=0.9)),
@@ -127,25 +126,6 @@ def test_training_equals_a_plain_loop_with_torch_s_optimiser(name, plain, tmp_pa
         optimizer.step()
     for key, tensor in weights(other).items():
         torch.testing.assert_close(task.state_dict()[key], tensor, rtol=1e-5, atol=1e-7)
-
-
-def test_weight_decay_spares_vectors_and_the_backbone_has_its_own_rate():
-    task = TinyTask()
-    settings = config(optimizer={"weight_decay": 0.1}, backbone_lr_factor=0.25)
-    optimizer = create_optimizer(task.trainable(), settings)
-    set_learning_rate(optimizer, 0.8)
-    found = {
-        name: (group["weight_decay"], group["lr"])
-        for group in optimizer.param_groups
-        for name, parameter in task.trainable()
-        if any(parameter is member for member in group["params"])
-    }
-    assert found == {
-        "backbone.weight": (0.1, 0.2),
-        "backbone.bias": (0.0, 0.2),
-        "head.weight": (0.1, 0.8),
-        "head.bias": (0.0, 0.8),
-    }
 
 
 def test_layers_further_down_learn_more_slowly():

@@ -75,6 +75,9 @@ class TinyTask(nn.Module):
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         return list(self.named_parameters())
 
+    def no_weight_decay(self) -> set[str]:
+        return set()
+
     def prepare(self, batches: Iterable[dict[str, Any]]) -> None:
         assert not self.training
         self.prepared += 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -197,6 +198,17 @@ class Backbone(nn.Module):
         )
         top = layers.pop(_CLASSIFIER)
         return {f"trunk.{name}": top - layer for name, layer in layers.items()}
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that the family's own recipe spares from weight decay, beside
+        vectors: attention biases, position embeddings, class tokens, by family."""
+        # timm gives names or patterns of them
+        patterns = self.trunk.no_weight_decay() if hasattr(self.trunk, "no_weight_decay") else ()
+        return {
+            f"trunk.{name}"
+            for name, _ in self.trunk.named_parameters()
+            if any(fnmatchcase(name, pattern) for pattern in patterns)
+        }
 
     def _tokens(self, features: Tensor) -> Tensor:
         if self._layout.kind == "NCHW":

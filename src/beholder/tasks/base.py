@@ -173,6 +173,12 @@ class Task(nn.Module):
             return {}
         return {f"model.backbone.{n}": depth for n, depth in self.model.backbone.depths().items()}
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the backbone's parameters that weight decay spares, beside vectors."""
+        if self.model.backbone is None:
+            return set()
+        return {f"model.backbone.{name}" for name in self.model.backbone.no_weight_decay()}
+
     def features(self, batch: Batch) -> Features:
         """The judge's features of a batch; without gradient unless the backbone is trained."""
         return self._features(batch, tokens=True)

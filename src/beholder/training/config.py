@@ -18,11 +18,12 @@ class _Strict(BaseModel):
 
 
 class OptimizerConfig(_Strict):
-    """How gradients become moves; torch's own optimisers."""
+    """How gradients become moves: torch's own optimisers, and RAdam as its authors published it."""
 
     name: Literal["radam", "adamw", "adam", "sgd"] = Field(
         default="adamw",
-        description="weight decay is decoupled for adamw and radam, added to the gradient else",
+        description="weight decay is decoupled for adamw and radam, added to the gradient else; "
+        "radam does not move in its first five steps",
     )
     betas: tuple[
         Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -36,8 +37,16 @@ class OptimizerConfig(_Strict):
     weight_decay: float = Field(
         default=0.0,
         ge=0.0,
-        description="of matrices and kernels; never of biases, norms and scales",
+        description="of matrices and kernels; never of biases, norms and scales, nor of what the "
+        "backbone's own recipe spares, e.g. position embeddings",
     )
+
+    @model_validator(mode="after")
+    def _moves(self) -> OptimizerConfig:
+        # its variance would never count as tractable: 2 / (1 - beta2) - 1 <= 5
+        if self.name == "radam" and self.betas[1] <= 2 / 3:
+            raise ValueError("radam never moves with a second beta of at most 2/3; e.g. 0.98")
+        return self
 
 
 class ConstantSchedule(_Strict):
@@ -63,6 +72,11 @@ class WarmupAnnealSchedule(_Strict):
     warmup_steps: int = Field(default=300, ge=0, description="steps until the full rate")
     coefficient: float = Field(default=0.8, gt=0.0, le=1.0, description="factor per anneal, 0 to 1")
     every_epochs: float = Field(default=2.0, gt=0.0, description="epochs between anneals")
+    warmup_unit: Literal["step", "micro-batch"] = Field(
+        default="step",
+        description="what warmup_steps counts; micro-batch: forward passes, of which a step has "
+        "`accumulate`, as the published code does",
+    )
     min_lr: float = Field(
         default=5e-7, ge=0.0, description="lowest learning rate after the warm-up"
     )

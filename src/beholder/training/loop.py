@@ -366,6 +366,7 @@ class _Training:
             lr=self._config.lr,
             steps_per_epoch=self._steps_per_epoch,
             total_steps=self._total,
+            accumulate=self._config.accumulate,
         )
 
     @contextmanager

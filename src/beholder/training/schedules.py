@@ -17,7 +17,13 @@ from beholder.training.config import (
 
 
 def learning_rate(
-    schedule: ScheduleConfig, it: int, *, lr: float, steps_per_epoch: int, total_steps: int
+    schedule: ScheduleConfig,
+    it: int,
+    *,
+    lr: float,
+    steps_per_epoch: int,
+    total_steps: int,
+    accumulate: int = 1,
 ) -> float:
     """The learning rate of step `it`, at least 0.
 
@@ -26,6 +32,7 @@ def learning_rate(
         lr: peak learning rate.
         steps_per_epoch: at least 1.
         total_steps: of the whole training.
+        accumulate: micro-batches per step.
     """
     match schedule:
         case ConstantSchedule():
@@ -33,7 +40,7 @@ def learning_rate(
         case CosineSchedule():
             return _cosine(schedule, it, lr, total_steps)
         case WarmupAnnealSchedule():
-            return _warmup_anneal(schedule, it, lr, steps_per_epoch)
+            return _warmup_anneal(schedule, it, lr, steps_per_epoch, accumulate)
         case CosineRestartsSchedule():
             return _cosine_restarts(schedule, it, lr, steps_per_epoch)
 
@@ -54,15 +61,19 @@ def _cosine(schedule: CosineSchedule, it: int, lr: float, total_steps: int) -> f
 
 
 def _warmup_anneal(
-    schedule: WarmupAnnealSchedule, it: int, lr: float, steps_per_epoch: int
+    schedule: WarmupAnnealSchedule, it: int, lr: float, steps_per_epoch: int, accumulate: int
 ) -> float:
-    """max([it >= warmup] min_lr, lr / max(warmup - it, 1) * c^floor(it / (steps * every)))
+    """max([n >= warmup] min_lr, lr / max(warmup - n, 1) * c^floor(it / (steps * every)))
 
-    Source: Hu et al., arXiv 2208.06551, published training code.
+    n is `it`, or with `warmup_unit: micro-batch` the number of the step's first micro-batch.
+
+    Source: Hu et al., arXiv 2208.06551, published training code: its schedule moves on after every
+    micro-batch, and its optimiser steps at those whose number `num_accum` divides.
     """
+    n = it * accumulate if schedule.warmup_unit == "micro-batch" else it
     anneals = math.floor(it / (steps_per_epoch * schedule.every_epochs))
-    rate = lr / max(schedule.warmup_steps - it, 1) * schedule.coefficient**anneals
-    return max(schedule.min_lr, rate) if it >= schedule.warmup_steps else rate
+    rate = lr / max(schedule.warmup_steps - n, 1) * schedule.coefficient**anneals
+    return max(schedule.min_lr, rate) if n >= schedule.warmup_steps else rate
 
 
 def _cosine_restarts(

@@ -25,7 +25,7 @@ from beholder.training.distributed import Processes
 from beholder.training.ema import EMA
 from beholder.training.gradients import Gradients
 from beholder.training.loader import Piece, to_device
-from beholder.training.optimisers import create_optimizer, set_learning_rate
+from beholder.training.optimisers import FUSED_DEVICES, create_optimizer, set_learning_rate
 from beholder.training.random_state import random_state, restore_random_state
 from beholder.training.sums import IntervalSums
 from beholder.training.whole_batch import WholeBatch
@@ -89,8 +89,13 @@ class StepRunner:
         self._defer = deferred and self._amp is not torch.float16
         self.scale = LossScale() if self._amp is torch.float16 else None
         depths = {} if config.layer_decay is None else task.depths()
+        spared = task.no_weight_decay() if config.optimizer.weight_decay else ()
         self.optimizer = create_optimizer(
-            parameters, config, depths=depths, on_device=self._defer and on_cuda
+            parameters,
+            config,
+            depths=depths,
+            no_weight_decay=spared,
+            fused=processes.device.type in FUSED_DEVICES,
         )
         self.gradients = Gradients([parameter for _, parameter in parameters])
         self.ema = EMA(parameters, config.ema_decay) if config.ema_decay else None
