@@ -84,21 +84,27 @@ def test_ten_kills_at_random_instants_change_nothing(workers, tmp_path):
     assert log.count("going on from") >= 3
 
 
-def test_loading_processes_do_not_outlive_a_killed_training(tmp_path):
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_loading_processes_do_not_outlive_a_killed_training(method, tmp_path):
     """Their inherited output stays open as long as one of them lives: reading it to its end is
     the proof."""
-    code = """
-import os, signal, threading, time
+    code = f"""
+import multiprocessing, os, signal, threading, time
+multiprocessing.set_start_method("{method}")
 from tiny_training import TinySource, TinyTask, config
 from beholder.training import train
-threading.Thread(target=lambda: (time.sleep(1.0), os.kill(os.getpid(), signal.SIGKILL))).start()
-source = TinySource(50, seconds=0.01)
+def die():
+    while not os.path.exists("run/log.txt") or "step 100/" not in open("run/log.txt").read():
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+threading.Thread(target=die).start()
+source = TinySource(50, seconds=0.001)
 train(TinyTask(), source, None, config(epochs=10**6, workers=2), "run", "cpu")
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         timeout=60,
     )

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.files import write_text
@@ -27,6 +27,7 @@ from beholder.features import device as devices
 from beholder.features.backbones import Backbone
 from beholder.features.memory import memory_guard
 from beholder.features.store import FeatureWriter, StoreCard
+from beholder.features.workers import Workers, load_batches, worker_count
 
 QUARANTINE = "quarantine.csv"
 # pictures that a CPU sees at once: the maps of more leave its caches, and the system hands out
@@ -45,12 +46,18 @@ class ExtractionSummary:
 
 
 class _Read(NamedTuple):
-    """What a worker says of one picture: pixels, or nothing new, or why it can't be used."""
+    """What a worker says of a batch of pictures.
 
-    key: str
-    content: str
-    pixels_3HW: Tensor | None
-    failure: tuple[str, str] | None = None
+    keys, contents, pixels_B3HW: of those that are not in the store yet; no pixels if all are.
+    reused: how many are.
+    failures: key, code and reason of each that can't be used.
+    """
+
+    keys: list[str]
+    contents: list[str]
+    pixels_B3HW: Tensor | None
+    reused: int
+    failures: list[tuple[str, str, str]]
 
 
 def extract(
@@ -60,7 +67,7 @@ def extract(
     store_path: str | Path,
     *,
     batch_size: int = 32,
-    workers: int = 2,
+    workers: Workers = "auto",
     dtype: str = "float16",
     device: str | torch.device | None = None,
     flip: bool = False,
@@ -76,7 +83,7 @@ def extract(
     Args:
         root: folder that the image keys start from.
         batch_size: pictures that are decoded together, and per forward pass of an accelerator.
-        workers: decoding processes; 0 decodes in this one.
+        workers: decoding processes; 0 decodes in this one; `auto`: by cores and device.
         dtype: `float16` or `float32`.
         device: None: where the best one is.
         flip: mirror every picture left to right.
@@ -95,27 +102,21 @@ def extract(
     backbone = backbone.to(where).eval()
     writer = FeatureWriter(store_path, _card(backbone, dtype, tokens=tokens, flip=flip))
     pictures = _Pictures(table, Path(root), backbone.transform, writer)
-    loader = DataLoader(
-        pictures,
-        batch_size=batch_size,
-        num_workers=min(workers, max(1, len(pictures) // batch_size)) if workers else 0,
-        collate_fn=_together,
-        pin_memory=where.type == "cuda",
-    )
+    starts = range(0, len(pictures), batch_size)
+    requests = [range(at, min(at + batch_size, len(pictures))) for at in starts]
+    count = min(worker_count(workers, where, decodes=True), len(requests))
     counts = {"written": 0, "reused": 0}
     failures: list[tuple[str, str, str]] = []
     with ProgressBar("extracting features", len(pictures), "pictures") as bar:
-        for reads in loader:
-            fresh = [read for read in reads if read.pixels_3HW is not None]
+        for read in load_batches(pictures, requests, count, where):
             with memory_guard(
                 "Extraction", where, where="batch_size", fix="Lower the stage's batch_size."
             ):
-                _write(backbone, fresh, writer, where, flip=flip, tokens=tokens)
-            failures += [(r.key, *r.failure) for r in reads if r.failure is not None]
-            failed = sum(read.failure is not None for read in reads)
-            counts["written"] += len(fresh)
-            counts["reused"] += len(reads) - len(fresh) - failed
-            bar.advance(len(reads))
+                _write(backbone, read, writer, where, flip=flip, tokens=tokens)
+            failures += read.failures
+            counts["written"] += len(read.keys)
+            counts["reused"] += read.reused
+            bar.advance(len(read.keys) + read.reused + len(read.failures))
     bad = {key for key, _, _ in failures}
     writer.close(key for key in table.keys if key not in bad)
     _write_quarantine(Path(store_path) / QUARANTINE, failures)
@@ -139,27 +140,29 @@ def _card(backbone: Backbone, dtype: str, *, tokens: bool, flip: bool) -> StoreC
 @torch.inference_mode()
 def _write(
     backbone: Backbone,
-    reads: Sequence[_Read],
+    read: _Read,
     writer: FeatureWriter,
     device: torch.device,
     *,
     flip: bool,
     tokens: bool,
 ) -> None:
-    step = CPU_SLICE if device.type == "cpu" else max(1, len(reads))
-    for start in range(0, len(reads), step):
-        part = reads[start : start + step]
-        pixels_B3HW = torch.stack([r.pixels_3HW for r in part if r.pixels_3HW is not None])
-        pixels_B3HW = pixels_B3HW.to(device, non_blocking=True)
+    if read.pixels_B3HW is None:
+        return
+    step = CPU_SLICE if device.type == "cpu" else len(read.keys)
+    for start in range(0, len(read.keys), step):
+        part = slice(start, start + step)
+        pixels_B3HW = read.pixels_B3HW[part].to(device, non_blocking=True)
         features = backbone(pixels_B3HW.flip(-1) if flip else pixels_B3HW, tokens=tokens)
         pooled = features.pooled_BP.float().cpu().numpy()
-        grids = features.tokens_BNC.float().cpu().numpy() if tokens else [None] * len(part)
-        for read, tokens_NC, pooled_P in zip(part, grids, pooled, strict=True):
-            writer.add(read.key, read.content, tokens_NC, pooled_P)
+        grids = features.tokens_BNC.float().cpu().numpy() if tokens else [None] * len(pooled)
+        rows = zip(read.keys[part], read.contents[part], grids, pooled, strict=True)
+        for key, content, tokens_NC, pooled_P in rows:
+            writer.add(key, content, tokens_NC, pooled_P)
 
 
 class _Pictures(Dataset[_Read]):
-    """The table's pictures, decoded where they are not in the store yet."""
+    """The table's pictures by batches of rows, decoded where they are not in the store yet."""
 
     def __init__(
         self, table: AnnotationTable, root: Path, transform: EvalTransform, writer: FeatureWriter
@@ -172,22 +175,25 @@ class _Pictures(Dataset[_Read]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> _Read:
-        key, box = self.rows[index]
-        try:
-            path = resolve_key(self.root, key)
-            content = content_hash(path)
-            if box is not None:
-                content += f" box {box}"
-            if self.contents.get(key) == content:
-                return _Read(key, content, None)
-            return _Read(key, content, torch.from_numpy(self.transform.read(path, box)))
-        except PictureError as error:
-            return _Read(key, "", None, (error.code, error.what))
-
-
-def _together(reads: list[_Read]) -> list[_Read]:
-    return reads
+    def __getitem__(self, indices: Any) -> _Read:
+        keys, contents, pixels, failures = [], [], [], []
+        for index in indices:
+            key, box = self.rows[index]
+            try:
+                path = resolve_key(self.root, key)
+                content = content_hash(path)
+                if box is not None:
+                    content += f" box {box}"
+                if self.contents.get(key) == content:
+                    continue
+                pixels.append(torch.from_numpy(self.transform.read(path, box)))
+            except PictureError as error:
+                failures.append((key, error.code, error.what))
+                continue
+            keys.append(key)
+            contents.append(content)
+        reused = len(indices) - len(keys) - len(failures)
+        return _Read(keys, contents, torch.stack(pixels) if pixels else None, reused, failures)
 
 
 def _write_quarantine(path: Path, failures: Sequence[tuple[str, str, str]]) -> None:

@@ -94,7 +94,10 @@ class ExtractStage(_Stage):
         None, description="train stage whose tuned backbone to use; null: one of the recipe's"
     )
     batch_size: int = Field(32, ge=1, description="pictures per forward pass")
-    workers: int = Field(2, ge=0, description="decoding processes; 0: none beside the main one")
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto",
+        description="decoding processes; 0: none beside the main one; auto: by cores and device",
+    )
     dtype: Literal["float16", "float32"] = "float16"
     flip: bool = Field(False, description="mirror every picture left to right")
     tokens: bool = Field(True, description="keep the tokens too, which only comments need")

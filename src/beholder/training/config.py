@@ -191,7 +191,11 @@ class TrainConfig(_Strict):
         default=2, ge=1, description="newest checkpoints to keep; the best is kept too"
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="of order, augmentation and dropout")
-    workers: int = Field(default=0, ge=0, description="loading processes per process; 0: none")
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="loading processes per process; 0: none; auto: by cores, device and whether "
+        "pictures are decoded",
+    )
 
     def changes_result(self) -> dict[str, object]:
         """The values that a resumed training must share with the one that it goes on with."""

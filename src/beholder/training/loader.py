@@ -9,28 +9,23 @@ and starts at any step of any epoch without going through those before.
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from beholder.errors import BeholderError, DataError
+from beholder.features.workers import load_batches, worker_count
 from beholder.training.config import TrainConfig
 from beholder.training.distributed import Processes, share
 
 Batch = dict[str, Any]
-
-PARENT_SECONDS = 0.5  # between a worker's looks whether its parent lives
 
 
 class BatchSource(Protocol):
@@ -38,7 +33,8 @@ class BatchSource(Protocol):
 
     `load` is a function of its arguments and the source alone: what is random in it is drawn from
     (seed, epoch, key), so that order and worker count do not matter. With workers the source is
-    used in other processes, which are forked or are sent it pickled.
+    used in other processes, which are forked or are sent it pickled. `decodes_pictures`, if it is
+    there and true, says that a load takes long enough for `workers: auto` to use some.
     """
 
     @property
@@ -177,19 +173,11 @@ class Loader:
         self, requests: Iterable[tuple[int, list[int]]], at_most: int | None = None
     ) -> Iterator[Batch]:
         """A batch for each (epoch, rows), by worker processes, `at_most` so many."""
-        workers = min(self._config.workers, at_most or self._config.workers)
-        generator = torch.Generator()  # of its own: the training's random state must not move
-        loader = DataLoader(
-            _Requests(self._source),
-            batch_size=None,
-            sampler=requests,
-            collate_fn=_same,
-            num_workers=workers,
-            worker_init_fn=partial(_begin_worker, os.getpid()) if workers else None,
-            generator=generator,
-            pin_memory=self._processes.device.type == "cuda",
-            prefetch_factor=2 if workers else None,
-        )
+        device = self._processes.device
+        decodes = getattr(self._source, "decodes_pictures", False)
+        workers = worker_count(self._config.workers, device, decodes=decodes)
+        workers = min(workers, at_most or workers)
+        loader = load_batches(_Requests(self._source), requests, workers, device)
         for batch in loader:
             if isinstance(batch, _Failure):
                 raise batch.rebuild()
@@ -230,24 +218,3 @@ class _Requests(Dataset[Any]):
             return self._source.load(rows, epoch)
         except BeholderError as error:
             return _Failure(type(error), dict(error.__dict__))
-
-
-def _same(batch: Any) -> Any:
-    return batch
-
-
-def _begin_worker(parent: int, worker: int) -> None:
-    """In a new loading process, before its first batch.
-
-    A SIGTERM to the whole group is the main process's to answer: it still needs its batches. And
-    when the main process is killed the worker goes too; torch's own watch misses a kill during the
-    start, and waits for ever to hand over a batch that nobody will take.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-
-
-def _leave_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(PARENT_SECONDS)
-    os._exit(1)

@@ -129,6 +129,8 @@ class FeatureSource:
         DataError: no picture is left.
     """
 
+    decodes_pictures = False
+
     def __init__(
         self,
         store: FeatureStore,
@@ -186,6 +188,8 @@ class PictureSource:
         seed: of the augmentation.
         vocabulary, max_length, quarantined: see `Targets`.
     """
+
+    decodes_pictures = True
 
     def __init__(
         self,

@@ -47,6 +47,8 @@ class TaughtSource:
         StoreError: a picture is not in the store.
     """
 
+    decodes_pictures = True
+
     def __init__(self, source: PictureSource, store: FeatureStore, classes: Classes) -> None:
         assert store.token_shape is not None, "a teacher's store holds logits"
         self.source = source
