@@ -16,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from beholder.errors import DataError, PictureError
 from beholder.training import TrainConfig, train
 from beholder.training.distributed import Processes, share
-from beholder.training.ema import EMA
 from beholder.training.gradients import Gradients
 from beholder.training.loader import Loader, Plan
 from beholder.training.optimisers import (
@@ -80,22 +79,6 @@ def test_a_balanced_training_goes_on_as_if_it_had_never_stopped(tmp_path):
     train(again, Labelled(50), None, settings, tmp_path / "two")
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, again.state_dict()[name])
-
-
-def test_ema_is_its_formula():
-    parameter = nn.Parameter(torch.tensor([1.0, -2.0]))
-    ema = EMA([("w", parameter)], decay=0.5)
-    expected = np.array([1.0, -2.0])
-    for step, value in enumerate([3.0, 7.0, -1.0, 2.0, 5.0, 5.0, 5.0, 5.0, 9.0], start=1):
-        with torch.no_grad():
-            parameter.fill_(value)
-        ema.update(step)
-        decay = min(0.5, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * value
-    torch.testing.assert_close(ema.state_dict()["w"], torch.tensor(expected).float())
-    with ema.in_place():
-        torch.testing.assert_close(parameter.data, torch.tensor(expected).float())
-    assert parameter.tolist() == [9.0, 9.0]
 
 
 @pytest.mark.parametrize(

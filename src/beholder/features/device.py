@@ -61,6 +61,10 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         device: `cpu`, `cuda`, `cuda:1`, `mps`, or any type whose torch module says that it is
             available; None: see the top of the file.
 
+    Choosing CUDA lets float32 products be computed in TF32 in this process: several times as fast,
+    with 11 bits of the factors instead of 24, relative errors of 5e-4 a factor; sums stay float32.
+    `NVIDIA_TF32_OVERRIDE=0` in the environment switches it off. This is the only place that does.
+
     Raises:
         DeviceError: there is no such device.
     """
@@ -69,7 +73,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     asked = asked_device(device)
     if asked is None:
         best = next(kind for kind in ("cuda", "mps", "cpu") if count_devices(kind))
-        return _with_index(torch.device(best))
+        return _set_up(_with_index(torch.device(best)))
     try:
         chosen = torch.device(asked.name)
     except RuntimeError as error:
@@ -82,7 +86,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         raise _not_there(
             asked, f"There is no device {asked.name!r} here: of {chosen.type} there {devices}."
         )
-    return _with_index(chosen)
+    return _set_up(_with_index(chosen))
 
 
 def count_devices(kind: str) -> int:
@@ -113,6 +117,16 @@ def _with_index(device: torch.device) -> torch.device:
         return device
     local = int(os.environ.get("LOCAL_RANK", "0"))
     return torch.device(device.type, local % count_devices(device.type))
+
+
+def _set_up(device: torch.device) -> torch.device:
+    """The device, ready: on CUDA, matrix products and convolutions of float32 may be TF32."""
+    import torch
+
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+    return device
 
 
 def _not_there(asked: AskedDevice, what: str) -> DeviceError:

@@ -2,7 +2,7 @@
 
     checkpoints/step-00000120/
         weights.safetensors     trained parameters and buffers; frozen parameters are not repeated
-        ema.safetensors         averaged parameters, if there is an EMA
+        ema.safetensors         averaged parameters and moving statistics, if there is an EMA
         optimizer.safetensors   the optimiser's state, `<parameter>:<entry>`
         random.safetensors      random states, `<rank>:<generator>`
         interval.safetensors    sums since the last log line

@@ -161,7 +161,8 @@ class TrainConfig(_Strict):
         default=None,
         gt=0.0,
         lt=1.0,
-        description="per step, of the averaged weights that are evaluated and kept, e.g. 0.999; "
+        description="per step, of the averaged weights (and batch norms' statistics) that are "
+        "evaluated and kept, e.g. 0.999; "
         "null: the weights themselves",
     )
     amp: Literal["auto", "off", "bf16", "fp16"] = Field(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from beholder.errors import TrainingError
 from beholder.training.config import TrainConfig
 from beholder.training.distributed import Processes
-from beholder.training.ema import EMA
+from beholder.training.ema import EMA, moving_statistics
 from beholder.training.gradients import Gradients
 from beholder.training.loader import Piece, to_device
 from beholder.training.optimisers import FUSED_DEVICES, create_optimizer, set_learning_rate
@@ -98,9 +98,10 @@ class StepRunner:
             fused=processes.device.type in FUSED_DEVICES,
         )
         self.gradients = Gradients([parameter for _, parameter in parameters])
-        self.ema = EMA(parameters, config.ema_decay) if config.ema_decay else None
+        moving = moving_statistics(task)
+        self.ema = EMA([*parameters, *moving], config.ema_decay) if config.ema_decay else None
         self.sums = IntervalSums(processes)
-        self._statistics = _moving_statistics(task) if processes.several else []
+        self._statistics = [tensor for _, tensor in moving] if processes.several else []
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=self._device)
         self._unchecked: list[_Seen] = []
         self._whole = WholeBatch(processes)
@@ -269,14 +270,3 @@ def amp_dtype(choice: str, device: torch.device) -> torch.dtype | None:
             f"{device.type} has no {choice}.", where="training.amp", fix="Set amp: auto."
         )
     return torch.bfloat16 if choice == "bf16" else torch.float16
-
-
-def _moving_statistics(task: nn.Module) -> list[Tensor]:
-    """Means and variances that batch norms in training mode move."""
-    return [
-        buffer
-        for module in task.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
-        for buffer in (module.running_mean, module.running_var)
-        if buffer is not None
-    ]
