@@ -17,8 +17,9 @@ from timm.optim import param_groups_layer_decay
 from beholder.data.transforms import EvalTransform
 from beholder.errors import BackboneError
 from beholder.features import efficientnet_lite
-from beholder.features.backbones import VARIANCE_FLOOR, Backbone, create_backbone
+from beholder.features.backbones import Backbone, create_backbone
 from beholder.features.config import BackboneConfig
+from beholder.features.layout import VARIANCE_FLOOR
 from beholder.features.weights import fit_weights
 
 PHOTOS = files("beholder.data.sample") / "photos"

@@ -14,34 +14,27 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
 from timm.models._manipulate import group_with_matcher
-from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
 from beholder.data.transforms import EvalTransform, Interpolation, Resize
 from beholder.errors import BackboneError
-from beholder.features import clip, efficientnet_lite
+from beholder.features import acceleration, clip, efficientnet_lite
 from beholder.features.config import BackboneConfig
+from beholder.features.layout import block_maps, find_layout, stage_statistics
 from beholder.features.weights import fit_weights, hash_tensors, read_weights
 
 __all__ = ["Backbone", "BackboneConfig", "Features", "create_backbone", "known_backbones"]
 
 # raised when the same weights and transform start to give other features
 FEATURES_VERSION = 1
-# plain vision transformers have a stage per block: so many of them, evenly spaced, are pooled
-MAX_STAGES = 6
-SPACED_STAGES = 4
-# `pooling: early` takes maps of at least this part of the input's size
-EARLY_REDUCTION = 16
-# keeps the gradient of the deviation finite where a channel is constant
-VARIANCE_FLOOR = 1e-6
-
 # a name that no pattern of a family knows, as the classifier's is
 _CLASSIFIER = "classifier of old"
 
@@ -54,23 +47,6 @@ class Features(NamedTuple):
 
     tokens_BNC: Tensor
     pooled_BP: Tensor
-
-
-class _Layout(NamedTuple):
-    """How a timm model gives its features, for one input size.
-
-    kind: NCHW or NHWC maps, or NLC, a sequence that starts with `prefix` class tokens.
-    stages: indices of the intermediate maps that are pooled; empty for the model's own pooling.
-    blocks: the maps are those after the stem and after every group of blocks, not timm's stages.
-    """
-
-    kind: Literal["NCHW", "NHWC", "NLC"]
-    prefix: int
-    grid: tuple[int, int]
-    token_dim: int
-    pooled_dim: int
-    stages: tuple[int, ...]
-    blocks: bool
 
 
 class Backbone(nn.Module):
@@ -88,7 +64,10 @@ class Backbone(nn.Module):
         self.config = config
         self.transform = transform
         self.trunk: Any = trunk  # a timm model; its methods differ by family
-        self._layout = _find_layout(trunk, transform.size, config)
+        self._compiled: Callable[..., Features] | None = None
+        self._layout = find_layout(trunk, transform.size, config, projected=_is_clip(config))
+        if config.gradient_checkpointing:
+            acceleration.checkpoint_gradients(trunk, config.name)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -118,22 +97,38 @@ class Backbone(nn.Module):
             tokens: False gives none, `[B, 0, C]`, and with `early` leaves out the layers above the
                 last map that is pooled; the pooled vector is the same to the last bit.
         """
+        if not self.config.compile:
+            return self._see(pixels_B3HW, tokens=tokens)
+        if self._compiled is None:
+            self._compiled = acceleration.compiled(self._see, self.config.name)
+        return self._compiled(pixels_B3HW, tokens=tokens)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was compiled: a copy has weights of its own."""
+        return {**self.__dict__, "_compiled": None}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
+        if self._layout.kind != "NCHW":
+            return super()._apply(fn, recurse)
+        return super()._apply(lambda tensor: acceleration.channels_last(fn(tensor)), recurse)
+
+    def _see(self, pixels_B3HW: Tensor, *, tokens: bool) -> Features:
         if self._layout.kind == "NCHW":
             # convolutions are faster by half when channels lie next to each other
             pixels_B3HW = pixels_B3HW.contiguous(memory_format=torch.channels_last)
         stages = self._layout.stages
         if self.config.pooling == "early" and not tokens:
-            pooled_BP = _stage_statistics(self._early_maps(pixels_B3HW))
+            pooled_BP = stage_statistics(self._early_maps(pixels_B3HW))
             return Features(pooled_BP.new_zeros(len(pooled_BP), 0, self.token_dim), pooled_BP)
         if self._layout.blocks:
-            maps = _block_maps(self.trunk, pixels_B3HW)
+            maps = block_maps(self.trunk, pixels_B3HW)
             features = self.trunk.bn2(self.trunk.conv_head(maps[-1]))
-            pooled_BP = _stage_statistics([maps[index] for index in stages])
+            pooled_BP = stage_statistics([maps[index] for index in stages])
         elif stages:
             features, maps = self.trunk.forward_intermediates(
                 pixels_B3HW, indices=list(stages), output_fmt="NCHW"
             )
-            pooled_BP = _stage_statistics(maps)
+            pooled_BP = stage_statistics(maps)
             if self.config.pooling == "all":
                 pooled_BP = torch.cat([pooled_BP, self._last(features)], dim=1)
         else:
@@ -146,7 +141,7 @@ class Backbone(nn.Module):
         """The maps that `early` pools, and nothing above them."""
         stages = self._layout.stages
         if self._layout.blocks:
-            maps = _block_maps(self.trunk, pixels_B3HW, max(stages))
+            maps = block_maps(self.trunk, pixels_B3HW, max(stages))
             return [maps[index] for index in stages]
         return self.trunk.forward_intermediates(
             pixels_B3HW,
@@ -365,120 +360,4 @@ def _create_transform(config: BackboneConfig, trunk: Any, resize: Resize | None)
         std=defaults["std"],
         background=config.background,
         reduced_decoding=True,
-    )
-
-
-def _block_maps(trunk: Any, pixels_B3HW: Tensor, groups: int | None = None) -> list[Tensor]:
-    """An EfficientNet's maps after the stem and after each of the first `groups` groups of blocks
-    (default: all), of which timm's stages are a part."""
-    maps = [trunk.bn1(trunk.conv_stem(pixels_B3HW))]
-    for group in trunk.blocks[:groups]:
-        maps.append(group(maps[-1]))
-    return maps
-
-
-def _stage_statistics(maps: list[Tensor]) -> Tensor:
-    """Mean and deviation over height and width of every channel of every map, concatenated."""
-    parts = []
-    for map_BCHW in maps:
-        # float32 also under autocast: squares of half-precision maps overflow
-        variance_BC, mean_BC = torch.var_mean(map_BCHW.float(), dim=(2, 3), correction=0)
-        parts += [mean_BC, (variance_BC + VARIANCE_FLOOR).sqrt()]
-    return torch.cat(parts, dim=1)
-
-
-class _DryRun(nn.Module):
-    """Everything that the layout is read from, as one module call."""
-
-    def __init__(self, trunk: Any, *, between: bool, projected: bool) -> None:
-        super().__init__()
-        self.trunk: Any = trunk
-        self.between = between
-        self.projected = projected
-
-    def forward(self, pixels_B3HW: Tensor) -> tuple[Any, Any, list[Tensor], list[Tensor]]:
-        features = self.trunk.forward_features(pixels_B3HW)
-        pooled = self.trunk.forward_head(features, pre_logits=not self.projected)
-        _, maps = self.trunk.forward_intermediates(pixels_B3HW, output_fmt="NCHW")
-        between = _block_maps(self.trunk, pixels_B3HW) if self.between else []
-        return features, pooled, maps, between
-
-
-def _find_layout(trunk: Any, size: tuple[int, int], config: BackboneConfig) -> _Layout:
-    """Run the model on the meta device and see what comes out.
-
-    Raises:
-        BackboneError: the input size does not suit it, or its features are no grid of tokens.
-    """
-    blocks = config.pooling == "early" and isinstance(trunk, EfficientNet)
-    probe = _DryRun(trunk, between=blocks, projected=_is_clip(config))
-    on_meta = {
-        name: tensor.to("meta")
-        for name, tensor in [*probe.named_parameters(), *probe.named_buffers()]
-    }
-    was_training = trunk.training
-    trunk.eval()
-    try:
-        pixels = torch.zeros(1, 3, *size, device="meta")
-        features, pooled, maps, between = torch.func.functional_call(probe, on_meta, (pixels,))
-    except (RuntimeError, AssertionError) as error:
-        raise BackboneError(
-            f"{config.name} can't see pictures of {size[0]}x{size[1]} pixels: {error}",
-            where="backbone.size",
-            fix="Leave the size out, or give a multiple of the model's patch size.",
-        ) from error
-    except AttributeError as error:
-        raise _no_grid(config) from error
-    finally:
-        trunk.train(was_training)
-    if not isinstance(features, Tensor) or pooled.ndim != 2:
-        raise _no_grid(config)
-    kind, prefix = _kind_of(features, trunk, maps[-1])
-    sides = {"NHWC": features.shape[1:3], "NCHW": features.shape[2:], "NLC": maps[-1].shape[2:]}
-    grid = (sides[kind][0], sides[kind][1])
-    if kind == "NLC" and features.shape[1] - prefix != grid[0] * grid[1]:
-        raise _no_grid(config)
-    token_dim = features.shape[1] if kind == "NCHW" else features.shape[-1]
-    if config.pooling == "last":
-        return _Layout(kind, prefix, grid, token_dim, pooled.shape[1], (), blocks)
-    maps = between if blocks else maps
-    stages = _early(maps, size) if config.pooling == "early" else _chosen_stages(len(maps))
-    if not stages:
-        raise BackboneError(
-            f"{config.name} has no feature map of a {EARLY_REDUCTION}th of its input's size.",
-            where="backbone.pooling",
-            fix="Choose `stages` or `last`.",
-        )
-    pooled_dim = sum(2 * maps[index].shape[1] for index in stages)
-    if config.pooling == "all":
-        pooled_dim += pooled.shape[1]
-    return _Layout(kind, prefix, grid, token_dim, pooled_dim, stages, blocks)
-
-
-def _kind_of(
-    features: Tensor, trunk: Any, last_map_1CHW: Tensor
-) -> tuple[Literal["NCHW", "NHWC", "NLC"], int]:
-    if features.ndim == 4:
-        # families that keep channels last say so
-        return ("NHWC" if getattr(trunk, "output_fmt", None) == "NHWC" else "NCHW"), 0
-    patches = last_map_1CHW.shape[2] * last_map_1CHW.shape[3]
-    return "NLC", max(0, features.shape[1] - patches)
-
-
-def _early(maps: list[Tensor], size: tuple[int, int]) -> tuple[int, ...]:
-    least = -(-size[0] // EARLY_REDUCTION)
-    return tuple(index for index, map_1CHW in enumerate(maps) if map_1CHW.shape[2] >= least)
-
-
-def _chosen_stages(count: int) -> tuple[int, ...]:
-    if count <= MAX_STAGES:
-        return tuple(range(count))
-    return tuple(count * (part + 1) // SPACED_STAGES - 1 for part in range(SPACED_STAGES))
-
-
-def _no_grid(config: BackboneConfig) -> BackboneError:
-    return BackboneError(
-        f"The features of {config.name} are no single grid of tokens.",
-        where="backbone.name",
-        fix="Choose another family, e.g. ViT, Swin, ConvNeXt, NFNet or EfficientNet.",
     )

@@ -8,12 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from beholder.data.transforms import Background, Interpolation, Resize
 
 Option = bool | int | float | str | tuple[int, ...]
 OWN_OPTIONS = ("num_classes", "pretrained", "img_size")
+HOW_COMPUTED = ("gradient_checkpointing", "compile")
+
+
+def _is_off(value: bool) -> bool:
+    """Such a field is left out where a config is written: hashes of configs stay as they were."""
+    return not value
 
 
 class BackboneConfig(BaseModel):
@@ -63,6 +69,32 @@ class BackboneConfig(BaseModel):
         "alone, which see distortions more than things, and in EfficientNets also of those between "
         "timm's stages",
     )
+
+    gradient_checkpointing: bool = Field(
+        False,
+        exclude_if=_is_off,
+        description="keep less of the forward pass for the backward one and compute it again: a "
+        "third more time, several times less memory; for training end to end; same results",
+    )
+    compile: bool = Field(
+        False,
+        exclude_if=_is_off,
+        description="run it through torch.compile: minutes at the start, then faster on "
+        "accelerators; same features up to rounding",
+    )
+
+    def plain(self) -> BackboneConfig:
+        """Without what only says how it is computed: what decides the features."""
+        return self.model_copy(update=dict.fromkeys(HOW_COMPUTED, False))
+
+    @model_validator(mode="after")
+    def _one_way(self) -> BackboneConfig:
+        if self.gradient_checkpointing and self.compile:
+            raise ValueError(
+                "choose gradient_checkpointing or compile: torch.compile decides itself what to "
+                "compute again"
+            )
+        return self
 
     @field_validator("options")
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from beholder.data.views import ViewConfig
@@ -63,6 +63,12 @@ class JudgeConfig(BaseModel):
     calibration: Calibration = Field(
         Calibration(), description="how far the opinions can be trusted"
     )
+
+    @field_validator("backbone", mode="after")
+    @classmethod
+    def _plain(cls, backbone: BackboneConfig) -> BackboneConfig:
+        """How a training has computed it is not the judge's."""
+        return backbone.plain()
 
     @model_validator(mode="after")
     def _fits_together(self) -> JudgeConfig:

@@ -115,7 +115,7 @@ def _backbone_identity(name: str, context: RunContext) -> list[object] | None:
     origin = backbone_of(recipe, name)
     record = context.manifest.find(origin.tuned_by) if origin.tuned_by else None
     return [
-        config_of(recipe, origin).model_dump(mode="json"),
+        config_of(recipe, origin).plain().model_dump(mode="json"),
         _weights_hash(recipe, origin),
         record.outputs_hash() if record else None,
     ]

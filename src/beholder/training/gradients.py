@@ -74,6 +74,8 @@ def _flatten(parameters: Sequence[nn.Parameter]) -> Tensor:
     offset = 0
     for parameter in parameters:
         count = parameter.numel()
-        parameter.grad = flat[offset : offset + count].view_as(parameter)
+        # laid out as the parameter, which may have its channels last
+        part = flat[offset : offset + count]
+        parameter.grad = part.as_strided(parameter.shape, parameter.stride(), part.storage_offset())
         offset += count
     return flat.detach()
