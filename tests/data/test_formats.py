@@ -67,7 +67,7 @@ def test_challenge_lists_every_problem_with_its_line(tmp_path: Path) -> None:
         CHALLENGE
         + 'a,a.jpg,5,"two\nlines"\n'  # 2, 3
         + "a,a.jpg,4,other\n"  # 4: another score
-        + "b,b.jpg,nan,x\n"  # 5
+        + "b,b.jpg,-inf,x\n"  # 5
         + "c,../c.jpg,high,x\n"  # 6: two problems
         + "d,d.jpg,5\n"  # 7: a field is missing
         + 'e,e.jpg,5,"quo"te\n'  # 8
@@ -294,7 +294,7 @@ def test_a_column_per_rater(tmp_path: Path) -> None:
 
 
 def test_ratings_that_are_none(tmp_path: Path) -> None:
-    rows = ["a,x,1", "a,x,2", "a,,3", "a,y,high", "a,z,nan", "a,w,9"]
+    rows = ["a,x,1", "a,x,2", "a,,3", "a,y,high", "a,z,inf", "a,w,9", "a,v,nan"]
     path = write(tmp_path, "\n".join(["image,rater,score", *rows]))
     assert codes(path, score_range=(1, 5)) == [
         ("repeated_rating", 3), ("rater", 4), ("not_a_number", 5), ("not_finite", 6),

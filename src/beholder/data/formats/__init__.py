@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from beholder.data.formats.captions import captioner_ids, write_captioner_json
-from beholder.data.formats.reading import FORMATS, Scan, read_annotations, scan_annotations
+from beholder.data.formats.known import FORMATS
+from beholder.data.formats.options import ReadOptions
+from beholder.data.formats.reading import (
+    Scan,
+    read_annotations,
+    scan_annotations,
+    scan_with,
+    usable_table,
+)
+from beholder.data.formats.reading_record import Reading
 
 __all__ = [
     "FORMATS",
+    "ReadOptions",
+    "Reading",
     "Scan",
     "captioner_ids",
     "read_annotations",
     "scan_annotations",
+    "scan_with",
+    "usable_table",
     "write_captioner_json",
 ]

@@ -20,21 +20,11 @@ from beholder.data.formats.ratings import (
     repeated_rating,
     with_ratings,
 )
+from beholder.data.formats.usual import SPLIT_NAMES
 from beholder.data.formats.votes import vote_columns, with_votes, wrong_votes
 from beholder.data.keys import key_problem, make_key, with_posix_separators
 from beholder.errors import Problem
 
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "restval": "train",  # the Karpathy split's rest of the validation pictures, used for training
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
 _NUMBERS = ("score", "raters", "score_std", "score_var", *BOX_FIELDS)
 _KEY, _RAW, _USABLE = "\x00key", "\x00raw", "\x00usable"
 

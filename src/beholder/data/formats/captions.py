@@ -20,7 +20,15 @@ from beholder.data.keys import make_key
 from beholder.errors import DataError, Problem
 
 CAPTIONER_WANTS = "a list of entries with img_id, split, path, captions"
-KARPATHY_WANTS = "`images`, a list of entries with filename, split, sentences[].raw (and filepath)"
+NAMES: dict[str, dict[str, str]] = {
+    "captioner": {"image": "path", "split": "split", "comments": "captions"},
+    "karpathy": {"image": "filename", "split": "split", "comments": "sentences[].raw"},
+}
+"""What the fields of the annotations are called in each of the formats."""
+KARPATHY_WANTS = (
+    "`images`, a list of entries with filename, split, sentences[].raw or sentences[] (and "
+    "filepath)"
+)
 
 _SCHEMA: dict[str, pl.DataType] = {
     ROW: pl.Int64(),
@@ -35,21 +43,16 @@ class _Unusable(Exception):
     """An entry does not have what it needs: (field, sentence)."""
 
 
-def parse_json(text: str, file: str) -> tuple[Any, list[Problem]]:
-    """The content of a JSON file, or None and a problem with line and column."""
-    try:
-        return json.loads(text), []
-    except json.JSONDecodeError as error:
-        message = f"The JSON breaks off at line {error.lineno}, column {error.colno}: {error.msg}."
-        return None, [Problem("error", "json", message, file=file, row=error.lineno)]
-
-
 def recognise_json(content: Any) -> str | None:
     """ "captioner", "karpathy" or None, by the shape of the content."""
     if isinstance(content, list):
-        return "captioner"
+        likely = any(isinstance(entry, dict) and "captions" in entry for entry in content)
+        paths = any(isinstance(entry, dict) and "path" in entry for entry in content)
+        return "captioner" if likely and paths else None
     if isinstance(content, dict) and isinstance(content.get("images"), list):
-        return "karpathy"
+        entries = [entry for entry in content["images"] if isinstance(entry, dict)]
+        if not entries or any("sentences" in entry for entry in entries):
+            return None if "annotations" in content else "karpathy"
     return None
 
 
@@ -130,9 +133,10 @@ def _karpathy_entry(entry: Mapping[str, Any]) -> _Parsed:
     name = _string(entry, "filename")
     folder = _string(entry, "filepath") if entry.get("filepath") else ""
     sentences = _list(entry, "sentences")
-    if not all(isinstance(sentence, dict) for sentence in sentences):
-        raise _Unusable("sentences", "A sentence is not an object.")
-    raw = _strings([sentence.get("raw") for sentence in sentences], "sentences[].raw")
+    if not all(isinstance(sentence, (dict, str)) for sentence in sentences):
+        raise _Unusable("sentences", "A sentence is neither text nor an object.")
+    texts = [said.get("raw") if isinstance(said, dict) else said for said in sentences]
+    raw = _strings(texts, "sentences[].raw")
     return f"{folder}/{name}" if folder else name, _split(entry), raw
 
 

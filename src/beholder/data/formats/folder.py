@@ -6,16 +6,15 @@ pictures/formal/0002.jpg                           pictures/test/formal/0002.jpg
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 
 from beholder.data.annotations import ATTRIBUTE_PREFIX
-from beholder.data.formats.assemble import SPLIT_NAMES
 from beholder.data.formats.delimited import ROW
+from beholder.data.formats.usual import SPLIT_NAMES
 from beholder.data.images import EXTENSIONS
+from beholder.data.walk import files_below, shown
 from beholder.errors import Problem
 
 WANTS = (
@@ -31,12 +30,12 @@ def folder_rows(root: Path, attribute: str) -> tuple[pl.DataFrame, list[Problem]
     are passed over.
     """
     column = ATTRIBUTE_PREFIX + attribute
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and _shown(entry.name))
+    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and shown(entry.name))
     by_split = bool(names) and all(name.lower() in SPLIT_NAMES for name in names)
     depth = 2 if by_split else 1
     rows: list[tuple[None, str, str | None, str]] = []
     problems: list[Problem] = []
-    for key in _files(root):
+    for key in files_below(root):
         *folders, name = key.split("/")
         if not name.lower().endswith(EXTENSIONS):
             message = "The file is no picture by its name; it is left out."
@@ -48,14 +47,3 @@ def folder_rows(root: Path, attribute: str) -> tuple[pl.DataFrame, list[Problem]
             rows.append((None, key, folders[0] if by_split else None, folders[depth - 1]))
     schema = {ROW: pl.Int64, "image": pl.String, "split": pl.String, column: pl.String}
     return pl.DataFrame(rows, schema=schema, orient="row"), problems
-
-
-def _files(root: Path) -> Iterator[str]:
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(filter(_shown, folders))
-        for name in sorted(filter(_shown, names)):
-            yield (Path(folder) / name).relative_to(root).as_posix()
-
-
-def _shown(name: str) -> bool:
-    return not name.startswith(".")

@@ -6,13 +6,13 @@
 | fascode | 2024 Fashion-How (FASCODE): a box and three attributes, as class indices |
 | koniq, koniq-sets | KonIQ-10k, Hosu et al. 2020: scores; the former with votes per grade |
 | kadid | KADID-10k, Lin et al. 2019: distorted photos, grouped by their reference |
-| generic | an image column and any of the others, by usual names or by a given mapping |
+| generic | any other; which column is what is found by `roles`, or said by the user |
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from beholder.data.annotations import ATTRIBUTE_PREFIX
 from beholder.data.formats.ratings import RATING_PREFIX, rater_of
@@ -100,6 +100,8 @@ LAYOUTS = (
             "score": "MOS",
             "score_std": "SD",
             "split": "set",
+            "raters": "c_total",
+            **{f"{VOTE_PREFIX}{grade}": f"c{grade}" for grade in range(1, 6)},
         },
         score_range=(0.0, 100.0),
     ),
@@ -125,58 +127,36 @@ LAYOUTS = (
     ),
 )
 
-_USUAL_NAMES = {
-    "image": "image key image_key file filename file_name path image_path img_path image_name "
-    "img_name img picture photo",
-    "score": "score mos rating quality",
-    "rater": "rater rater_id annotator annotator_id observer observer_id worker worker_id",
-    "raters": "raters rater_count num_raters votes",
-    "score_std": "score_std std sd",
-    "comments": "comments comment captions caption text",
-    "xmin": "xmin bbox_xmin box_xmin x_min",
-    "ymin": "ymin bbox_ymin box_ymin y_min",
-    "xmax": "xmax bbox_xmax box_xmax x_max",
-    "ymax": "ymax bbox_ymax box_ymax y_max",
-    "split": "split set subset",
-    "group": "group reference ref_img",
-}
-
 GENERIC = Layout(
     "generic",
-    f"image, and any of score, rater, raters, score_std, comments, {', '.join(BOX_FIELDS)}, split, "
-    f"group, {ATTRIBUTE_PREFIX}<name>, {VOTE_PREFIX}<grade>, {RATING_PREFIX}<rater>; other names "
-    "with columns={'image': 'your column', ...}",
-    required=("image",),
+    f"a column that names the pictures, and any of score, rater, raters, score_std, comments, "
+    f"{', '.join(BOX_FIELDS)}, split, group, {ATTRIBUTE_PREFIX}<name>, {VOTE_PREFIX}<grade>, "
+    f"{RATING_PREFIX}<rater>; which column is what is found, or said: --columns image=FILE",
     repeats=True,
 )
 
 
-def generic_layout(header: Sequence[str], mapping: Mapping[str, str] | None) -> Layout | None:
-    """The generic layout for a header: usual names, then what `mapping` says.
+def known_layout(header: Sequence[str], format: str) -> Layout | None:
+    """The layout of a published table that a header fits.
 
     Args:
-        mapping: field -> column, e.g. {"image": "file", "attribute.style": "style"}.
-
-    Returns:
-        None when no column names the pictures.
+        format: one layout's name, or "auto": the first that fits.
     """
-    spelt = {name.casefold(): name for name in header}
-    columns: dict[str, str] = {}
-    for name, usual in _USUAL_NAMES.items():
-        column = next((spelt[alias] for alias in usual.split() if alias in spelt), None)
-        if column is not None:
-            columns[name] = column
+    known = [layout for layout in LAYOUTS if format in ("auto", layout.name)]
+    return next((layout for layout in known if layout.fits(header)), None)
+
+
+def spelt_mapping(header: Sequence[str], mapping: Mapping[str, str]) -> dict[str, str]:
+    """A mapping of role to column with the columns as the header spells them, where only case and
+    blanks around it differ, and `attribute` as short for `attribute.<column>`."""
+    near: dict[str, str] = {}
     for name in header:
-        if name.casefold().startswith(ATTRIBUTE_PREFIX) and len(name) > len(ATTRIBUTE_PREFIX):
-            columns[ATTRIBUTE_PREFIX + name[len(ATTRIBUTE_PREFIX) :]] = name
-        if grade_of(name.casefold()) is not None:
-            columns[name.casefold()] = name
-        if rater_of(name) is not None:
-            columns[RATING_PREFIX + name[len(RATING_PREFIX) :]] = name
-    columns |= dict(mapping or {})
-    if "image" not in columns:
-        return None
-    return replace(GENERIC, required=(columns["image"],), columns=columns)
+        near.setdefault(name.strip().casefold(), name)
+    found = {}
+    for role, column in mapping.items():
+        spelt = column if column in header else near.get(column.strip().casefold(), column)
+        found[ATTRIBUTE_PREFIX + spelt if role + "." == ATTRIBUTE_PREFIX else role] = spelt
+    return found
 
 
 def mapping_problems(header: Sequence[str], mapping: Mapping[str, str], file: str) -> list[Problem]:
@@ -185,7 +165,8 @@ def mapping_problems(header: Sequence[str], mapping: Mapping[str, str], file: st
     for name, column in mapping.items():
         counted = grade_of(name) is not None or rater_of(name) is not None
         named = name.startswith(ATTRIBUTE_PREFIX) or counted
-        if name not in FIELDS and not named:
+        more = name.startswith("comments.")
+        if name not in FIELDS and not named and not more:
             message = (
                 f"There is no field {name!r}; use {', '.join(FIELDS)}, {ATTRIBUTE_PREFIX}<name>, "
                 f"{VOTE_PREFIX}<grade> or {RATING_PREFIX}<rater>."
@@ -197,15 +178,19 @@ def mapping_problems(header: Sequence[str], mapping: Mapping[str, str], file: st
     return problems
 
 
-def unused_columns(header: Sequence[str], layout: Layout, file: str) -> list[Problem]:
-    """A warning that names the columns of a generic table that nothing is read from."""
-    used = set(layout.columns.values())
-    unused = [name for name in header if name not in used]
+def unused_columns(
+    header: Sequence[str], unused: Sequence[str], opinions: bool, file: str
+) -> list[Problem]:
+    """A warning that names the columns of a table that nothing is read from.
+
+    Args:
+        opinions: some are read from the others.
+    """
     if not unused:
         return []
+    opening = "" if opinions else f"The columns {', '.join(header)} hold no opinion for certain. "
     message = (
-        f"Nothing is read from {', '.join(unused)}. For an attribute, name the column "
-        f"{ATTRIBUTE_PREFIX}<name> or map it: columns={{'{ATTRIBUTE_PREFIX}{unused[0]}': "
-        f"'{unused[0]}'}}."
+        f"{opening}Nothing is read from {', '.join(unused)}. To read one, say what it is, e.g. "
+        f"as an attribute: --columns '{ATTRIBUTE_PREFIX}{unused[0]}={unused[0]}'."
     )
     return [Problem("warning", "unused_columns", message, file=file, row=1)]

@@ -1,0 +1,211 @@
+"""Which columns hold opinions: scores, their spread, sentences, labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from beholder.data.annotations import ATTRIBUTE_PREFIX
+from beholder.data.formats import words
+from beholder.data.formats.found_roles import Doubt, Roles
+from beholder.data.formats.usual import preference, role_of_name
+from beholder.data.formats.values import Profile
+
+_SENTENCE = 3.0  # words of a value, on average
+_LONGEST_LABEL = 6.0  # words
+_MOST_CLASSES = 1000
+_FEW_NUMBERS = 20  # distinct whole numbers that could be classes
+_ALWAYS = ("score", "mos")
+_NO_COMMENT = words.word_set(
+    "prompt question title user username author path name url date time id number count"
+)
+_NO_LABEL = words.METADATA | words.REFERENCE | words.SPREAD | words.RATER | words.word_set(
+    "dis dist distortion distorted is valid flag flash question answer raw comment caption "
+    "subset note notes group scene condition"
+)  # fmt: skip
+
+
+def find_comments(roles: Roles, left: Mapping[str, Profile]) -> None:
+    """Columns of sentences: those named so, if they hold text; else the only one of sentences."""
+    if "comments" in roles.columns:
+        return
+    named = [
+        one
+        for name, one in left.items()
+        if name not in roles.taken
+        and (role_of_name(name) == "comments" or words.has(name, words.COMMENT))
+        and not words.has(name, _NO_COMMENT)
+    ]
+    texts = [one for one in named if one.kind != "numbers" and (one.given == 0 or one.numeric < 1)]
+    for one in named:
+        if one not in texts:
+            roles.notes.append(f"{one.name!r} holds numbers: it is taken as a count, no comment.")
+    texts.sort(key=lambda one: preference(one.name))
+    if texts:
+        _take_comments(roles, texts, "its name")
+        return
+    sentences = [
+        one
+        for name, one in left.items()
+        if name not in roles.taken and _is_sentences(one) and not words.has(name, _NO_COMMENT)
+    ]
+    if len(sentences) == 1:
+        roles.take("comments", sentences[0].name, "its values are sentences")
+    elif sentences:
+        roles.doubts.append(_doubt("hold sentences", "comments", sentences))
+
+
+def _take_comments(roles: Roles, texts: list[Profile], why: str) -> None:
+    """The preferred column, and with `caption_1` also `caption_2` and so on."""
+    base = _base(texts[0].name)
+    series = [one for one in texts if _base(one.name) == base] if base else texts[:1]
+    for number, one in enumerate(series, 1):
+        roles.take("comments" if number == 1 else f"comments.{number}", one.name, why)
+    others = [one.name for one in texts if one not in series and one.given]
+    if others:
+        roles.notes.append(
+            f"Also sentences: {', '.join(others)}. To take one: --columns comments={others[0]}"
+        )
+
+
+def _base(name: str) -> str | None:
+    """`caption` of caption_3; None for a name without a number."""
+    match = re.fullmatch(r"(.*?\D)\d+", words.joined(name))
+    return match[1] if match else None
+
+
+def _is_sentences(one: Profile) -> bool:
+    if one.kind == "texts":
+        return one.words >= _SENTENCE
+    several = one.distinct > 0.3 * one.given
+    return (
+        one.given > 0
+        and one.numeric < 0.2
+        and one.words >= _SENTENCE
+        and several
+        and (one.pictures < 0.5)
+    )
+
+
+def find_scores(roles: Roles, left: Mapping[str, Profile], has_header: bool) -> None:
+    """The score of the best rank of name; the others are told."""
+    if "score" in roles.columns:
+        return
+    ranked: list[tuple[int, int, int, Profile]] = []
+    for place, (name, one) in enumerate(left.items()):
+        rank = None if name in roles.taken else _score_rank(one, has_header)
+        if rank is not None:
+            ranked.append((rank, preference(name), place, one))
+    ranked.sort(key=lambda entry: entry[:3])
+    named = [entry[3] for entry in ranked if entry[0] < 3]
+    if any(role.startswith("rating.") for role in roles.columns):
+        named = [one for one in named if role_of_name(one.name) == "score"]
+    if named:
+        best, *others = named
+        roles.take("score", best.name, "numbers, and its name")
+        if others:
+            shown = ", ".join(one.name for one in others)
+            roles.notes.append(
+                f"Several columns are scores; {best.name!r} is taken. Also: {shown}. To take "
+                f"another: --columns 'score={others[0].name}'"
+            )
+        return
+    if any(role.startswith(("rating.", "votes.")) for role in roles.columns):
+        return
+    plain = [entry[3] for entry in ranked]
+    if len(plain) == 1:
+        roles.take("score", plain[0].name, "the only column of numbers that could be one")
+    elif plain:
+        roles.doubts.append(_doubt("could each be the score", "score", plain))
+
+
+def _score_rank(one: Profile, has_header: bool) -> int | None:
+    """0 for the plainest name, 2 for a hint, 3 for numbers without a name; None: no score."""
+    name = one.name
+    if words.joined(name) in _ALWAYS:
+        return 0
+    if not (one.is_number or (one.kind == "text" and one.numeric >= 0.5)):
+        return None if one.given or role_of_name(name) != "score" else 1
+    if role_of_name(name) == "score":
+        return 1
+    if one.counts:
+        return None
+    if words.has(name, words.SPREAD | words.VARIANCE | words.REFERENCE - {"gt"}):
+        return None
+    if words.has(name, words.SCORE_FIRST) and not words.has(name, words.METADATA - {"path"}):
+        return 1
+    if words.has(name, words.METADATA) or not one.varies:
+        return None
+    if words.has(name, words.SCORE):
+        classes = words.has(name, frozenset({"label", "target"})) and one.whole
+        return None if classes and one.distinct <= _FEW_NUMBERS else 2
+    if words.has(name, words.LABEL) or words.beyond_latin(name):
+        return None
+    return 3 if not has_header or not one.whole else None
+
+
+def find_spread(roles: Roles, left: Mapping[str, Profile]) -> None:
+    """The deviation or variance that goes with the score: the rest of its name is the score's."""
+    score = roles.columns.get("score")
+    about = _subject(score) if score else frozenset()
+    for name, one in left.items():
+        if name in roles.taken or not (one.is_number or one.given == 0):
+            continue
+        spread, variance = words.has(name, words.SPREAD), words.has(name, words.VARIANCE)
+        spread = spread or words.beyond_latin(name) == "score_std"
+        alone = role_of_name(name) in ("score_std", "score_var") and bool(score)
+        if (spread or variance) and score and (alone or _subject(name) == about):
+            role = "score_var" if variance and not spread else "score_std"
+            roles.take(role, name, f"the spread of {score!r}")
+
+
+def _subject(name: str) -> frozenset[str]:
+    """What a score or spread is of: `quality` of mos_quality and of std_quality."""
+    left = set(words.words_of(name)) - words.SPREAD - words.VARIANCE - words.SCORE_FIRST
+    return frozenset(left - {"mean", "average", "avg", "rating", "ratings", "opinion"})
+
+
+def find_labels(
+    roles: Roles, left: Mapping[str, Profile], has_header: bool, attribute: str
+) -> None:
+    """Columns of few values that come again and again."""
+    unclear: list[Profile] = []
+    for name, one in left.items():
+        if name in roles.taken or one.kind != "text" or words.has(name, _NO_LABEL):
+            continue
+        if words.beyond_latin(name) not in (None, "label"):
+            continue
+        if _is_label(one):
+            role = name if has_header else attribute
+            roles.take(ATTRIBUTE_PREFIX + role, name, f"{one.distinct} values that come again")
+        elif one.is_number and one.whole and 2 < one.distinct <= _FEW_NUMBERS and not one.counts:
+            unclear.append(one)
+    opinions = ("score", "comments", "attribute.", "rating.", "votes.")
+    if unclear and not roles.doubts and not any(r.startswith(opinions) for r in roles.columns):
+        roles.doubts.append(_score_or_label(unclear))
+
+
+def _is_label(one: Profile) -> bool:
+    named = words.has(one.name, words.LABEL) or words.beyond_latin(one.name) == "label"
+    named = named or words.has(one.name, frozenset({"label", "target"}))
+    if one.distinct < 2 or one.distinct >= one.given or one.pictures > 0.5 or one.urls > 0.5:
+        return False
+    if one.numeric > 0.5:
+        few = one.distinct == 2 or (named and one.distinct <= _MOST_CLASSES)
+        return one.whole and few
+    most = one.given * (0.9 if named else 0.5)
+    return one.words <= _LONGEST_LABEL and one.distinct <= min(max(most, 2), _MOST_CLASSES)
+
+
+def _doubt(what: str, role: str, columns: list[Profile]) -> Doubt:
+    names = ", ".join(repr(one.name) for one in columns)
+    return Doubt(f"The columns {names} {what}.", tuple({role: one.name} for one in columns))
+
+
+def _score_or_label(columns: list[Profile]) -> Doubt:
+    name = columns[0].name
+    return Doubt(
+        f"{name!r} holds {columns[0].distinct} whole numbers: scores, or the classes of an "
+        "attribute.",
+        ({"score": name}, {f"{ATTRIBUTE_PREFIX}{name}": name}),
+    )
