@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from beholder.errors import BeholderError, MissingExtra
+from beholder.pipeline.table_options import data_settings, with_table_options
 
 if TYPE_CHECKING:
+    from beholder.data.formats import ReadOptions
     from beholder.judge.backends import Backend
 
 app = typer.Typer(
@@ -106,20 +109,19 @@ def demo(
 
 
 @app.command()
+@with_table_options
 def check(
     data: Annotated[Path, typer.Argument(help="Table of opinions, or a folder per class.")],
     images: Images = None,
     data_format: Annotated[
         str, typer.Option("--data-format", help="Format of the table; auto: by its header.")
     ] = "auto",
-    score_range: Annotated[
-        tuple[float, float] | None,
-        typer.Option(help="Lowest and highest score; default: what the format knows."),
-    ] = None,
     codebook: Codebook = None,
     output: Annotated[TextOrJson, typer.Option("--format", help="How to print.")] = TextOrJson.text,
+    *,
+    reading: ReadOptions,
 ) -> None:
-    """List everything wrong with a table of opinions and its pictures, in one go.
+    """Say how a table of opinions is read, and list everything wrong with it and its pictures.
 
     Without `--images` the pictures are not opened. Where the table says who gave which score, also
     tell how far its raters can be trusted, and what a perfect model could reach. Exit code 2 if
@@ -128,14 +130,15 @@ def check(
     from beholder.data.check import read_and_check, render_json, render_text
     from beholder.metrics.opinion_check import check_opinions, render_opinions
 
-    checked = read_and_check(
-        data, images, format=data_format, score_range=score_range, codebook=codebook
-    )
+    options = replace(reading, format=data_format, codebook=codebook)
+    checked = read_and_check(data, images, options=options)
     opinions = check_opinions(checked.table) if checked.table is not None else None
     if output is TextOrJson.json:
         further = {"opinions": opinions.to_dict()} if opinions else {}
-        typer.echo(render_json(checked.problems, **further))
+        typer.echo(render_json(checked.problems, read=checked.read.to_dict(), **further))
     else:
+        if checked.table is not None:
+            typer.echo("\n".join(checked.read.lines()) + "\n")
         typer.echo(render_text(checked.problems))
         if opinions:
             typer.echo(f"\n{render_opinions(opinions)}")
@@ -144,6 +147,7 @@ def check(
 
 
 @app.command()
+@with_table_options
 def fit(
     recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of one that is shipped.")],
     overrides: Annotated[
@@ -157,12 +161,15 @@ def fit(
         typer.Option("--dry-run", help="Show the plan with its cost, after one step per stage."),
     ] = False,
     device: OnDevice = None,
+    *,
+    reading: ReadOptions,
 ) -> None:
     """Run a recipe: only what has changed since the last time, and what depends on it."""
-    _fit(recipe, overrides or (), run, dry_run=dry_run)
+    _fit(recipe, overrides or (), run, dry_run=dry_run, data=data_settings(reading))
 
 
 @app.command()
+@with_table_options
 def judge(
     model: Annotated[
         Path, typer.Argument(help="A judge: the folder that `fit` wrote, or an exported file.")
@@ -172,7 +179,7 @@ def judge(
     ] = None,
     listed: Annotated[
         Path | None,
-        typer.Option("--list", help="File that names them: CSV or Parquet (column image), or txt."),
+        typer.Option("--list", help="Table or list that names them, of any kind."),
     ] = None,
     images: Images = None,
     file: Annotated[
@@ -203,6 +210,8 @@ def judge(
     ] = None,
     backend: WithBackend = None,
     device: OnDevice = None,
+    *,
+    reading: ReadOptions,
 ) -> None:
     """Score, comment and attributes of pictures, in input order, errors in place.
 
@@ -231,7 +240,7 @@ def judge(
     runtime: Backend | None = backend.value if backend else None
     if file:
         check_output(file, engine.value)
-    requests = listed_pictures(listed, images) if listed else find_pictures(pictures or [])
+    requests = listed_pictures(listed, images, reading) if listed else find_pictures(pictures or [])
     if file:
         if engine is BatchEngine.ray:
             from beholder.predict.on_ray import judge_on_ray
@@ -267,6 +276,7 @@ def judge(
 
 
 @app.command()
+@with_table_options
 def evaluate(
     model: Annotated[Path | None, typer.Argument(help="A judge.")] = None,
     data: Annotated[Path | None, typer.Argument(help="Table of given opinions.")] = None,
@@ -287,6 +297,8 @@ def evaluate(
     output: Annotated[TextOrJson, typer.Option("--format", help="How to print.")] = TextOrJson.text,
     backend: WithBackend = None,
     device: OnDevice = None,
+    *,
+    reading: ReadOptions,
 ) -> None:
     """Compare a judge with given opinions, or caption files with each other.
 
@@ -301,15 +313,16 @@ def evaluate(
         return
     if not (model and data) or references or hypotheses or metric:
         raise typer.BadParameter("Name MODEL and DATA, or --references and --hypotheses.")
-    from beholder.data.formats import read_annotations
+    from beholder.data.formats import read_with
     from beholder.judge import Judge
     from beholder.predict.evaluation import evaluate_judge, render_metrics
 
-    table = read_annotations(data, root=images, codebook=codebook)
+    place = images or (data if data.is_dir() else data.parent)
+    table = read_with(data, replace(reading, images=place, codebook=codebook))
     if split:
         table = table.subset(split)
     loaded = Judge.load(model, backend=backend.value if backend else None)
-    result = evaluate_judge(loaded, table, images or data.parent)
+    result = evaluate_judge(loaded, table, place)
     as_json = json.dumps(result.metrics, ensure_ascii=False, indent=2)
     typer.echo(as_json if output is TextOrJson.json else render_metrics(result.metrics))
 
@@ -532,13 +545,21 @@ def _check_device() -> None:
         choose_device()
 
 
-def _fit(recipe: str, overrides: Sequence[str], run: Path | None, *, dry_run: bool) -> None:
-    """Run a recipe and, when anything has run, write its report."""
+def _fit(
+    recipe: str,
+    overrides: Sequence[str],
+    run: Path | None,
+    *,
+    dry_run: bool,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Run a recipe, its `data` changed by what the command says of the table, and, when anything
+    has run, write its report."""
     from beholder.pipeline.recipe import find_recipe, load_recipe
     from beholder.pipeline.runner import fit_recipe
 
     _check_device()
-    loaded = load_recipe(find_recipe(recipe), overrides)
+    loaded = load_recipe(find_recipe(recipe), overrides, data=data)
     folder = run or Path("runs") / loaded.name
     ran = fit_recipe(loaded, folder, dry_run=dry_run)
     if not dry_run and (ran or not (folder / "report.html").exists()) and _first_process():

@@ -183,7 +183,7 @@ def test_a_person_is_shown_the_first_of_many_and_a_program_gets_all() -> None:
 
 def test_many_problems_are_counted_and_the_first_of_a_kind_listed(tmp_path: Path) -> None:
     path, count = tmp_path / "table.csv", LISTED + 500
-    rows = [f"{row}.png,{'high' if row % 2 else 'nan'}\n" for row in range(2 * count)]
+    rows = [f"{row}.png,{'high' if row % 2 else 'inf'}\n" for row in range(2 * count)]
     path.write_text("image,score\n" + "".join(rows), encoding="utf-8")
     problems = check_annotations(path, tmp_path)
     assert count_problems(problems) == {

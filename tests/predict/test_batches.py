@@ -220,7 +220,7 @@ def test_pictures_are_listed_in_files(tmp_path: Path, folder: Path, ending: str)
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("picture\na.png\n", "can't be read"),
+        ("width\n3\n", "can't be read"),
         ("image\n", "no picture"),
         ("image,b\na,1\n,2\n", "row 2"),
     ],

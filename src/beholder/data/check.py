@@ -18,7 +18,7 @@ import polars as pl
 
 from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
 from beholder.data.fingerprints import Fingerprint, fingerprint_all, near_pairs
-from beholder.data.formats import Scan, scan_annotations
+from beholder.data.formats import Reading, ReadOptions, Scan, scan_with
 from beholder.data.images import MAX_PIXELS
 from beholder.data.splits import connected, find_leaks
 from beholder.data.transforms import clip_box
@@ -33,10 +33,11 @@ _EXAMPLES = 5
 @dataclass(frozen=True)
 class Checked:
     """The problems, `bounded`, those of the file first, then of the table, then of the pictures;
-    and the table, with what is usable of its rows (None: nothing)."""
+    the table, with what is usable of its rows (None: nothing); and what was understood of it."""
 
     problems: list[Problem]
     table: AnnotationTable | None
+    read: Reading
 
 
 def check_annotations(
@@ -47,43 +48,35 @@ def check_annotations(
 
 
 def read_and_check(
-    source: AnnotationTable | str | Path,
+    source: Any,
     images: str | Path | None = None,
     *,
-    format: str = "auto",
-    columns: Mapping[str, str] | None = None,
-    encoding: str | None = None,
-    score_range: tuple[float, float] | None = None,
-    codebook: str | Path | None = None,
+    options: ReadOptions | None = None,
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
+    **changes: Any,
 ) -> Checked:
     """Look for everything wrong with a table and its pictures.
 
     Args:
-        source: a table, or a file or folder to read it from.
+        source: an `AnnotationTable`, or whatever `read_annotations` reads.
         images: the image root; None: pictures are not opened.
-        format, columns, encoding, codebook: as for `read_annotations`.
-        score_range: lowest and highest score; by default what the format knows.
+        options: how to read it.
         max_pixels: pictures with more are errors.
         workers: pictures open at a time; by default the number of cores.
+        changes: fields of the options, e.g. `columns={"image": "file"}`.
 
     Raises:
         DataError: an argument is wrong: no such format or encoding.
     """
+    reading = replace(options or ReadOptions(), images=images, **changes)
+    score_range = reading.score_range
+    file: str | None = None
     if isinstance(source, AnnotationTable):
-        file, scan = None, Scan(source, [], rows={k: row for row, k in enumerate(source.keys)})
+        scan = Scan(source, [], rows={k: row for row, k in enumerate(source.keys)})
     else:
-        file = str(source)
-        scan = scan_annotations(
-            source,
-            format,
-            columns=columns,
-            root=images,
-            encoding=encoding,
-            score_range=score_range,
-            codebook=codebook,
-        )
+        file = str(source) if isinstance(source, (str, Path)) else None
+        scan = scan_with(source, reading)
     problems = list(scan.problems)
     root_found = images is None or Path(images).is_dir()
     if not root_found:
@@ -91,7 +84,7 @@ def read_and_check(
         problems.append(Problem("error", "image_root", message, file=str(images)))
     table = scan.table
     if table is None:
-        return Checked(problems, None)
+        return Checked(problems, None, scan.read)
     checks: list[Iterable[Problem]] = []
     if scan.format in (None, "parquet") and score_range:
         checks.append(_score_range_problems(table, score_range))
@@ -108,7 +101,7 @@ def read_and_check(
         checks.append(find_leaks(table))
     found = bounded(chain.from_iterable(checks))
     placed = [_placed(problem, file, scan.rows) for problem in found]
-    return Checked(bounded(problems + placed), table)
+    return Checked(bounded(problems + placed), table, scan.read)
 
 
 def render_text(problems: Sequence[Problem]) -> str:

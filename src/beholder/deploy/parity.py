@@ -186,8 +186,9 @@ def material(
         yield _enough(Material(pictures.name, find_pictures([str(pictures)])))
         return
     if table is not None:
-        given = read_annotations(table, root=images, codebook=codebook)
-        yield table_material(table.name, given, images or table.parent)
+        place = images or (table if table.is_dir() else table.parent)
+        given = read_annotations(table, images=place, codebook=codebook)
+        yield table_material(table.name, given, place)
         return
     with sample_material() as chosen:
         yield chosen

@@ -15,20 +15,24 @@ import polars as pl
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.check import box_problems
-from beholder.data.files import atomic_path
+from beholder.data.files import atomic_path, write_json
 from beholder.data.fingerprints import Fingerprint, fingerprint_all, near_pairs
-from beholder.data.formats import read_annotations
-from beholder.data.images import EXTENSIONS, content_hash, read_header, resolve_key
+from beholder.data.formats import scan_with, usable_table
+from beholder.data.images import content_hash, read_header, resolve_key
 from beholder.data.keys import make_key
 from beholder.data.progress import progress
 from beholder.data.sample.builder import build_sample
 from beholder.data.splits import assign_splits, unit_names
+from beholder.data.walk import pictures_below
 from beholder.errors import DataError, PictureError, Problem
 from beholder.metrics.opinion_check import with_corrected_scores
 from beholder.pipeline.manifest import digest
 from beholder.pipeline.recipe import DataConfig
 
 log = logging.getLogger("beholder")
+
+READ = "read.json"
+"""Of a run: what was understood of the table, see `formats.Reading.to_dict`."""
 
 _PICTURES = "pictures.parquet"
 _SCHEMA = {
@@ -71,15 +75,7 @@ def load_data(config: DataConfig, folder: Path) -> RunData:
     if config.annotations == "sample":
         table, root = build_sample(folder / "sample", photos=config.sample_photos)
     else:
-        path = Path(config.annotations)
-        root = Path(config.images) if config.images else path.parent
-        table = read_annotations(
-            path,
-            config.format,
-            columns=config.columns or None,
-            root=config.images,
-            codebook=config.codebook,
-        )
+        table, root = _read_table(config, folder)
     if len(table) == 0:
         raise DataError("The table has no row.", where=config.annotations)
     if config.ratings == "corrected":
@@ -110,6 +106,26 @@ def load_data(config: DataConfig, folder: Path) -> RunData:
     return RunData(table, root, whole, units)
 
 
+def _read_table(config: DataConfig, folder: Path) -> tuple[AnnotationTable, Path]:
+    """The table and the root of its image keys. What was understood of it opens the log, and is
+    kept in the run's `read.json`.
+
+    Raises:
+        DataError: it can't be used; names every problem.
+    """
+    path = Path(config.annotations)
+    root = path if path.is_dir() else path.parent
+    if config.images:
+        root = Path(config.images)
+    scan = scan_with(path, config.read_options(root))
+    if scan.table is not None:
+        for line in scan.read.lines():
+            log.info("%s", line)
+    table = usable_table(scan, str(path))
+    write_json(folder / READ, scan.read.to_dict())
+    return table, root
+
+
 def _unlabelled(table: AnnotationTable, root: Path, folder: str) -> AnnotationTable:
     """Rows without opinions for the pictures below a folder that the table does not have.
 
@@ -117,12 +133,8 @@ def _unlabelled(table: AnnotationTable, root: Path, folder: str) -> AnnotationTa
         DataError: no such folder below the root, or no further picture in it.
     """
     place = root / folder
-    files = sorted(place.rglob("*")) if place.is_dir() else []
-    keys = [
-        make_key(path.relative_to(root).as_posix())
-        for path in files
-        if path.suffix.lower() in EXTENSIONS and path.is_file()
-    ]
+    inner = place.relative_to(root).as_posix()
+    keys = [make_key(f"{inner}/{name}") for name in pictures_below(place)]
     known = set(table.keys)
     keys = [key for key in keys if key not in known]
     if not keys:

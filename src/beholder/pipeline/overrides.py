@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -17,6 +17,9 @@ from pydantic import BaseModel, ValidationError
 from beholder.errors import RecipeError
 
 Schema = TypeVar("Schema", bound=BaseModel)
+
+
+_NULL = ("", "null", "~")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -72,8 +75,15 @@ def _unshared(value: Any) -> Any:
     return [_unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
-def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def apply_overrides(
+    raw: dict[str, Any], overrides: Sequence[str], schema: type[BaseModel] | None = None
+) -> dict[str, Any]:
     """Set dotted keys, e.g. `stages.score.training.epochs=3`; values are read as YAML.
+
+    Args:
+        schema: what the values are for. Where it wants text, the value is the text as it stands,
+            which YAML would take for a date, a number, a boolean or a comment (`2024-01-05`,
+            `001`, `no`, `x #y`), and a key of a mapping of text to text may hold dots.
 
     Raises:
         RecipeError: no `=`, an empty key, or a path that goes through something that is not a
@@ -87,10 +97,8 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
                 f"{override!r} is not an override.",
                 fix="Write key=value, e.g. stages.score.training.epochs=3",
             )
-        try:
-            value = yaml.load(text, Loader=_UniqueKeyLoader)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"The value of {path} is not valid YAML: {text!r}") from error
+        keys, wanted = _wanted(schema, keys, raw) if schema else (keys, Any)
+        value = _value(path, text, wanted)
         target = raw
         for depth, key in enumerate(keys[:-1]):
             nested = target.setdefault(key, {})
@@ -100,6 +108,39 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
             target = nested
         target[keys[-1]] = value
     return raw
+
+
+def _wanted(
+    schema: type[BaseModel], keys: list[str], raw: Mapping[str, Any]
+) -> tuple[list[str], Any]:
+    """The keys, those of a mapping of text as one, and the annotation that the schema has there."""
+    annotation: Any = schema
+    value: Any = raw
+    for depth, key in enumerate(keys):
+        if get_origin(annotation) is dict and get_args(annotation)[1] is str:
+            return [*keys[:depth], ".".join(keys[depth:])], str
+        models, inner = _unwrap(annotation)
+        kind = value.get("kind") if isinstance(value, Mapping) else None
+        models = [model for model in models if kind in _tags(model)] or models
+        fields = [model.model_fields[key] for model in models if key in model.model_fields]
+        annotation = fields[0].annotation if fields else inner
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return keys, annotation
+
+
+def _value(path: str, text: str, wanted: Any) -> Any:
+    """A value as the schema wants it: text as it stands, all else as YAML."""
+    options = get_args(wanted) if get_origin(wanted) in (Union, types.UnionType) else (wanted,)
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    if str in options and set(options) <= {str, type(None)} and not quoted:
+        return None if type(None) in options and text in _NULL else text
+    loader: type[yaml.SafeLoader] | type[yaml.BaseLoader] = _UniqueKeyLoader
+    if {list[str], dict[str, str]} & set(options) and text not in _NULL:
+        loader = yaml.BaseLoader  # everything in it is text
+    try:
+        return yaml.load(text, Loader=loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"The value of {path} is not valid YAML: {text!r}") from error
 
 
 def validate(schema: type[Schema], raw: dict[str, Any], where: str) -> Schema:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from beholder.data.augment import AugmentConfig
+from beholder.data.formats.options import ReadOptions
 from beholder.data.views import ViewConfig
 from beholder.errors import RecipeError
 from beholder.features.config import BackboneConfig
@@ -64,7 +65,25 @@ class DataConfig(Strict):
         "train stage make it learn from them",
     )
     format: str = Field("auto", description="format of the table, see `beholder check --help`")
-    columns: dict[str, str] = Field({}, description="own column name of each field, generic CSV")
+    columns: dict[str, str] = Field(
+        {}, description="which column is what, e.g. score: mos_quality; the others are found"
+    )
+    header: bool | None = Field(
+        None, description="whether the first line names the columns; null: found out"
+    )
+    separator: str | None = Field(
+        None, description="between fields: a sign, or tab, comma, semicolon, pipe, blank"
+    )
+    encoding: str | None = Field(None, description="of a text file; null: found out")
+    root: str | None = Field(
+        None, description="what absolute names of pictures start with; null: `images`"
+    )
+    scale: tuple[float, float] | None = Field(
+        None, description="lowest and highest score that raters could give"
+    )
+    lower_is_better: bool = Field(
+        False, description="scores say how bad pictures are (a DMOS); they are turned over"
+    )
     codebook: str | None = Field(
         None,
         description="file that names the attributes' values: JSON, YAML, or a CSV of attribute, "
@@ -81,6 +100,21 @@ class DataConfig(Strict):
     sample_photos: list[str] | None = Field(
         None, min_length=3, description="photographs of the embedded sample; null: all of them"
     )
+
+    def read_options(self, images: Path) -> ReadOptions:
+        """How the table is read."""
+        return ReadOptions(
+            format=self.format,
+            columns=self.columns,
+            header=self.header,
+            separator=self.separator,
+            encoding=self.encoding,
+            root=self.root,
+            images=images,
+            score_range=self.scale,
+            lower_is_better=self.lower_is_better,
+            codebook=self.codebook,
+        )
 
 
 class ExtractStage(_Stage):
@@ -472,9 +506,14 @@ def find_recipe(name: str) -> Path:
     return shipped[name]
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    path: Path, overrides: Sequence[str] = (), *, data: Mapping[str, Any] | None = None
+) -> Recipe:
     """Read a recipe file, apply `key=value` overrides, validate. A stage that an override sets to
     null is left out.
+
+    Args:
+        data: settings of `data`, which go over all others.
 
     Raises:
         RecipeError: with every mistake, unknown keys with the nearest known one.
@@ -482,7 +521,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     raw = read_yaml(path)
     stages = raw.get("stages")
     written = {name for name, stage in stages.items() if stage} if isinstance(stages, dict) else ()
-    raw = apply_overrides(raw, overrides)
+    raw = apply_overrides(raw, overrides, Recipe)
+    if data and isinstance(raw.get("data"), dict):
+        raw["data"] = {**raw["data"], **data}
     if isinstance(raw.get("stages"), dict):
         kept = {n: s for n, s in raw["stages"].items() if s is not None or n not in written}
         raw = {**raw, "stages": kept}

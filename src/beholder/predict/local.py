@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -19,7 +19,11 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 import polars as pl
 
+from beholder.data.formats import ReadOptions, picture_names
+from beholder.data.formats.text import read_text
 from beholder.data.images import EXTENSIONS
+from beholder.data.keys import make_key
+from beholder.data.walk import pictures_below, shown
 from beholder.errors import DataError, PictureError
 from beholder.judge.verdict import Verdict
 
@@ -63,11 +67,11 @@ def find_pictures(arguments: Sequence[str]) -> list[Request]:
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
+            found = [path / name for name in pictures_below(path)]
         elif not path.exists() and any(sign in argument for sign in "*?["):
             anchor = Path(path.anchor) if path.is_absolute() else Path()
             pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else argument
-            found = sorted(p for p in anchor.glob(pattern) if p.is_file())
+            found = sorted(p for p in anchor.glob(pattern) if p.is_file() and shown(p.name))
         else:
             requests.append(Request(argument, path))
             continue
@@ -120,33 +124,40 @@ class Listed(Sequence[Request]):
         return (Request(name, self.root / name) for name in self.names)
 
 
-def listed_pictures(table: Path, root: Path | None = None) -> Listed:
-    """Pictures named in a file: the column `image` of a CSV or Parquet, or a path per line of a
-    `.txt`; relative to `root`, or else to the file's folder.
+def listed_pictures(
+    table: Path, root: Path | None = None, reading: ReadOptions | None = None
+) -> Listed:
+    """Pictures named in a table of any kind, or in a list with a path per line; relative to `root`,
+    or else to the file's folder.
 
     Raises:
         DataError: the file can't be read, or names no picture.
     """
     root = table.parent if root is None else root
-    try:
-        if table.suffix == ".txt":
-            lines = table.read_text("utf-8").splitlines()
-            names = pl.Series([line for line in lines if line.strip()], dtype=pl.String)
-        elif table.suffix == ".parquet":
-            names = pl.read_parquet(table, columns=["image"])["image"].cast(pl.String)
-        else:
-            names = pl.read_csv(table, columns=["image"], infer_schema=False)["image"]
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise DataError(
-            f"The list of pictures can't be read: {error}",
-            where=str(table),
-            fix="Name a CSV or Parquet file with a column `image`, or a .txt with a path per line.",
-        ) from error
+    names = _plain_lines(table, root)
+    if names is None:
+        names, _ = picture_names(table, replace(reading or ReadOptions(), images=root))
+        keys = {name: make_key(name, str(root)) for name in names.drop_nulls().unique()}
+        names = names.replace(keys)
     blank = (names.fill_null("") == "").arg_true()
     if names.is_empty() or len(blank):
         what = "names no picture" if names.is_empty() else f"has no name in row {blank[0] + 1}"
         raise DataError(f"The list {what}.", where=str(table))
     return Listed(names, root)
+
+
+def _plain_lines(path: Path, root: Path) -> pl.Series | None:
+    """The lines of a text file whose first ones are pictures as they stand, with whatever signs
+    separate fields elsewhere; None: it is no such list."""
+    if path.suffix.lower() != ".txt" or not path.is_file():
+        return None
+    try:
+        lines = [line.strip() for line in read_text(path).content.split("\n") if line.strip()]
+    except OSError:
+        return None  # the reader of tables tells why
+    if not lines or not all((root / line).is_file() for line in lines[:20]):
+        return None
+    return pl.Series(lines, dtype=pl.String)
 
 
 def judge_pictures(

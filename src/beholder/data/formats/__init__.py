@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from beholder.data.formats.captions import captioner_ids, write_captioner_json
+from beholder.data.formats.interpreting import Scan
 from beholder.data.formats.known import FORMATS
 from beholder.data.formats.options import ReadOptions
 from beholder.data.formats.reading import (
-    Scan,
+    picture_names,
     read_annotations,
+    read_with,
     scan_annotations,
     scan_with,
     usable_table,
@@ -20,7 +22,9 @@ __all__ = [
     "Reading",
     "Scan",
     "captioner_ids",
+    "picture_names",
     "read_annotations",
+    "read_with",
     "scan_annotations",
     "scan_with",
     "usable_table",

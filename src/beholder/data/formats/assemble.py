@@ -23,7 +23,7 @@ from beholder.data.formats.ratings import (
 from beholder.data.formats.usual import SPLIT_NAMES
 from beholder.data.formats.votes import vote_columns, with_votes, wrong_votes
 from beholder.data.keys import key_problem, make_key, with_posix_separators
-from beholder.errors import Problem
+from beholder.errors import LISTED, Problem
 
 _NUMBERS = ("score", "raters", "score_std", "score_var", *BOX_FIELDS)
 _KEY, _RAW, _USABLE = "\x00key", "\x00raw", "\x00usable"
@@ -117,7 +117,8 @@ def _problems_where(
     """A problem for each row where `condition` holds; `{}` in the message is the field's value."""
     bad = frame.filter(condition.fill_null(False))
     key = _RAW if _RAW in frame.columns else "image"
-    for row, picture, value in bad.select(ROW, pl.col(key).alias("k"), pl.col(name)).iter_rows():
+    shown = bad.select(ROW, pl.col(key).alias("k"), pl.col(name)).head(LISTED)
+    for place, (row, picture, value) in enumerate(shown.iter_rows(), 1):
         yield Problem(
             "warning" if severity == "warning" else "error",
             code,
@@ -126,6 +127,7 @@ def _problems_where(
             row=row,
             field=rows.names.get(name, name),
             key=picture,
+            unlisted=bad.height - LISTED if place == LISTED else 0,
         )
 
 

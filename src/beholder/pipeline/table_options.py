@@ -1,0 +1,127 @@
+"""The command-line options of every command that reads a table, once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from beholder.data.formats import ReadOptions
+
+_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "columns": (
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                "--columns",
+                metavar="ROLE=COLUMN",
+                help="Which column is what, e.g. score=mos_quality or attribute.style=style; "
+                "repeatable. The others are found.",
+            ),
+        ],
+        None,
+    ),
+    "no_header": (
+        Annotated[bool, typer.Option("--no-header", help="The first line is a row already.")],
+        False,
+    ),
+    "separator": (
+        Annotated[
+            str | None,
+            typer.Option(help="Between fields: a sign, or tab, comma, semicolon, pipe, blank."),
+        ],
+        None,
+    ),
+    "encoding": (
+        Annotated[str | None, typer.Option(help="Of a text file, e.g. gb18030 or shift_jis.")],
+        None,
+    ),
+    "root": (
+        Annotated[
+            str | None,
+            typer.Option(help="What absolute names of pictures start with; it is taken off."),
+        ],
+        None,
+    ),
+    "lower_is_better": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--lower-is-better",
+                help="Scores say how bad pictures are (a DMOS); they are turned over.",
+            ),
+        ],
+        False,
+    ),
+    "scale": (
+        Annotated[
+            tuple[float, float] | None,
+            typer.Option(
+                "--scale",
+                "--score-range",
+                metavar="LOW HIGH",
+                help="Lowest and highest score that raters could give.",
+            ),
+        ],
+        None,
+    ),
+}
+
+
+def with_table_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options above; they reach it as `reading`, a `ReadOptions`."""
+    # its type is for readers and checkers; it is not imported before a command runs
+    command.__annotations__.pop("reading")
+    hints = inspect.get_annotations(command, eval_str=True)
+    signature = inspect.signature(command, eval_str=True)
+    kept = [one for one in signature.parameters.values() if one.name != "reading"]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    added = [
+        inspect.Parameter(name, keyword, default=default, annotation=annotation)
+        for name, (annotation, default) in _OPTIONS.items()
+    ]
+    kept = [one.replace(kind=keyword) for one in kept]
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:
+        said = {name: given.pop(name) for name in _OPTIONS}
+        command(**given, reading=options_of(said))
+
+    called.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+    annotations = {one.name: hints[one.name] for one in kept}
+    called.__annotations__ = annotations | {n: a for n, (a, _) in _OPTIONS.items()}
+    del called.__wrapped__
+    return called
+
+
+def options_of(said: dict[str, Any]) -> ReadOptions:
+    """The options as a command line has them."""
+    from beholder.data.formats.options import ReadOptions, columns_from
+
+    return ReadOptions(
+        columns=columns_from(said["columns"] or []),
+        header=False if said["no_header"] else None,
+        separator=said["separator"],
+        encoding=said["encoding"],
+        root=said["root"],
+        score_range=said["scale"],
+        lower_is_better=said["lower_is_better"],
+    )
+
+
+def data_settings(reading: ReadOptions) -> dict[str, Any]:
+    """What the options set in a recipe's `data`: only what was said."""
+    settings: dict[str, Any] = {
+        "columns": dict(reading.columns) or None,
+        "header": reading.header,
+        "separator": reading.separator,
+        "encoding": reading.encoding,
+        "root": None if reading.root is None else str(reading.root),
+        "scale": None if reading.score_range is None else list(reading.score_range),
+        "lower_is_better": reading.lower_is_better or None,
+    }
+    return {name: value for name, value in settings.items() if value is not None}
