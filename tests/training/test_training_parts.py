@@ -25,7 +25,7 @@ from beholder.training.optimisers import (
     set_learning_rate,
 )
 from beholder.training.random_state import random_state, restore_random_state, seed_everything
-from beholder.training.step import LossScale, StepRunner, amp_dtype
+from beholder.training.step import LossScale, StepRunner
 
 ONE = Processes(0, 1, torch.device("cpu"))
 
@@ -291,11 +291,6 @@ def test_loss_scale_halves_and_doubles():
     for _ in range(2000):
         scale.update(True)
     assert scale.value == 2.0**16
-
-
-def test_types_that_are_not_there_are_refused():
-    assert amp_dtype("auto", torch.device("cpu")) is None
-    assert amp_dtype("bf16", torch.device("cpu")) is torch.bfloat16
 
 
 def test_config_is_strict_and_described():

@@ -26,6 +26,7 @@ from beholder.errors import DataError, PictureError
 from beholder.features import device as devices
 from beholder.features.backbones import Backbone
 from beholder.features.memory import memory_guard
+from beholder.features.precision import Amp, amp_dtype, autocast
 from beholder.features.store import FeatureWriter, StoreCard
 from beholder.features.workers import Workers, load_batches, worker_count
 
@@ -72,6 +73,7 @@ def extract(
     device: str | torch.device | None = None,
     flip: bool = False,
     tokens: bool = True,
+    amp: Amp = "auto",
 ) -> ExtractionSummary:
     """Fill a feature store with the features of every picture of a table.
 
@@ -88,9 +90,12 @@ def extract(
         device: None: where the best one is.
         flip: mirror every picture left to right.
         tokens: keep the tokens, not only the pooled features.
+        amp: arithmetic of the forward pass: `auto` (bf16 or fp16 on accelerators), `off`, `bf16`
+            or `fp16`. A store holds features of one kind.
 
     Raises:
         DataError: the image root does not exist.
+        DeviceError: the device is not there, or has no such arithmetic.
         StoreError: the store there is of another backbone, or a value does not fit `dtype`.
         OutputError: the folder can't be written.
         OutOfMemory: the device has no room for a batch.
@@ -100,7 +105,9 @@ def extract(
         raise DataError("The image root does not exist.", where=str(root))
     where = devices.choose_device(device)
     backbone = backbone.to(where).eval()
-    writer = FeatureWriter(store_path, _card(backbone, dtype, tokens=tokens, flip=flip))
+    arithmetic = amp_dtype(amp, where, where="amp")
+    card = _card(backbone, dtype, arithmetic, tokens=tokens, flip=flip)
+    writer = FeatureWriter(store_path, card)
     pictures = _Pictures(table, Path(root), backbone.transform, writer)
     starts = range(0, len(pictures), batch_size)
     requests = [range(at, min(at + batch_size, len(pictures))) for at in starts]
@@ -109,8 +116,11 @@ def extract(
     failures: list[tuple[str, str, str]] = []
     with ProgressBar("extracting features", len(pictures), "pictures") as bar:
         for read in load_batches(pictures, requests, count, where):
-            with memory_guard(
-                "Extraction", where, where="batch_size", fix="Lower the stage's batch_size."
+            with (
+                memory_guard(
+                    "Extraction", where, where="batch_size", fix="Lower the stage's batch_size."
+                ),
+                autocast(where, arithmetic),
             ):
                 _write(backbone, read, writer, where, flip=flip, tokens=tokens)
             failures += read.failures
@@ -125,7 +135,9 @@ def extract(
     )
 
 
-def _card(backbone: Backbone, dtype: str, *, tokens: bool, flip: bool) -> StoreCard:
+def _card(
+    backbone: Backbone, dtype: str, arithmetic: torch.dtype | None, *, tokens: bool, flip: bool
+) -> StoreCard:
     count = backbone.grid[0] * backbone.grid[1]
     return StoreCard(
         fingerprint=backbone.fingerprint(),
@@ -134,6 +146,7 @@ def _card(backbone: Backbone, dtype: str, *, tokens: bool, flip: bool) -> StoreC
         token_shape=(count, backbone.token_dim) if tokens else None,
         pooled_dim=backbone.pooled_dim,
         flip=flip,
+        arithmetic=str(arithmetic or torch.float32).removeprefix("torch."),
     )
 
 

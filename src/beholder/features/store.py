@@ -62,6 +62,7 @@ class StoreCard(NamedTuple):
     token_shape: tuple[int, int] | None
     pooled_dim: int | None
     flip: bool = False
+    arithmetic: str = "float32"  # of the backbone's forward pass
 
 
 class _Place(NamedTuple):
@@ -237,10 +238,11 @@ class FeatureWriter:
             if there != card:
                 raise StoreError(
                     f"The store here is of {there.backbone} ({there.fingerprint[:12]}, "
-                    f"{there.dtype}), not of {card.backbone} ({card.fingerprint[:12]}, "
-                    f"{card.dtype}).",
+                    f"{there.dtype}, computed in {there.arithmetic}), not of {card.backbone} "
+                    f"({card.fingerprint[:12]}, {card.dtype}, computed in {card.arithmetic}).",
                     where=str(self.path),
-                    fix="Extract into another folder.",
+                    fix="Extract into another folder, or with the `amp` and on the kind of device "
+                    "that it was begun with.",
                 )
         else:
             write_json(self.path / _CARD, {"format": FORMAT, **card._asdict()})

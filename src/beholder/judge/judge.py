@@ -33,6 +33,7 @@ from beholder.judge.verdict import Attribute, Verdict
 if TYPE_CHECKING:
     import torch
 
+    from beholder.features.precision import Amp
     from beholder.judge.model import JudgeModel
 
 Picture = str | Path | bytes | PIL.Image.Image
@@ -88,6 +89,7 @@ class Judge:
         *,
         backend: Backend | None = None,
         threads: int | None = None,
+        amp: Amp = "auto",
     ) -> Judge:
         """Load a judge's folder, or the one file that `beholder export` wrote.
 
@@ -98,9 +100,11 @@ class Judge:
                 PyTorch.
             threads: that run the networks on the CPU (of a folder: all of PyTorch in this
                 process); None: one per core.
+            amp: arithmetic of a folder's networks: `auto` (bf16 or fp16 on accelerators, float32
+                on the CPU), `off`, `bf16` or `fp16`. A file has its own.
 
         Raises:
-            DeviceError: the device is not there.
+            DeviceError: the device is not there, or has no such arithmetic.
             JudgeError: missing, incomplete, changed, or of a newer format; or another device than
                 the CPU was asked for a file, or a backend for a folder.
             MissingExtra: PyTorch is not installed, which a folder needs, or not the backend.
@@ -109,6 +113,12 @@ class Judge:
         if not path.exists():
             raise JudgeError("There is no judge here.", where=str(path), fix="Check the path.")
         if path.is_file():
+            if amp != "auto":
+                raise JudgeError(
+                    "An exported judge has the arithmetic that it was exported in.",
+                    where=str(path),
+                    fix="Leave amp out, or load the judge's folder.",
+                )
             return cls._exported(path, device, backend or DEFAULT, threads)
         if backend:
             raise JudgeError(
@@ -128,7 +138,11 @@ class Judge:
         stored = load_judge(path)
         chosen = devices.choose_device(device)
         judge = cls.of_model(
-            stored.model, chosen, beam_size=stored.beam_size, provenance=stored.provenance
+            stored.model,
+            chosen,
+            beam_size=stored.beam_size,
+            provenance=stored.provenance,
+            amp=amp,
         )
         judge.source = path
         return judge
@@ -241,13 +255,18 @@ class Judge:
         *,
         beam_size: int | None,
         provenance: Mapping[str, Any] | None = None,
+        amp: Amp = "auto",
     ) -> Judge:
-        """The judge that runs a network with PyTorch; the network moves to the device."""
+        """The judge that runs a network with PyTorch; the network moves to the device.
+
+        Args:
+            amp: as for `load`.
+        """
         from beholder.judge.torch_engine import TorchEngine
 
         assert model.backbone is not None, "a judge without a backbone can't see"
         return cls(
-            TorchEngine(model, device),
+            TorchEngine(model, device, amp),
             model.backbone.transform,
             classes=model.classes if "attributes" in model.heads else {},
             vocabulary=model.vocabulary,

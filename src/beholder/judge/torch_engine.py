@@ -14,18 +14,28 @@ from numpy.typing import NDArray
 
 from beholder.decoding import beam_search
 from beholder.features.memory import memory_guard
+from beholder.features.precision import Amp, amp_dtype, autocast
 from beholder.judge.engine import RawOpinions
 from beholder.judge.explain import heat_map
 from beholder.judge.model import JudgeModel
 
 
 class TorchEngine:
-    """Backbone and heads in evaluation mode on one device."""
+    """Backbone and heads in evaluation mode on one device.
 
-    def __init__(self, model: JudgeModel, device: torch.device) -> None:
+    Args:
+        amp: arithmetic of backbone and captioner: `auto` (bf16 or fp16 on accelerators), `off`,
+            `bf16` or `fp16`. Scores and attributes are told in float32.
+
+    Raises:
+        DeviceError: the device has no such arithmetic.
+    """
+
+    def __init__(self, model: JudgeModel, device: torch.device, amp: Amp = "auto") -> None:
         assert model.backbone is not None, "a judge without a backbone can't see"
         self.model = model.to(device).eval()
         self.device = device
+        self._arithmetic = amp_dtype(amp, device, where="amp")
         _survive_forks()
 
     def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
@@ -35,10 +45,11 @@ class TorchEngine:
             OutOfMemory: the device has no room for the batch.
         """
         count = len(pixels_B3HW)
-        with memory_guard(
+        guard = memory_guard(
             f"Judging {count} pictures at a time", self.device, where="batch_size",
             fix="Lower batch_size (--batch-size), or the beam size where comments are written.",
-        ):  # fmt: skip
+        )  # fmt: skip
+        with guard, autocast(self.device, self._arithmetic):
             return self._opinions(pixels_B3HW, beam_size)
 
     @torch.inference_mode()

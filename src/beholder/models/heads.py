@@ -11,6 +11,7 @@ Shape suffixes: B pictures, P pooled features, H hidden units, K classes of one 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,14 @@ class Moments:
     def std(self) -> Tensor:
         """The population standard deviation [P]."""
         return (self.squares / max(self.count, 1)).sqrt()
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """The heads are small, and bf16 tells scores apart by 1 in 256 only: no autocast in them."""
+    kind = tensor.device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 class Standardise(nn.Module):
@@ -170,7 +179,8 @@ class ScoreHead(nn.Module):
         return self.standardised(pooled_BP) * self.output_std + self.output_mean
 
     def _outputs(self, pooled_BP: Tensor) -> Tensor:
-        return self.layers(self.input_dropout(self.standardise(pooled_BP)))
+        with full_precision(pooled_BP):
+            return self.layers(self.input_dropout(self.standardise(pooled_BP)))
 
 
 class AttributeHeads(nn.Module):
@@ -209,8 +219,9 @@ class AttributeHeads(nn.Module):
         self.standardise.fit(pooled)
 
     def forward(self, pooled_BP: Tensor) -> dict[str, Tensor]:
-        x_BP = self.input_dropout(self.standardise(pooled_BP))
-        return {
-            name: layers(x_BP[:, :own])
-            for name, own, layers in zip(self.classes, self.inputs, self.layers, strict=True)
-        }
+        with full_precision(pooled_BP):
+            x_BP = self.input_dropout(self.standardise(pooled_BP))
+            return {
+                name: layers(x_BP[:, :own])
+                for name, own, layers in zip(self.classes, self.inputs, self.layers, strict=True)
+            }

@@ -87,7 +87,7 @@ def stage_folder(name: str, context: RunContext, inputs: str) -> Path:
     config = context.recipe.stages[name]
     identity = inputs
     if isinstance(config, ExtractStage):
-        store = config.model_dump(mode="json", include={"dtype", "flip", "tokens"})
+        store = config.model_dump(mode="json", include={"dtype", "flip", "tokens", "amp"})
         identity = digest([_backbone_identity(name, context), store])
     return Path("stages") / name / identity[:12]
 

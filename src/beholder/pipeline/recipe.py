@@ -117,6 +117,11 @@ class DataConfig(Strict):
         )
 
 
+def _is_auto(value: str) -> bool:
+    """Such a field is left out where a stage is written: hashes of stages stay as they were."""
+    return value == "auto"
+
+
 class ExtractStage(_Stage):
     """Run the backbone over all pictures once and keep its features."""
 
@@ -135,6 +140,12 @@ class ExtractStage(_Stage):
     dtype: Literal["float16", "float32"] = "float16"
     flip: bool = Field(False, description="mirror every picture left to right")
     tokens: bool = Field(True, description="keep the tokens too, which only comments need")
+    amp: Literal["auto", "off", "bf16", "fp16"] = Field(
+        "auto",
+        exclude_if=_is_auto,
+        description="arithmetic of the forward pass; auto: bf16 or fp16 on accelerators, off on "
+        "the CPU",
+    )
 
     @model_validator(mode="after")
     def _one_backbone(self) -> ExtractStage:

@@ -167,7 +167,8 @@ class TrainConfig(_Strict):
     )
     amp: Literal["auto", "off", "bf16", "fp16"] = Field(
         default="auto",
-        description="arithmetic of the forward pass; auto: bf16 or fp16 on CUDA, off else",
+        description="arithmetic of the forward pass; auto: bf16 or fp16 on accelerators, off on "
+        "the CPU",
     )
     monitor: MonitorConfig | None = Field(
         default=None,

@@ -311,6 +311,7 @@ class _Training:
         """The task's evaluation, with averaged weights where there are."""
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
+            stack.enter_context(self._runner.autocast())
             if self._runner.ema:
                 stack.enter_context(self._runner.ema.in_place())
             self._task.eval()

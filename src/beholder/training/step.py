@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from beholder.errors import TrainingError
+from beholder.features.precision import amp_dtype, autocast
 from beholder.training.config import TrainConfig
 from beholder.training.distributed import Processes
 from beholder.training.ema import EMA, moving_statistics
@@ -83,7 +84,7 @@ class StepRunner:
         self._config = config
         self._processes = processes
         self._device = processes.device
-        self._amp = amp_dtype(config.amp, processes.device)
+        self._amp = amp_dtype(config.amp, processes.device, where="training.amp")
         on_cuda = processes.device.type == "cuda"
         deferred = on_cuda if defer_guard is None else defer_guard
         self._defer = deferred and self._amp is not torch.float16
@@ -174,7 +175,7 @@ class StepRunner:
         buffers = [(buffer, buffer.clone()) for buffer in self._task.buffers()]
         for index, piece in enumerate(pieces):
             self._whole.record(index)
-            with torch.no_grad(), self._autocast():
+            with torch.no_grad(), self.autocast():
                 self._task(to_device(piece.batch, self._device))
             if not self._whole.used:
                 self._whole.used = False
@@ -189,7 +190,7 @@ class StepRunner:
         if not share and self._whole.used is False:
             return
         self._whole.run(index, 1 / share if share else 0.0)
-        with torch.set_grad_enabled(share > 0), self._autocast():
+        with torch.set_grad_enabled(share > 0), self.autocast():
             outputs = self._task(to_device(piece.batch, self._device))
         if not share:
             return
@@ -242,8 +243,9 @@ class StepRunner:
             fix="Look at these pictures and their opinions; lower lr, set clip_norm or amp: off.",
         )
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self._device.type, dtype=self._amp, enabled=self._amp is not None)
+    def autocast(self) -> torch.autocast:
+        """The arithmetic of forward passes, also of evaluations."""
+        return autocast(self._device, self._amp)
 
     @torch.no_grad()
     def _average_statistics(self) -> None:
@@ -251,22 +253,3 @@ class StepRunner:
         self._processes.sum_(self._statistics)
         for buffer in self._statistics:
             buffer.div_(self._processes.size)
-
-
-def amp_dtype(choice: str, device: torch.device) -> torch.dtype | None:
-    """The type of the forward pass's matrix products; None: the weights' own.
-
-    Raises:
-        TrainingError: the device does not have the type asked for.
-    """
-    cuda = device.type == "cuda"
-    has_bf16 = torch.cuda.is_bf16_supported() if cuda else device.type == "cpu"
-    if choice == "auto":
-        choice = ("bf16" if has_bf16 else "fp16") if cuda else "off"
-    if choice == "off":
-        return None
-    if (choice == "bf16" and not has_bf16) or not torch.amp.is_autocast_available(device.type):
-        raise TrainingError(
-            f"{device.type} has no {choice}.", where="training.amp", fix="Set amp: auto."
-        )
-    return torch.bfloat16 if choice == "bf16" else torch.float16

@@ -22,13 +22,13 @@ import torch
 
 from beholder.data.progress import ProgressBar
 from beholder.features.memory import memory_guard
+from beholder.features.precision import amp_dtype, autocast
 from beholder.features.store import FeatureStore, FeatureWriter, StoreCard
 from beholder.models.teachers import Teacher
 from beholder.training.config import TrainConfig
 from beholder.training.distributed import Processes
 from beholder.training.loader import Loader, to_device
 from beholder.training.sources import Batch, PictureSource
-from beholder.training.step import amp_dtype
 
 Classes = Mapping[str, Sequence[str]]
 
@@ -125,7 +125,7 @@ def write_views(
         OutputError: the folder can't be written.
         OutOfMemory: the device has no room for a batch.
     """
-    arithmetic = amp_dtype(config.amp, processes.device)
+    arithmetic = amp_dtype(config.amp, processes.device, where="training.amp")
     card = views_card(teacher, source, views, arithmetic)
     writer = FeatureWriter(path, card, shard_rows=SHARD_ROWS)
     there = writer.contents()
@@ -141,7 +141,7 @@ def write_views(
             where="training.batch_size",
             fix="Lower training.batch_size.",
         ),
-        torch.autocast(processes.device.type, dtype=arithmetic, enabled=arithmetic is not None),
+        autocast(processes.device, arithmetic),
         ProgressBar("asking the teacher", len(due), "pictures") as bar,
     ):
         for rows in pieces:

@@ -55,6 +55,7 @@ class Extract(Stage):
             dtype=self.config.dtype,
             flip=self.config.flip,
             tokens=self.config.tokens,
+            amp=self.config.amp,
         )
         quarantine = store / QUARANTINE
         if quarantine.exists():

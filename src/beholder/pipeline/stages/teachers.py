@@ -14,6 +14,7 @@ from beholder.data.files import atomic_path
 from beholder.data.transforms import EvalTransform
 from beholder.errors import RecipeError
 from beholder.features.backbones import Backbone, create_backbone
+from beholder.features.precision import amp_dtype
 from beholder.features.store import FeatureStore, StoreCard, is_store_of
 from beholder.judge.folder import load_judge
 from beholder.judge.model import JudgeConfig
@@ -28,7 +29,6 @@ from beholder.tasks.config import AttributesTaskConfig
 from beholder.training.config import TrainConfig
 from beholder.training.distributed import start
 from beholder.training.sources import PictureSource
-from beholder.training.step import amp_dtype
 from beholder.training.taught import TaughtSource, views_card, write_views
 
 Classes = Mapping[str, Sequence[str]]
@@ -91,7 +91,7 @@ def taught_source(
     if processes.first:
         teacher = build_teacher(context, stage, source.transform, classes).to(processes.device)
         views = config.teacher.cached_views
-        arithmetic = amp_dtype(training.amp, processes.device)
+        arithmetic = amp_dtype(training.amp, processes.device, where="training.amp")
         _take_over(place, views_card(teacher, source, views, arithmetic))
         write_views(teacher, source, place, views, training, processes)
     processes.from_first(None)
