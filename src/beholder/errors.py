@@ -235,9 +235,11 @@ class MissingExtra(BeholderError):
 
     code = "extra"
 
-    def __init__(self, feature: str, extra: str) -> None:
+    def __init__(self, feature: str, *extras: str) -> None:
+        """Args: extras: one of which is enough."""
         super().__init__(
-            f"{feature} needs the `{extra}` extra.", fix=f"pip install 'beholder[{extra}]'"
+            f"{feature} needs the {' or '.join(f'`{extra}`' for extra in extras)} extra.",
+            fix=" or ".join(f"pip install 'beholder[{extra}]'" for extra in extras),
         )
 
 

@@ -156,8 +156,6 @@ def test_a_file_can_be_evaluated_but_not_explained(
     picture = pictures / "01.png"
     assert run("judge", exported, picture, "--explain", "score", "--into", tmp_path / "no") == 2
     assert "folder of weights" in capsys.readouterr().err
-    with pytest.raises(JudgeError, match="runs on the CPU"):
-        Judge.load(exported, device="cuda")
 
 
 def test_backends_are_of_files_and_told_if_they_are_not_there(

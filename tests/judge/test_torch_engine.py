@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from beholder.errors import OutOfMemory
+from beholder.errors import JudgeError, OutOfMemory
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeConfig, JudgeModel
@@ -70,3 +70,17 @@ assert torch.get_num_threads() == 2, "the parent keeps its threads"
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_an_accelerator_does_not_survive_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = create_backbone(
+        BackboneConfig(name="timm/test_efficientnet", weights="random", size=64)
+    )
+    config = JudgeConfig(
+        backbone=backbone.config, pooled_dim=backbone.pooled_dim, token_dim=backbone.token_dim,
+        score=HeadConfig(),
+    )  # fmt: skip
+    engine = TorchEngine(JudgeModel(config, backbone), torch.device("meta"))
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(JudgeError, match="can't be used in a process that was forked"):
+        engine.opinions(PIXELS, None)

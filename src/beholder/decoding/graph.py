@@ -12,11 +12,13 @@ class Graph(Protocol):
     """One graph, ready to run. Values stay in the runtime's memory until they are asked for.
 
     Attributes:
-        inputs: name -> sizes of the axes; what is no int is any size.
+        inputs, outputs: name -> sizes of the axes; what is no int is any size.
     """
 
     @property
     def inputs(self) -> Mapping[str, Sequence[Any]]: ...
+    @property
+    def outputs(self) -> Mapping[str, Sequence[Any]]: ...
 
     def put(self, array: NDArray[Any]) -> Any:
         """An array as a value of the runtime."""

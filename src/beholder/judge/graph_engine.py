@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ class GraphEngine:
         self._graphs = dict(graphs)
 
     def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
-        seen = self._run("trunk", {"pixels": pixels_B3HW})
+        seen = self._seen("trunk", pixels_B3HW)
         score_B, probabilities_BK = None, {}
         if "heads" in self._graphs:
             said = self._run("heads", seen)
@@ -64,7 +65,7 @@ class GraphEngine:
     def _comments(
         self,
         pixels_B3HW: NDArray[np.float32],
-        seen: Mapping[str, NDArray[np.float32]],
+        seen: Mapping[str, Any],
         beam_size: int,
         how: Search,
     ) -> list[list[list[int]]]:
@@ -72,7 +73,7 @@ class GraphEngine:
         for suffix in ["", *(f".{index}" for index in range(1, how.writers))]:
             own = seen
             if suffix and f"trunk{suffix}" in self._graphs:
-                own = self._run(f"trunk{suffix}", {"pixels": pixels_B3HW})
+                own = self._seen(f"trunk{suffix}", pixels_B3HW)
             writers.append((self._graphs[f"step{suffix}"], self._run(f"encoder{suffix}", own)))
         found = search(
             GraphStep(writers),
@@ -85,10 +86,13 @@ class GraphEngine:
         )
         return [[one.tokens for one in hypotheses] for hypotheses in found]
 
-    def _run(
-        self, name: str, given: Mapping[str, NDArray[np.float32]]
-    ) -> dict[str, NDArray[np.float32]]:
-        """A graph's outputs by name, of those of the given arrays that it takes."""
+    def _seen(self, trunk: str, pixels_B3HW: NDArray[np.float32]) -> dict[str, Any]:
+        """What a trunk makes of pictures, in the runtime's memory, for the next graph."""
+        graph = self._graphs[trunk]
+        return graph.run({"pixels": graph.put(pixels_B3HW)})
+
+    def _run(self, name: str, given: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
+        """A graph's outputs by name, of those of the given values that it takes."""
         graph = self._graphs[name]
-        said = graph.run({one: graph.put(given[one]) for one in graph.inputs})
+        said = graph.run({one: given[one] for one in graph.inputs})
         return {one: graph.get(value) for one, value in said.items()}

@@ -95,7 +95,9 @@ class Judge:
 
         Args:
             device: `cpu`, `cuda`, `cuda:1`, `mps` or another that PyTorch has; None: that of
-                `--device` or `BEHOLDER_DEVICE`, else the best there is. A file runs on the CPU.
+                `--device` or `BEHOLDER_DEVICE`, else the best there is. What a file may run on is
+                told in `providers.choose_placement` (also `tensorrt`, `coreml`, `dml`), and of
+                OpenVINO in `openvino_graph.choose_openvino_device` (`gpu`, `auto`).
             backend: what runs a file: `onnxruntime` (None) or `openvino`. A folder is run by
                 PyTorch.
             threads: that run the networks on the CPU (of a folder: all of PyTorch in this
@@ -104,10 +106,12 @@ class Judge:
                 on the CPU), `off`, `bf16` or `fp16`. A file has its own.
 
         Raises:
-            DeviceError: the device is not there, or has no such arithmetic.
-            JudgeError: missing, incomplete, changed, or of a newer format; or another device than
-                the CPU was asked for a file, or a backend for a folder.
-            MissingExtra: PyTorch is not installed, which a folder needs, or not the backend.
+            DeviceError: the device is not there, has no such arithmetic, or what runs the judge
+                can't use it.
+            JudgeError: missing, incomplete, changed, or of a newer format; or a backend was asked
+                for a folder.
+            MissingExtra: what runs it is not installed: PyTorch for a folder, the backend for a
+                file.
         """
         path = Path(path)
         if not path.exists():
@@ -216,13 +220,8 @@ class Judge:
         cls, path: Path, device: str | None, backend: Backend, threads: int | None
     ) -> Judge:
         """The judge that runs an exported file."""
-        if device not in (None, "cpu"):
-            raise JudgeError(
-                f"An exported judge runs on the CPU, not on {device!r}.",
-                where=str(path),
-                fix="Leave the device out, or load the judge's folder.",
-            )
         from beholder.judge.backends import open_graphs
+        from beholder.judge.graph_check import check_graphs
         from beholder.judge.graph_engine import GraphEngine, Search
         from beholder.judge.packed import read_packed
 
@@ -232,7 +231,8 @@ class Judge:
         if vocabulary is not None:
             ends = (vocabulary.bos, vocabulary.eos)
             search = Search(manifest.max_length, *ends, manifest.writers)
-        graphs = open_graphs(packed.graphs, backend, threads)
+        graphs = open_graphs(packed.graphs, backend, threads, device)
+        check_graphs(graphs, manifest, len(vocabulary) if vocabulary else None, str(path))
         judge = cls(
             GraphEngine(graphs, tuple(manifest.classes), search),
             packed.transform,

@@ -1,7 +1,8 @@
-"""Graphs of an exported judge in OpenVINO, on the CPU; with the extra `openvino`."""
+"""Graphs of an exported judge in OpenVINO, on Intel's processors; with the extra `openvino`."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -10,11 +11,13 @@ from typing import Any
 import openvino
 from numpy.typing import NDArray
 
-from beholder.errors import JudgeError
+from beholder.errors import DeviceError, JudgeError
+from beholder.features.device import asked_device
 
 # bfloat16, which OpenVINO chooses on processors that have it, is no longer the judge that was
 # compared with its original when it was exported
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+_DEVICES = {"cpu": "CPU", "gpu": "GPU", "xpu": "GPU", "auto": "AUTO"}
 
 
 @cache
@@ -24,37 +27,80 @@ def _core() -> openvino.Core:
     return openvino.Core()
 
 
-class OpenVinoGraph:
-    """See `decoding.graph.Graph`. Values are arrays.
+def choose_openvino_device(device: str | None = None) -> str:
+    """Where OpenVINO runs the graphs of an exported judge, as OpenVINO names it.
+
+    Args:
+        device: `cpu`, `gpu` (also `xpu`), `gpu:1`, or `auto`, where OpenVINO chooses; None: as
+            `features.device` was told; if it was not, the CPU.
 
     Raises:
-        JudgeError: OpenVINO can't run it.
+        DeviceError: OpenVINO has no such device here.
+    """
+    asked = asked_device(device)
+    if asked is None:
+        return "CPU"
+    kind, colon, number = asked.name.partition(":")
+    if kind not in _DEVICES or (colon and not number.isdigit()):
+        raise DeviceError(
+            f"OpenVINO can't run a judge on {asked.name!r}.",
+            where=asked.origin,
+            fix=f"Use one of {', '.join(_DEVICES)}, with a number if there are several (gpu:1).",
+        )
+    chosen = f"{_DEVICES[kind]}.{number}" if number else _DEVICES[kind]
+    available = _core().available_devices
+    # one device is GPU, several are GPU.0 and GPU.1; AUTO is none of them
+    known = {*available, *(name.partition(".")[0] for name in available), "AUTO"}
+    if chosen.removesuffix(".0") not in known and chosen not in known:
+        raise DeviceError(
+            f"OpenVINO finds no {asked.name!r} here: it has only {', '.join(available)}.",
+            where=asked.origin,
+            fix="Install the driver of the graphics processor, or choose cpu.",
+        )
+    return chosen
+
+
+class OpenVinoGraph:
+    """See `decoding.graph.Graph`. Values are arrays. It may be pickled.
+
+    Args:
+        device: as `choose_openvino_device` names it.
+
+    Raises:
+        JudgeError: OpenVINO can't run it, or it was begun before a fork.
     """
 
-    def __init__(self, name: str, content: bytes, threads: int | None) -> None:
+    def __init__(self, name: str, content: bytes, threads: int | None, device: str = "CPU") -> None:
+        self._made_from = (name, content, threads, device)
+        self._process = os.getpid()
         core = _core()
-        options = {**_EXACT, "INFERENCE_NUM_THREADS": threads or 0}
+        options: dict[str, Any] = dict(_EXACT)
+        if device == "CPU":  # the others do not know it
+            options["INFERENCE_NUM_THREADS"] = threads or 0
         try:
             model = core.read_model(content)
-            self._compiled = core.compile_model(model, "CPU", options)
+            self._compiled = core.compile_model(model, device, options)
         except RuntimeError as error:
             raise JudgeError(
-                f"OpenVINO {openvino.__version__} can't run the judge's graph {name}: {error}",
+                f"OpenVINO {openvino.__version__} can't run the judge's graph {name} on {device}: "
+                f"{error}",
                 fix="Leave the backend out, or update openvino.",
             ) from error
         self._requests = threading.local()  # a request must not be run by two threads at once
         # compiling gives both further names: those of what comes just behind or before
-        self._outputs = [output.any_name for output in model.outputs]
-        self._inputs = {
-            given.any_name: [
-                size.get_length() if size.is_static else None for size in given.partial_shape
-            ]
-            for given in model.inputs
-        }
+        self._outputs = {output.any_name: _sizes(output) for output in model.outputs}
+        self._inputs = {given.any_name: _sizes(given) for given in model.inputs}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OpenVinoGraph, self._made_from
 
     @property
     def inputs(self) -> Mapping[str, Sequence[Any]]:
         return self._inputs
+
+    @property
+    def outputs(self) -> Mapping[str, Sequence[Any]]:
+        return self._outputs
 
     def put(self, array: NDArray[Any]) -> NDArray[Any]:
         return array
@@ -63,7 +109,19 @@ class OpenVinoGraph:
         return value
 
     def run(self, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        if self._process != os.getpid():
+            raise JudgeError(
+                "A judge in OpenVINO can't be used in a process that was forked after it was "
+                "loaded.",
+                fix="Start processes with multiprocessing's spawn or forkserver, or load the judge "
+                "in each of them.",
+            )
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         found = self._requests.own.infer(dict(given), share_inputs=True)
         return dict(zip(self._outputs, found.to_tuple(), strict=True))
+
+
+def _sizes(end: Any) -> list[int | None]:
+    """Of the axes of an input or output; None: any."""
+    return [size.get_length() if size.is_static else None for size in end.partial_shape]

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from beholder.decoding import beam_search
+from beholder.errors import JudgeError
 from beholder.features.memory import memory_guard
 from beholder.features.precision import Amp, amp_dtype, autocast
 from beholder.judge.engine import RawOpinions
@@ -35,7 +36,9 @@ class TorchEngine:
         assert model.backbone is not None, "a judge without a backbone can't see"
         self.model = model.to(device).eval()
         self.device = device
+        self._amp = amp
         self._arithmetic = amp_dtype(amp, device, where="amp")
+        self._process = os.getpid()
         _survive_forks()
 
     def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
@@ -43,7 +46,15 @@ class TorchEngine:
 
         Raises:
             OutOfMemory: the device has no room for the batch.
+            JudgeError: the judge is on an accelerator, which is lost in a forked process.
         """
+        if self._process != os.getpid() and self.device.type != "cpu":
+            raise JudgeError(
+                f"A judge on {self.device} can't be used in a process that was forked after it was "
+                "loaded.",
+                fix="Start processes with multiprocessing's spawn or forkserver, or load the judge "
+                "in each of them.",
+            )
         count = len(pixels_B3HW)
         guard = memory_guard(
             f"Judging {count} pictures at a time", self.device, where="batch_size",
@@ -81,6 +92,9 @@ class TorchEngine:
             },
             comments_B=comments,
         )
+
+    def __reduce__(self) -> tuple[type[TorchEngine], tuple[JudgeModel, torch.device, Amp]]:
+        return TorchEngine, (self.model, self.device, self._amp)
 
     def heat_map(
         self, pixels_3HW: NDArray[np.float32], opinion: str, index: int | None
