@@ -10,7 +10,7 @@ setup: $(READY)
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[train,demo,hdf5,onnx,openvino,ray,dev]'
+	$(BIN)/pip install --quiet --editable '.[cpu,train,demo,hdf5,onnx,openvino,ray,dev]'
 	touch $(READY)
 
 demo: setup

@@ -34,6 +34,7 @@ from beholder.deploy.quantise import Pixels, Version, quantised
 from beholder.deploy.size import MEGABYTE
 from beholder.errors import GateError, OutputError
 from beholder.judge import Judge, Verdict
+from beholder.judge.backends import require_onnxruntime
 from beholder.judge.folder import Stored, load_judge
 from beholder.judge.numbers import stored_as
 from beholder.judge.packed import (
@@ -83,11 +84,12 @@ def export_judge(
             float16.
         GateError: the file is too large, or does not say what the judge says.
         DataError: too few pictures.
-        MissingExtra: what writes ONNX is not installed.
+        MissingExtra: what writes or runs ONNX is not installed.
         OutputError: the place can't be written.
     """
     if target.is_dir():
         raise OutputError("This is a folder.", where=str(target), fix="Name a file.")
+    require_onnxruntime("Exporting a judge")
     stored = load_judge(judge)
     original = Judge.load(judge)  # beside `stored`, whose weights stay on the host to be written
     pixels: list[NDArray[np.float32]] = []

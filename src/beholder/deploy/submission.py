@@ -28,6 +28,7 @@ from beholder.deploy.onnx_graphs import numbered, to_onnx
 from beholder.deploy.onnx_weights import halve_weights
 from beholder.deploy.size import MEGABYTE, check_size, state_bytes, too_large
 from beholder.errors import GateError, JudgeError
+from beholder.judge.backends import require_onnxruntime
 from beholder.judge.folder import load_judge
 from beholder.judge.model import JudgeModel
 from beholder.judge.numbers import NumberType, stored_as
@@ -71,9 +72,10 @@ def write_submission(
     Raises:
         JudgeError: there is no such judge, it has no attributes, or it averages views.
         GateError: the file is too large, or does not say what the judge says.
-        MissingExtra: what writes ONNX is not installed.
+        MissingExtra: what writes or runs ONNX is not installed.
         OutputError: the folder can't be written.
     """
+    require_onnxruntime("Comparing a submission with its judge")
     model = load_judge(judge).model.eval()
     if "attributes" not in model.heads:
         raise JudgeError("The judge has no attributes to submit.", where=str(judge))
