@@ -25,7 +25,7 @@ from beholder.training.optimisers import (
     set_learning_rate,
 )
 from beholder.training.random_state import random_state, restore_random_state, seed_everything
-from beholder.training.step import LossScale, StepRunner
+from beholder.training.step import StepRunner
 
 ONE = Processes(0, 1, torch.device("cpu"))
 
@@ -282,15 +282,6 @@ def test_a_step_with_the_deferred_guard_reads_nothing_from_the_device(monkeypatc
         runner.check()
     assert reads, "the test sees nothing"
     assert runner.sums.means()["loss"] > 0
-
-
-def test_loss_scale_halves_and_doubles():
-    scale = LossScale()
-    scale.update(False)
-    assert scale.value == 2.0**15
-    for _ in range(2000):
-        scale.update(True)
-    assert scale.value == 2.0**16
 
 
 def test_config_is_strict_and_described():

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from beholder.errors import CheckpointError
@@ -26,7 +26,7 @@ from beholder.training.loader import BatchSource
 from beholder.training.optimisers import load_optimizer_state, optimizer_state
 from beholder.training.random_state import random_state, restore_random_state, seed_everything
 from beholder.training.results import Position
-from beholder.training.step import LossScale, StepRunner
+from beholder.training.step import StepRunner
 
 
 class Snapshots:
@@ -85,7 +85,7 @@ class Snapshots:
         state = {
             "position": position.to_dict(),
             "lines": lines,
-            "loss_scale": asdict(runner.scale) if runner.scale else None,
+            "loss_scale": runner.scaler.state_dict() or None,
             "config": self._config.model_dump(mode="json"),
             "data": self._data,
             "processes": self._processes.size,
@@ -107,8 +107,8 @@ class Snapshots:
         runner.sums.load_state_dict(tensors["interval"])
         if runner.ema:
             runner.ema.load_state_dict(tensors["ema"])
-        if runner.scale and state["loss_scale"]:
-            runner.scale = LossScale(**state["loss_scale"])
+        if runner.scaler.is_enabled() and state["loss_scale"]:
+            runner.scaler.load_state_dict(_scaler_state(runner.scaler, state["loss_scale"]))
         position = Position.from_dict(state["position"])
         rank = self._processes.rank
         if state["processes"] == self._processes.size:
@@ -159,6 +159,15 @@ class Snapshots:
                 where=str(path),
                 fix="Train into another folder, or use the table it was made with.",
             )
+
+
+def _scaler_state(scaler: torch.amp.GradScaler, saved: dict[str, Any]) -> dict[str, Any]:
+    """A GradScaler's state; older checkpoints have its `value` and `good_steps`."""
+    if "value" not in saved:
+        return saved
+    return {
+        **scaler.state_dict(), "scale": saved["value"], "_growth_tracker": saved["good_steps"]
+    }  # fmt: skip
 
 
 def fingerprint(source: BatchSource) -> str:

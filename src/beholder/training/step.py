@@ -32,27 +32,8 @@ from beholder.training.sums import IntervalSums
 from beholder.training.whole_batch import WholeBatch
 
 NAMED_KEYS = 8
-
-
-@dataclass
-class LossScale:
-    """fp16 only: losses are multiplied so that small gradients do not become 0.
-
-    Halved, and the step left out, when gradients overflow; doubled after `PATIENCE` good steps.
-    """
-
-    value: float = 2.0**16
-    good_steps: int = 0
-
-    PATIENCE = 2000
-    LOWEST = 2.0**-14
-
-    def update(self, finite: bool) -> None:
-        self.good_steps = self.good_steps + 1 if finite else 0
-        if not finite:
-            self.value /= 2
-        elif self.good_steps == self.PATIENCE:
-            self.value, self.good_steps = self.value * 2, 0
+# fp16: a loss that is scaled by less than this and overflows still is not mended by halving on
+LOWEST_SCALE = 2.0**-14
 
 
 @dataclass
@@ -88,7 +69,10 @@ class StepRunner:
         on_cuda = processes.device.type == "cuda"
         deferred = on_cuda if defer_guard is None else defer_guard
         self._defer = deferred and self._amp is not torch.float16
-        self.scale = LossScale() if self._amp is torch.float16 else None
+        # fp16 only: losses are multiplied so that small gradients do not become 0
+        fp16 = self._amp is torch.float16
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=fp16)
+        self.scaler.scale(torch.zeros((), device=self._device))  # there, even if no loss is
         depths = {} if config.layer_decay is None else task.depths()
         spared = task.no_weight_decay() if config.optimizer.weight_decay else ()
         self.optimizer = create_optimizer(
@@ -133,8 +117,8 @@ class StepRunner:
             self._whole.used = False
         self.gradients.sum_(self._processes, loss)
         self._average_statistics()
-        if self.scale:
-            self.gradients.scale_(1 / self.scale.value)
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
         norm = self.gradients.norm()
         if self._config.clip_norm:
             self.gradients.clip_(norm, self._config.clip_norm)
@@ -195,7 +179,7 @@ class StepRunner:
         if not share:
             return
         loss = outputs["loss"] * share
-        (loss * self.scale.value if self.scale else loss).backward()
+        self.scaler.scale(loss).backward()
         for name, value in outputs.items():
             self.sums.add_share(name, value, share)
         seen.keys.append(list(piece.batch["keys"]))
@@ -212,17 +196,13 @@ class StepRunner:
             self._unchecked.append(seen)
             return True
         loss_finite, norm_finite = torch.stack([loss.isfinite(), norm.isfinite()]).tolist()
-        if self.scale:
-            self.scale.update(norm_finite)
-            if self.scale.value < LossScale.LOWEST:
-                raise self._error(seen)
-        elif not norm_finite:
+        if not loss_finite or not (norm_finite or self.scaler.is_enabled()):
             raise self._error(seen)
-        if not loss_finite:
+        set_learning_rate(self.optimizer, lr)
+        self.scaler.step(self.optimizer)  # not made if gradients overflowed
+        self.scaler.update()
+        if self.scaler.is_enabled() and self.scaler.get_scale() < LOWEST_SCALE:
             raise self._error(seen)
-        if norm_finite:
-            set_learning_rate(self.optimizer, lr)
-            self.optimizer.step()
         return bool(norm_finite)
 
     def _error(self, seen: _Seen) -> TrainingError:
