@@ -138,6 +138,15 @@ SCENARIOS: dict[str, tuple[type[TinyTask], int, dict[str, Any]]] = {
     "correlation accumulated": (CorrelationTask, 61, {"batch_size": 6, "accumulate": 5}),
 }
 
+# with batch norms that are synchronised: the same result too
+NORMED: dict[str, type[TinyTask]] = {"normed": TinyTask, "normed correlation": CorrelationTask}
+
+
+def normed(name: str) -> tuple[TinyTask, TinySource, TrainConfig]:
+    settings = {"optimizer": {"name": "sgd"}, "clip_norm": 1.0, "ema_decay": 0.5}
+    source = TinySource(50, missing=7, noise=0.3)
+    return NORMED[name](norm=True), source, config(batch_size=10, **settings)
+
 
 def scenario(name: str, **more: Any) -> tuple[TinyTask, TinySource, TrainConfig]:
     kind, rows, values = SCENARIOS[name]

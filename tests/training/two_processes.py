@@ -10,10 +10,20 @@ import sys
 from pathlib import Path
 
 import torch
-from tiny_training import SCENARIOS, TinySource, TinyTask, config, scenario, weights
+from synced_norm import convert
+from tiny_training import (
+    NORMED,
+    SCENARIOS,
+    TinySource,
+    TinyTask,
+    config,
+    normed,
+    scenario,
+    weights,
+)
 
 from beholder.errors import TrainingError
-from beholder.training import train
+from beholder.training import batch_norms, train
 
 
 def main() -> None:
@@ -43,6 +53,24 @@ def main() -> None:
         train(task, source, None, config(), folder / "broken", "cpu")
     except TrainingError as error:
         (folder / f"error.{os.environ['RANK']}").write_text(str(error))
+
+    synchronised(folder)
+
+
+def synchronised(folder: Path) -> None:
+    """Trainings whose batch norms see all processes, by a norm that works on the CPU."""
+    batch_norms.SYNCHRONISED_DEVICES = ("cpu",)
+    batch_norms.convert_sync_batchnorm = convert
+    for name in NORMED:
+        task, source, settings = normed(name)
+        train(task, source, TinySource(9), settings, folder / name, "cpu")
+        torch.save(weights(task), folder / f"{name}.{os.environ['RANK']}.pt")
+        assert type(task.norm) is torch.nn.BatchNorm1d
+    # most pictures have no score, so that in most passes a process has nothing to learn from
+    task, source, settings = normed("normed")
+    source.y[torch.arange(50) % 9 > 0] = float("nan")
+    train(task, source, None, settings, folder / "sparse", "cpu")
+    torch.save(weights(task), folder / f"sparse.{os.environ['RANK']}.pt")
 
 
 if __name__ == "__main__":

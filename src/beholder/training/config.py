@@ -139,7 +139,10 @@ class TrainConfig(_Strict):
         "that the classes of each attribute come equally often",
     )
     accumulate: int = Field(
-        default=1, ge=1, description="forward passes per step; the step is that of one large batch"
+        default=1,
+        ge=1,
+        description="forward passes per step; the step is that of one large batch, but that batch "
+        "norms see one forward pass at a time",
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     lr: float = Field(default=1e-3, gt=0.0, description="peak learning rate")

@@ -1,7 +1,8 @@
 """One step: the pieces of a batch forward and backward, the guard, the optimiser's move.
 
 The step's gradient is that of the whole batch in one piece: each piece's mean loss counts by its
-share of the step's units, `task.weight(piece) / sum over pieces and processes`.
+share of the step's units, `task.weight(piece) / sum over pieces and processes`. `batch_norms` says
+what those see.
 
 The guard: nothing moves when the loss or a gradient is not finite. On the CPU and MPS, and with
 fp16, the two numbers are read before the move. CUDA would have to stop for that, so there a flag
@@ -12,6 +13,7 @@ loop reads from the device anyway (log line, evaluation, checkpoint, end).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 
 from beholder.errors import TrainingError
 from beholder.features.precision import amp_dtype, autocast
+from beholder.training.batch_norms import BatchNorms, batch_norm_limits
 from beholder.training.config import TrainConfig
 from beholder.training.distributed import Processes
 from beholder.training.ema import EMA, moving_statistics
@@ -30,6 +33,8 @@ from beholder.training.optimisers import FUSED_DEVICES, create_optimizer, set_le
 from beholder.training.random_state import random_state, restore_random_state
 from beholder.training.sums import IntervalSums
 from beholder.training.whole_batch import WholeBatch
+
+logger = logging.getLogger("beholder.training")
 
 NAMED_KEYS = 8
 # fp16: a loss that is scaled by less than this and overflows still is not mended by halving on
@@ -83,6 +88,10 @@ class StepRunner:
             fused=processes.device.type in FUSED_DEVICES,
         )
         self.gradients = Gradients([parameter for _, parameter in parameters])
+        self._norms = BatchNorms(task, processes)
+        if processes.first:
+            for limit in batch_norm_limits(self._norms, config, processes):
+                logger.info(limit)
         moving = moving_statistics(task)
         self.ema = EMA([*parameters, *moving], config.ema_decay) if config.ema_decay else None
         self.sums = IntervalSums(processes)
@@ -103,12 +112,13 @@ class StepRunner:
             TrainingError: loss or gradients are not finite; nothing has moved.
         """
         self.gradients.zero_()
-        shares = self._shares(pieces)
+        shares, together = self._shares(pieces)
         seen = _Seen(step)
         self._whole.begin([piece.counts_R for piece in pieces])
         if len(pieces) > 1 and self._whole.used is not False:
-            self._record(pieces)
+            self._record(pieces, together)
         for index, (piece, share) in enumerate(zip(pieces, shares, strict=True)):
+            self._norms.use(together[index])
             self._piece(index, piece, share, seen)
         loss = torch.zeros((), device=self._device)
         for piece_loss in seen.losses:
@@ -129,7 +139,8 @@ class StepRunner:
             self.ema.update(step)
 
     def close(self) -> None:
-        """The task's `gather` is as it was before."""
+        """The task's `gather` and batch norms are as they were before."""
+        self._norms.use(False)
         if self._gather is not None:
             self._task.gather = self._gather
 
@@ -143,22 +154,27 @@ class StepRunner:
         if unchecked and (first_bad := int(self._first_bad)) >= 0:
             raise self._error(next(seen for seen in unchecked if seen.step == first_bad))
 
-    def _shares(self, pieces: Sequence[Piece]) -> list[float]:
-        """Each piece's part of the step's units; 0 for pieces without any."""
+    def _shares(self, pieces: Sequence[Piece]) -> tuple[list[float], list[bool]]:
+        """Each piece's part of the step's units, 0 for pieces without any, and whether all
+        processes have some of it, so that its batch norms can be synchronised."""
         rank = self._processes.rank
         weights = [
             float(self._task.weight(piece.batch)) if piece.counts_R[rank] else 0.0
             for piece in pieces
         ]
-        total = self._processes.sum([sum(weights)])[0]
-        return [weight / total if total else 0.0 for weight in weights]
+        total, *sharers = self._processes.sum(
+            [sum(weights), *(float(weight > 0) for weight in weights)]
+        )
+        shares = [weight / total if total else 0.0 for weight in weights]
+        return shares, [count == self._processes.size for count in sharers]
 
-    def _record(self, pieces: Sequence[Piece]) -> None:
+    def _record(self, pieces: Sequence[Piece], together: Sequence[bool]) -> None:
         """Let a task that gathers tell the rows of all pieces; see `whole_batch`."""
         random = random_state(self._device)
         buffers = [(buffer, buffer.clone()) for buffer in self._task.buffers()]
         for index, piece in enumerate(pieces):
             self._whole.record(index)
+            self._norms.use(together[index])
             with torch.no_grad(), self.autocast():
                 self._task(to_device(piece.batch, self._device))
             if not self._whole.used:
