@@ -29,8 +29,7 @@ from beholder.pipeline.recipe import (
     parse_recipe,
     shipped_recipes,
 )
-from beholder.pipeline.runner import fit_recipe
-from beholder.pipeline.stages.gate import Gate
+from beholder.pipeline.runner import check, fit_recipe
 
 TWINS = sorted((next(iter(shipped_recipes().values())).parent / "tiny").glob("*.yaml"))
 
@@ -143,7 +142,8 @@ def test_only_what_changed_and_what_depends_on_it_runs_again(finished: Path, run
     before = load_manifest(run)
     changed = small_recipe(finished, stages__evaluation__resamples=500)
     assert fit_recipe(changed, run) == ["evaluation"]
-    changed = small_recipe(finished, stages__score__training={"epochs": 1, "batch_size": 8})
+    training = {"epochs": 2, "batch_size": 8, "lr": 0.01}
+    changed = small_recipe(finished, stages__score__training=training)
     assert fit_recipe(changed, run) == ["score", "judge", "evaluation"]
     after = load_manifest(run)
     assert before is not None
@@ -221,9 +221,9 @@ def test_gate_is_asked_before_anything_runs(finished: Path, tmp_path: Path) -> N
     manifest = load_manifest(finished / "run")
     assert manifest is not None
     data = RunData(AnnotationTable.from_columns(["a"]), finished, "", {})
-    context = RunContext(finished, recipe, data, manifest, rehearsing=True)
+    context = RunContext(finished, recipe, data, manifest)
     with pytest.raises(RecipeError, match="lets one model pass"):
-        Gate("gate", config, context).rehearse()
+        check(["gate"], context)
 
 
 def test_a_calibrated_judge_gives_intervals_of_scores(finished: Path, run: Path) -> None:

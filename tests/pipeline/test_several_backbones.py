@@ -154,11 +154,11 @@ def test_only_the_last_backbone_stays_in_memory(finished: Path) -> None:
     recipe = changed(finished)
     data = load_data(recipe.data, finished / "run")
     context = RunContext(
-        finished / "run", recipe, data, Manifest(name="x", seed=0, code_version="0"), True
+        finished / "run", recipe, data, Manifest(name="x", seed=0, code_version="0")
     )
     narrow = weakref.ref(stage_backbone(context, "narrow"))
     assert stage_backbone(context, "narrow-flipped") is narrow()
-    assert stage_backbone(context, "tuned").config == recipe.backbones["other"]
+    assert stage_backbone(context, "second").config == recipe.backbones["other"]
     gc.collect()
     assert narrow() is None
 
@@ -195,7 +195,7 @@ def test_heads_of_different_backbones_are_no_judge(finished: Path, tmp_path: Pat
         fit_recipe(changed(finished, *changes), tmp_path / "run")
 
 
-def test_every_backbone_is_rehearsed_before_the_first_stage_runs(
+def test_every_backbone_is_tried_before_the_first_stage_runs(
     finished: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(BackboneError, match="resnet5O"):

@@ -24,9 +24,7 @@ from beholder.decoding import beam_search
 from beholder.errors import (
     BeholderError,
     CheckpointError,
-    DataError,
     RecipeError,
-    VocabularyError,
 )
 from beholder.features.store import FeatureStore
 from beholder.judge.folder import load_judge
@@ -203,12 +201,14 @@ def test_what_does_not_belong_together_is_refused_at_once(
     assert not (tmp_path / "run").exists()
 
 
-def test_heads_that_do_not_fit_are_found_in_the_rehearsal(finished: Path, tmp_path: Path) -> None:
+def test_heads_that_do_not_fit_are_found_before_anything_runs(
+    finished: Path, tmp_path: Path
+) -> None:
     task = raw_recipe(finished)["stages"]["rf"]["task"]
-    with pytest.raises(VocabularyError, match="vocabulary is not the one"):
+    with pytest.raises(RecipeError, match=r"vocabulary is not the one(.|\n)*stages\.rf\.start"):
         fit_recipe(changed(finished, rf__task=task | {"min_count": 6}), tmp_path / "run")
     wider = task | {"head": HEAD | {"ff": 32}}
-    with pytest.raises(CheckpointError, match=r"comment\.ff was 16, here it is 32"):
+    with pytest.raises(RecipeError, match=r"comment\.ff was 16, here it is 32"):
         fit_recipe(changed(finished, rf__task=wider), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -219,7 +219,7 @@ def test_a_table_without_comments_is_refused(finished: Path, tmp_path: Path) -> 
     (tmp_path / "empty.csv").write_text("\n".join(rows) + "\n")
     raw = raw_recipe(finished)
     raw["data"]["annotations"] = str(tmp_path / "empty.csv")
-    with pytest.raises(DataError, match="No training row has a comment"):
+    with pytest.raises(RecipeError, match="No training row has a comment"):
         fit_recipe(parse_recipe(raw), tmp_path / "run")
 
 

@@ -13,9 +13,11 @@ while a bar is shown inherit no held lock.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -53,6 +55,19 @@ def progress(
             bar.advance()
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is shown of bars that begin inside the block, nor of log records below errors."""
+    before, _Screen.hidden = _Screen.hidden, True
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        _Screen.hidden = before
+
+
 class ProgressBar:
     """Progress that the caller counts; use as a context manager.
 
@@ -78,11 +93,13 @@ class ProgressBar:
         self._interval = interval
         self._screen: Progress | None = None
         self._task: TaskID | None = None
+        self._hidden = False
         self._started = self._next = time.monotonic()
 
     def __enter__(self) -> ProgressBar:
         self._started = time.monotonic()
-        if sys.stderr.isatty():
+        self._hidden = _Screen.hidden
+        if sys.stderr.isatty() and not self._hidden:
             self._interval = DRAW_SECONDS
             self._screen = _Screen.acquire()
             self._task = self._screen.add_task(
@@ -112,6 +129,8 @@ class ProgressBar:
             self._show(now)
 
     def _show(self, now: float) -> None:
+        if self._hidden:
+            return
         if self._screen is not None and self._task is not None:
             self._screen.update(self._task, completed=self.done, status=self._status(now))
             self._screen.refresh()
@@ -138,10 +157,14 @@ class ProgressBar:
 
 
 class _Screen:
-    """The one rich display of the process, shared by nested bars."""
+    """The one rich display of the process, shared by nested bars.
+
+    `hidden`: bars that begin now show nothing.
+    """
 
     shown: Progress | None = None
     users = 0
+    hidden = False
 
     @classmethod
     def acquire(cls) -> Progress:

@@ -44,10 +44,26 @@ class Seal:
         Raises:
             BeholderError: of the seal's kind: there is none, or it is newer, incomplete, changed.
         """
+        card = self.read_card(folder)
+        for name, expected in card["files"].items():
+            file = folder / name
+            if not file.is_file():
+                raise self._refusal(f"The {self.what} lacks its file {name}.", folder)
+            if sha256_file(file) != expected:
+                told = f"The {self.what}'s file {name} was changed after it was written."
+                raise self._refusal(told, file)
+        return card
+
+    def read_card(self, folder: Path) -> dict[str, Any]:
+        """The card alone: the files that it names are not looked at.
+
+        Raises:
+            BeholderError: of the seal's kind: there is none, or it is newer or changed.
+        """
         path = folder / self.card
         try:
             card: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            newer, files = card["format"] > self.format, dict(card["files"])
+            newer, _ = card["format"] > self.format, dict(card["files"])
         except (FileNotFoundError, NotADirectoryError) as error:
             raise self.error(
                 f"There is no {self.what} here.",
@@ -64,13 +80,6 @@ class Seal:
             )
         if card.get("sha256") != own_hash(card):
             raise self._refusal(f"{self.card} was changed after it was written.", path)
-        for name, expected in files.items():
-            file = folder / name
-            if not file.is_file():
-                raise self._refusal(f"The {self.what} lacks its file {name}.", folder)
-            if sha256_file(file) != expected:
-                told = f"The {self.what}'s file {name} was changed after it was written."
-                raise self._refusal(told, file)
         return card
 
     def _refusal(self, what: str, where: Path) -> BeholderError:

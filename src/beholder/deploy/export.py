@@ -68,6 +68,7 @@ def export_judge(
     *,
     precision: Precision = "fp32",
     megabytes: float = 25.0,
+    has_to_agree: bool = True,
 ) -> Exported:
     """Write a judge's folder as one file.
 
@@ -77,6 +78,8 @@ def export_judge(
         precision: fp16: matrices are stored as float16, and computed with in float32. int8: see
             `deploy.quantise`; what is too sensitive stays in floating point.
         megabytes: most that the whole file may have; 1 MB is 1,000,000 bytes.
+        has_to_agree: False writes the file whatever the comparison says, e.g. of a judge that has
+            learnt nothing yet.
 
     Raises:
         DeviceError: the device that the judge is to run on for the comparison is not there.
@@ -107,10 +110,11 @@ def export_judge(
             exported = Judge.load(temporary, device="cpu")  # where every file can run
             parity = compare(expected, verdicts(exported, pictures), pictures, original.classes)
             broken = parity.broken(LIMITS[precision])
-            if not broken:
+            if not (broken and has_to_agree):
                 break
             log.info("floating point: %s: %s", version.floating, "; ".join(broken))
-        check_parity(parity, precision)
+        if has_to_agree:
+            check_parity(parity, precision)
         manifest = manifest.model_copy(update={"parity": parity.to_dict()})
         card = render_card(manifest, stored.model.config, judge)
         write_packed(temporary, manifest, {**members, CARD: card.encode("utf-8")})

@@ -13,9 +13,9 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,16 @@ UNDEFINED_SCORE = 1e-3  # difference of scores that is allowed where SRCC is not
 UNDEFINED_SAME = 0.9  # share of the same comments that is asked for where CIDEr-D is 0
 
 
+class Fewest(NamedTuple):
+    """How many pictures it takes to compare on, and, for int8, to calibrate on."""
+
+    compared: int = LEAST
+    calibrated: int = CALIBRATION_LEAST
+
+
+ENOUGH = Fewest()
+
+
 @dataclass(frozen=True)
 class Material:
     """Pictures to compare on, and the opinions that a table gives of them."""
@@ -74,6 +84,7 @@ class Material:
     source: str
     requests: list[Request]
     table: AnnotationTable | None = None
+    fewest: Fewest = ENOUGH
 
     def split(self) -> tuple[list[Request], Material]:
         """Pictures to calibrate on, and the others to compare on.
@@ -81,10 +92,10 @@ class Material:
         Raises:
             DataError: there are too few for both.
         """
-        count = min(CALIBRATION_MOST, len(self.requests) - LEAST)
-        if count < CALIBRATION_LEAST:
+        count = min(CALIBRATION_MOST, len(self.requests) - self.fewest.compared)
+        if count < self.fewest.calibrated:
             raise DataError(
-                f"int8 needs at least {LEAST + CALIBRATION_LEAST} pictures, {CALIBRATION_LEAST} of "
+                f"int8 needs at least {sum(self.fewest)} pictures, {self.fewest.calibrated} of "
                 f"them to calibrate on; there are {len(self.requests)}.",
                 where=self.source,
                 fix="Name more pictures, or leave them out: the embedded sample is used then.",
@@ -92,7 +103,7 @@ class Material:
         chosen = set(_spread(len(self.requests), count))
         rest = [one for index, one in enumerate(self.requests) if index not in chosen]
         calibration = [self.requests[index] for index in sorted(chosen)]
-        return calibration, Material(self.source, rest, self.table)
+        return calibration, replace(self, requests=rest)
 
 
 @dataclass(frozen=True)
@@ -194,7 +205,9 @@ def material(
         yield chosen
 
 
-def table_material(source: str, table: AnnotationTable, root: Path) -> Material:
+def table_material(
+    source: str, table: AnnotationTable, root: Path, fewest: Fewest = ENOUGH
+) -> Material:
     """At most 256 of a table's pictures, spread over all that there are, and its opinions.
 
     Args:
@@ -202,10 +215,10 @@ def table_material(source: str, table: AnnotationTable, root: Path) -> Material:
         root: folder that the image keys start from.
 
     Raises:
-        DataError: there are fewer than 64.
+        DataError: there are too few.
     """
     requests, _ = find_requests(table, root)
-    return _enough(Material(source, requests, table))
+    return _enough(Material(source, requests, table, fewest))
 
 
 @contextmanager
@@ -253,10 +266,10 @@ def compare(
         classes: the original's attributes and their labels.
 
     Raises:
-        DataError: there are fewer than 64.
+        DataError: there are too few.
     """
     keys = [key for key in original if key in exported]
-    _check_count(len(keys), pictures.source)
+    _check_count(len(keys), pictures)
     before, after = ([said[key] for key in keys] for said in (original, exported))
     truth = _Truth(keys, pictures.table)
     found: dict[str, Any] = {}
@@ -348,9 +361,9 @@ def _comments(before: list[Verdict], after: list[Verdict], truth: _Truth) -> dic
 
 def _enough(found: Material) -> Material:
     """At most 256 of the pictures, evenly spread; which they are depends on their order alone."""
-    _check_count(len(found.requests), found.source)
+    _check_count(len(found.requests), found)
     places = _spread(len(found.requests), min(len(found.requests), MOST))
-    return Material(found.source, [found.requests[place] for place in places], found.table)
+    return replace(found, requests=[found.requests[place] for place in places])
 
 
 def _spread(total: int, count: int) -> list[int]:
@@ -358,11 +371,12 @@ def _spread(total: int, count: int) -> list[int]:
     return [int(place) for place in np.linspace(0, total - 1, count).round()]
 
 
-def _check_count(count: int, source: str) -> None:
-    if count < LEAST:
+def _check_count(count: int, pictures: Material) -> None:
+    if count < pictures.fewest.compared:
         raise DataError(
-            f"An export is compared on at least {LEAST} pictures; {count} can be used.",
-            where=source,
+            f"An export is compared on at least {pictures.fewest.compared} pictures; {count} can "
+            "be used.",
+            where=pictures.source,
             fix="Name more pictures, or leave them out: the embedded sample is used then.",
         )
 

@@ -75,6 +75,16 @@ def is_judge(folder: Path) -> bool:
     return (folder / _CARD).is_file()
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration that a judge's folder has, as JSON; its weights are not looked at.
+
+    Raises:
+        JudgeError: there is none, or it was changed, or is of a newer format.
+    """
+    config: dict[str, Any] = _SEAL.read_card(folder)["config"]
+    return config
+
+
 def load_judge(folder: Path) -> Stored:
     """Read a judge's folder.
 

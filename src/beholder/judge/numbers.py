@@ -23,17 +23,22 @@ def stored_as(state: Mapping[str, Tensor], dtype: NumberType) -> dict[str, Tenso
     Raises:
         JudgeError: a weight is beyond what float16 can hold.
     """
-    if dtype == "float32":
-        return dict(state)
-    narrowed = {name: _half(tensor) for name, tensor in state.items()}
-    for name, tensor in narrowed.items():
-        if is_matrix(state[name]) and tensor.isinf().any() and not state[name].isinf().any():
+    stored = narrowed(state, dtype)
+    for name, tensor in stored.items():
+        if tensor is not state[name] and tensor.isinf().any() and not state[name].isinf().any():
             raise JudgeError(
                 "A weight is beyond what float16 can hold (65504).",
                 where=name,
                 fix="Store the judge as float32.",
             )
-    return narrowed
+    return stored
+
+
+def narrowed(state: Mapping[str, Tensor], dtype: NumberType) -> dict[str, Tensor]:
+    """The same, whether or not the weights fit: for tensors that hold no numbers yet."""
+    if dtype == "float32":
+        return dict(state)
+    return {name: _half(tensor) for name, tensor in state.items()}
 
 
 def is_matrix(tensor: Tensor) -> bool:

@@ -55,6 +55,24 @@ class RunData:
     digest: str
     units: dict[str, str]
 
+    @property
+    def is_divided(self) -> bool:
+        """Whether the pictures have been looked at, and rows have their splits."""
+        return bool(self.units)
+
+
+@dataclass(frozen=True)
+class OpenedTable:
+    """A table of opinions as it was read, before its pictures are looked at, and where they are."""
+
+    table: AnnotationTable
+    root: Path
+
+    def undivided(self) -> RunData:
+        """For checks of the table alone: rows have the split that the table gives, or none; no
+        picture is known."""
+        return RunData(self.table, self.root, "", {})
+
 
 def load_data(config: DataConfig, folder: Path) -> RunData:
     """Read, hash and split the data of a recipe.
@@ -65,6 +83,18 @@ def load_data(config: DataConfig, folder: Path) -> RunData:
     Raises:
         DataError: the table or the folder of pictures can't be used, or a split that the table
             gives leaks.
+    """
+    return divide(open_table(config, folder), config, folder)
+
+
+def open_table(config: DataConfig, folder: Path) -> OpenedTable:
+    """Read a recipe's table; no picture is opened.
+
+    Args:
+        folder: the run's folder, where the embedded sample is made.
+
+    Raises:
+        DataError: the table can't be used, or there is no folder of pictures.
     """
     if config.annotations == "sample" and config.codebook:
         raise DataError(
@@ -86,6 +116,20 @@ def load_data(config: DataConfig, folder: Path) -> RunData:
             where=str(root),
             fix="Set data.images to the folder that the image keys start from.",
         )
+    return OpenedTable(table, root)
+
+
+def divide(opened: OpenedTable, config: DataConfig, folder: Path) -> RunData:
+    """Get to know a table's pictures by content, and split it.
+
+    Args:
+        folder: the run's folder, which keeps the hashes of the pictures.
+
+    Raises:
+        DataError: not one of the pictures is there, boxes lie outside of theirs, or a split that
+            the table gives leaks.
+    """
+    table, root = opened.table, opened.root
     _check_boxes(table, root, config.annotations)
     # Only a split that has to be made needs to know which pictures look alike.
     unsplit = table.frame["split"].is_null().any()

@@ -42,6 +42,11 @@ class StageRecord(BaseModel):
     signature: dict[str, str] = Field(default_factory=dict)
     started: str
     seconds: float
+    # most memory of the process and of the accelerator, and what is left on the disk; runs of
+    # older versions do not tell
+    host_bytes: int | None = None
+    device_bytes: int | None = None
+    disk_bytes: int | None = None
 
     def outputs_hash(self) -> str:
         """What a stage that uses this one's outputs depends on."""

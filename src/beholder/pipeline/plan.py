@@ -12,7 +12,13 @@ from beholder import __version__
 from beholder.data.files import sha256_file
 from beholder.errors import BackboneError, RecipeError
 from beholder.pipeline.context import RunContext
-from beholder.pipeline.manifest import digest
+from beholder.pipeline.identity import (
+    keeps_score_name,
+    result_identity,
+    set_values,
+    working_identity,
+)
+from beholder.pipeline.manifest import Manifest, digest
 from beholder.pipeline.origins import Origin, backbone_of, config_of, uses_backbone
 from beholder.pipeline.recipe import ExtractStage, Recipe
 
@@ -53,6 +59,28 @@ def inputs_hash(name: str, context: RunContext) -> str:
 
     The stages that it needs must be in the manifest.
     """
+    config = context.recipe.stages[name]
+    return digest({"config": result_identity(config), **_surroundings(name, context)})
+
+
+def stage_folder(name: str, context: RunContext) -> Path:
+    """Where a stage works, relative to the run.
+
+    A feature store holds pictures by content and can be added to, so its folder depends only on
+    what makes features. A training goes on where its checkpoints are when it is given more epochs.
+    Apart from that a stage starts afresh when anything that it depends on changes.
+    """
+    config = context.recipe.stages[name]
+    if isinstance(config, ExtractStage):
+        store = config.model_dump(mode="json", include={"dtype", "flip", "tokens", "amp"})
+        identity = digest([_backbone_identity(name, context), store])
+    else:
+        identity = digest({"config": working_identity(config), **_surroundings(name, context)})
+    return Path("stages") / name / identity[:12]
+
+
+def _surroundings(name: str, context: RunContext) -> dict[str, object]:
+    """What a stage depends on beside its own configuration."""
     recipe = context.recipe
     config = recipe.stages[name]
     upstream = {}
@@ -64,32 +92,26 @@ def inputs_hash(name: str, context: RunContext) -> str:
         path = Path(judge)
         card = path if path.is_file() else path / "judge.json"  # with the hashes of all other files
         upstream[f"judge {judge}"] = sha256_file(card) if card.is_file() else ""
-    return digest(
-        {
-            "kind": config.kind,
-            "config": config.model_dump(mode="json"),
-            "seed": recipe.seed,
-            "backbone": _backbone_identity(name, context),
-            "score_name": recipe.data.score_name,
-            "data": context.data.digest,
-            "upstream": upstream,
-            "code": __version__,
-        }
+    surroundings: dict[str, object] = {
+        "seed": recipe.seed,
+        "backbone": _backbone_identity(name, context),
+        "data": context.data.digest,
+        "upstream": upstream,
+        "code": __version__,
+    }
+    if keeps_score_name(config):
+        surroundings["score_name"] = recipe.data.score_name
+    return surroundings
+
+
+def may_be_done(recipe: Recipe, manifest: Manifest | None) -> bool:
+    """Whether every stage has a record of the same configuration, so that perhaps nothing is to be
+    done: that is known when the data have been read."""
+    records = [manifest.find(name) for name in recipe.stages] if manifest else [None]
+    return all(
+        record is not None and record.config == recipe.stages[record.name].model_dump(mode="json")
+        for record in records
     )
-
-
-def stage_folder(name: str, context: RunContext, inputs: str) -> Path:
-    """Where a stage works, relative to the run.
-
-    A feature store holds pictures by content and can be added to, so its folder depends only on
-    what makes features; every other stage starts afresh when anything that it depends on changes.
-    """
-    config = context.recipe.stages[name]
-    identity = inputs
-    if isinstance(config, ExtractStage):
-        store = config.model_dump(mode="json", include={"dtype", "flip", "tokens", "amp"})
-        identity = digest([_backbone_identity(name, context), store])
-    return Path("stages") / name / identity[:12]
 
 
 def why_not_done(name: str, context: RunContext) -> str:
@@ -115,7 +137,7 @@ def _backbone_identity(name: str, context: RunContext) -> list[object] | None:
     origin = backbone_of(recipe, name)
     record = context.manifest.find(origin.tuned_by) if origin.tuned_by else None
     return [
-        config_of(recipe, origin).plain().model_dump(mode="json"),
+        set_values(config_of(recipe, origin).plain()),
         _weights_hash(recipe, origin),
         record.outputs_hash() if record else None,
     ]
@@ -123,19 +145,32 @@ def _backbone_identity(name: str, context: RunContext) -> list[object] | None:
 
 def _weights_hash(recipe: Recipe, origin: Origin) -> str | None:
     """The content of a local weights file; a name stands for itself."""
+    check_weights(recipe, origin)
     weights = config_of(recipe, origin).weights
     if weights in ("pretrained", "random"):
         return None
     path = Path(weights)
-    if path.is_dir() or (not path.exists() and config_of(recipe, origin).name.startswith("clip/")):
-        # a CLIP's folder, or a name on a hub that stands for itself
-        files = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
-        return digest([sha256_file(file) for file in files]) if files else None
-    if not path.is_file():
-        place = f"backbones.{origin.backbone}" if origin.backbone else "backbone"
-        raise BackboneError(
-            "The file of the backbone's weights does not exist.",
-            where=f"{place}.weights: {weights}",
-            fix="Name a file, or `pretrained` or `random`.",
-        )
-    return sha256_file(path)
+    if path.is_file():
+        return sha256_file(path)
+    # a CLIP's folder, or a name on a hub that stands for itself
+    files = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
+    return digest([sha256_file(file) for file in files]) if files else None
+
+
+def check_weights(recipe: Recipe, origin: Origin) -> None:
+    """Make sure that a backbone's weights are there, if they are to be read from a file.
+
+    Raises:
+        BackboneError: they are not.
+    """
+    config = config_of(recipe, origin)
+    path = Path(config.weights)
+    on_a_hub = not path.exists() and config.name.startswith("clip/")
+    if config.weights in ("pretrained", "random") or path.is_file() or path.is_dir() or on_a_hub:
+        return
+    place = f"backbones.{origin.backbone}" if origin.backbone else "backbone"
+    raise BackboneError(
+        "The file of the backbone's weights does not exist.",
+        where=f"{place}.weights: {config.weights}",
+        fix="Name a file, or `pretrained` or `random`.",
+    )

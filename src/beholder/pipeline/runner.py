@@ -1,4 +1,4 @@
-"""Runs a recipe: decides what must run, rehearses it, runs it, and writes the manifest.
+"""Runs a recipe: decides what must run, checks and tries it, runs it, and writes the manifest.
 
 A stage is done when the manifest records it with the same hash of inputs and its outputs are
 there. What is not done works in `stages/<name>/<hash>/`, where a stage that was stopped finds its
@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,38 +19,45 @@ import yaml
 from beholder import __version__
 from beholder.data.files import write_text
 from beholder.errors import BeholderError
+from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
-from beholder.pipeline.data import load_data
+from beholder.pipeline.cost import Cost, left_bytes, measured
+from beholder.pipeline.data import divide, open_table
+from beholder.pipeline.estimates import (
+    PlannedStage,
+    check_disk,
+    free_bytes,
+    render_plan,
+    render_total,
+)
 from beholder.pipeline.lock import run_lock
 from beholder.pipeline.manifest import Manifest, Output, StageRecord, load_manifest
 from beholder.pipeline.origins import check_origins
-from beholder.pipeline.plan import inputs_hash, stage_folder, stage_order, why_not_done
+from beholder.pipeline.plan import (
+    inputs_hash,
+    may_be_done,
+    stage_folder,
+    stage_order,
+    why_not_done,
+)
 from beholder.pipeline.processes import Processes, current_processes
 from beholder.pipeline.recipe import Recipe
+from beholder.pipeline.smoke import smoke_run
 from beholder.pipeline.stages import make_stage
 from beholder.training.logs import log_file
 
 log = logging.getLogger("beholder")
 
 
-@dataclass(frozen=True)
-class PlannedStage:
-    """What a run would do with one stage; `reason` is empty when it is done already."""
-
-    name: str
-    kind: str
-    reason: str
-    estimated_seconds: float | None = None
-
-
 def fit_recipe(recipe: Recipe, folder: Path, *, dry_run: bool = False) -> list[str]:
     """Run a recipe in a folder, or go on with it; only what has changed runs.
 
-    Every stage that must run does one step for real before the first one starts, so that a mistake
-    in the last stage is found before hours are spent on the others.
+    Before the first stage starts, all that recipe, table and file headers tell is checked, in one
+    message; then every stage that must run does so on a few rows, so that a mistake in the last one
+    is found before hours are spent on the others.
 
     Args:
-        dry_run: rehearse and show the plan with its estimated cost, run nothing.
+        dry_run: check, and show the plan with its estimated cost; run nothing.
 
     Returns:
         Names of the stages that ran (dry run: that would run).
@@ -74,29 +79,55 @@ def fit_recipe(recipe: Recipe, folder: Path, *, dry_run: bool = False) -> list[s
             raise
         ahead = [stage.name for stage in plan if stage.reason]
         if dry_run:
-            log.info("%s", render_plan(plan))
+            log.info("%s", render_plan(plan, free_bytes(folder)))
             _forget(folder, is_new and processes.first)
             return ahead
+        if processes.first:
+            _write_inputs(context)
         if not ahead:
             log.info("Nothing to do: all %d stages of %s are done.", len(order), folder)
             return []
-        if processes.first:
-            _write_inputs(context)
+        log.info("%s", render_total(plan))
         return [name for name in order if _run_if_needed(name, order, context, processes)]
 
 
 def _prepare(
     recipe: Recipe, folder: Path, order: list[str], processes: Processes
 ) -> tuple[RunContext, list[PlannedStage]]:
-    """Everything before the first stage: the data, what was done before, the rehearsal."""
-    data = processes.first_then_others(lambda: load_data(recipe.data, folder))
-    manifest = load_manifest(folder) or Manifest(
-        name=recipe.name, seed=recipe.seed, code_version=__version__
-    )
-    context = RunContext(folder, recipe, data, manifest, rehearsing=True)
-    plan = _rehearse(order, context)
-    context.rehearsing = False
+    """Everything before the first stage: the data, what was done before, checks, the smoke run."""
+    manifest = load_manifest(folder)
+    known = may_be_done(recipe, manifest)
+    manifest = manifest or Manifest(name=recipe.name, seed=recipe.seed, code_version=__version__)
+    opened = processes.first_then_others(lambda: open_table(recipe.data, folder))
+    if not known:
+        check(order, RunContext(folder, recipe, opened.undivided(), manifest))
+    data = processes.first_then_others(lambda: divide(opened, recipe.data, folder))
+    context = RunContext(folder, recipe, data, manifest)
+    reasons = _reasons(order, context)
+    pending = [name for name in order if reasons[name]]
+    costs: dict[str, Cost] = {}
+    if pending:
+        check(pending, context)
+        costs = smoke_run(pending, context, processes)
+    plan = [
+        PlannedStage(name, recipe.stages[name].kind, reasons[name], costs.get(name))
+        for name in order
+    ]
+    if processes.first:
+        check_disk(plan, folder)
     return context, plan
+
+
+def check(names: list[str], context: RunContext) -> None:
+    """Check stages by what recipe, table and file headers tell.
+
+    Raises:
+        BeholderError: everything that is wrong with them.
+    """
+    problems = Problems()
+    for name in names:
+        make_stage(name, context.recipe.stages[name], context).check(problems)
+    problems.raise_all()
 
 
 def _forget(folder: Path, made_by_us: bool) -> None:
@@ -105,20 +136,14 @@ def _forget(folder: Path, made_by_us: bool) -> None:
         shutil.rmtree(folder)
 
 
-def _rehearse(order: list[str], context: RunContext) -> list[PlannedStage]:
-    """Decide what must run, and let each of those do one step."""
-    plan: list[PlannedStage] = []
-    pending: set[str] = set()
+def _reasons(order: list[str], context: RunContext) -> dict[str, str]:
+    """Why each stage must run; empty if its result still holds."""
+    reasons: dict[str, str] = {}
     for name in order:
-        config = context.recipe.stages[name]
-        waits_for = [other for other in config.needs() if other in pending]
-        reason = f"after {waits_for[0]}" if waits_for else why_not_done(name, context)
-        estimate = None
-        if reason:
-            pending.add(name)
-            estimate = make_stage(name, config, context).rehearse()
-        plan.append(PlannedStage(name, config.kind, reason, estimate))
-    return plan
+        needs = context.recipe.stages[name].needs()
+        waits_for = [other for other in needs if reasons[other]]
+        reasons[name] = f"after {waits_for[0]}" if waits_for else why_not_done(name, context)
+    return reasons
 
 
 def _run_if_needed(name: str, order: list[str], context: RunContext, processes: Processes) -> bool:
@@ -131,12 +156,13 @@ def _run_if_needed(name: str, order: list[str], context: RunContext, processes: 
         context.manifest = processes.from_first(context.manifest)
         return True
     inputs = inputs_hash(name, context)
-    relative = stage_folder(name, context, inputs)
+    relative = stage_folder(name, context)
     place = context.folder / relative
     log.info("[%s] %s", name, context.recipe.stages[name].kind)
-    started, clock = datetime.now(UTC), time.perf_counter()
+    started = datetime.now(UTC)
     place.mkdir(parents=True, exist_ok=True)
-    result = stage.run(place)
+    with measured() as meter:
+        result = stage.run(place)
     if processes.first:
         record = StageRecord(
             name=name,
@@ -151,7 +177,10 @@ def _run_if_needed(name: str, order: list[str], context: RunContext, processes: 
             metrics=result.metrics,
             signature=result.signature,
             started=started.isoformat(timespec="seconds"),
-            seconds=round(time.perf_counter() - clock, 3),
+            seconds=round(meter.seconds, 3),
+            host_bytes=meter.host_bytes,
+            device_bytes=meter.device_bytes,
+            disk_bytes=left_bytes(place, [path for path, _ in result.outputs.values()]),
         )
         context.manifest.put(record, order)
         context.manifest.save(context.folder)
@@ -159,31 +188,8 @@ def _run_if_needed(name: str, order: list[str], context: RunContext, processes: 
             if old != place:
                 shutil.rmtree(old)
     context.manifest = processes.from_first(context.manifest)
-    log.info("[%s] done in %.1f s", name, time.perf_counter() - clock)
+    log.info("[%s] done in %.1f s", name, meter.seconds)
     return True
-
-
-def render_plan(plan: list[PlannedStage]) -> str:
-    """The plan as a table for people."""
-    width = max(len(stage.name) for stage in plan)
-    lines = ["Plan:"]
-    for stage in plan:
-        cost = ""
-        if stage.reason and stage.estimated_seconds is not None:
-            cost = f"about {_duration(stage.estimated_seconds)}"
-        lines.append(
-            f"  {stage.name:<{width}}  {stage.kind:<9} "
-            f"{'run: ' + stage.reason if stage.reason else 'done':<40} {cost}".rstrip()
-        )
-    total = sum(stage.estimated_seconds or 0.0 for stage in plan if stage.reason)
-    lines.append(f"  about {_duration(total)} in all" if total else "  nothing to do")
-    return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _write_inputs(context: RunContext) -> None:
@@ -191,7 +197,9 @@ def _write_inputs(context: RunContext) -> None:
     context.data.table.to_parquet(context.folder / "annotations.parquet")
     raw = context.recipe.model_dump(mode="json", exclude_unset=True)
     text = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
-    write_text(context.folder / "recipe.yaml", text)
+    path = context.folder / "recipe.yaml"
+    if not path.exists() or path.read_text("utf-8") != text:
+        write_text(path, text)
 
 
 @contextmanager

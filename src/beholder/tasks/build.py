@@ -44,17 +44,27 @@ def judge_config(
         DataError: the table has none of the opinions that the task learns.
         RecipeError: the head reads more features than there are.
     """
+    check_task(task, table, pooled_dim)
     fields: dict[str, Any] = {}
-    for name, part in task.parts.items():
-        where = "task" if part is task else f"task.tasks.{name}"
-        fields |= _head_fields(part, table, pooled_dim, token_dim, where)
+    for part in task.parts.values():
+        fields |= _head_fields(part, table, pooled_dim, token_dim)
     return JudgeConfig(backbone=backbone, pooled_dim=pooled_dim, token_dim=token_dim, **fields)
 
 
-def _head_fields(
-    task: SingleTaskConfig, table: AnnotationTable, pooled_dim: int, token_dim: int, where: str
-) -> dict[str, Any]:
-    """What a judge's config says of the head that `task` trains."""
+def check_task(task: TaskConfig, table: AnnotationTable, pooled_dim: int) -> None:
+    """Make sure that the rows have what `task` learns, and the backbone what its heads read; no
+    vocabulary is built.
+
+    Raises:
+        DataError, RecipeError: as for `judge_config`.
+    """
+    for name, part in task.parts.items():
+        _check_part(part, table, pooled_dim, "task" if part is task else f"task.tasks.{name}")
+
+
+def _check_part(
+    task: SingleTaskConfig, table: AnnotationTable, pooled_dim: int, where: str
+) -> None:
     if not isinstance(task, CommentTaskConfig) and (task.head.inputs or 0) > pooled_dim:
         raise RecipeError(
             f"The head reads {task.head.inputs} features, but the backbone pools {pooled_dim}.",
@@ -62,13 +72,11 @@ def _head_fields(
             fix=f"Set it to at most {pooled_dim}, or leave it out.",
         )
     if isinstance(task, ScoreTaskConfig):
-        scores = table.frame["score"].drop_nulls()
-        if scores.is_empty():
+        if table.frame["score"].drop_nulls().is_empty():
             raise _nothing_to_learn("score", "a column of scores", task)
-        low, high = float(scores.min()), float(scores.max())  # type: ignore[arg-type]
-        grades = _grades(table) if task.emd else ()
-        return {"score": task.head, "score_grades": grades, "score_range": (low, high)}
-    if isinstance(task, AttributesTaskConfig):
+        if task.emd:
+            _grades(table)
+    elif isinstance(task, AttributesTaskConfig):
         if not table.classes:
             raise _nothing_to_learn("attribute", "attribute columns", task)
         single = [name for name, labels in table.classes.items() if len(labels) < 2]
@@ -78,14 +86,26 @@ def _head_fields(
                 fix="Remove the column, or give the table rows of other classes.",
             )
         _check_attribute_inputs(task, table, pooled_dim, where)
+    elif not table.frame["comments"].list.len().sum():
+        raise _nothing_to_learn("comment", "comments", task)
+
+
+def _head_fields(
+    task: SingleTaskConfig, table: AnnotationTable, pooled_dim: int, token_dim: int
+) -> dict[str, Any]:
+    """What a judge's config says of the head that `task` trains."""
+    if isinstance(task, ScoreTaskConfig):
+        scores = table.frame["score"].drop_nulls()
+        low, high = float(scores.min()), float(scores.max())  # type: ignore[arg-type]
+        grades = _grades(table) if task.emd else ()
+        return {"score": task.head, "score_grades": grades, "score_range": (low, high)}
+    if isinstance(task, AttributesTaskConfig):
         return {
             "attributes": task.head,
             "attribute_inputs": task.inputs,
             "classes": dict(table.classes),
         }
     comments = [text for own in table.frame["comments"].to_list() for text in own]
-    if not comments:
-        raise _nothing_to_learn("comment", "comments", task)
     vocabulary = (
         Vocabulary.build(comments, task.min_count)
         if task.subwords is None

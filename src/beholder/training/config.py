@@ -123,6 +123,17 @@ class EarlyStopConfig(MonitorConfig):
     patience: int = Field(ge=1, description="evaluations without a better value before stopping")
 
 
+# Fields of a training that decide neither its weights nor which of them are best.
+BOOKKEEPING = frozenset(
+    {
+        "log_every", "save_every_minutes", "save_every_steps", "save_every_epochs", "keep",
+        "workers",
+    }
+)  # fmt: skip
+# Further fields that a training with checkpoints may be resumed with.
+EXTENDABLE = frozenset({"epochs", "max_steps", "monitor", "early_stop"})
+
+
 class TrainConfig(_Strict):
     """One training of one task."""
 
@@ -204,8 +215,4 @@ class TrainConfig(_Strict):
 
     def changes_result(self) -> dict[str, object]:
         """The values that a resumed training must share with the one that it goes on with."""
-        free = {
-            "epochs", "max_steps", "monitor", "early_stop", "log_every", "save_every_minutes",
-            "save_every_steps", "save_every_epochs", "keep", "workers",
-        }  # fmt: skip
-        return self.model_dump(mode="json", exclude=free)
+        return self.model_dump(mode="json", exclude=set(BOOKKEEPING | EXTENDABLE))

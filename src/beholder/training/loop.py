@@ -152,6 +152,11 @@ class _Training:
             self._evaluate()
         if not position.stopped_early and position.step < self._total:
             self._make_steps()
+        elif position.step > self._total:
+            logger.info(
+                "%s%d steps were made before, more than the %d asked for; they stay",
+                *(self._prefix, position.step, self._total),
+            )
         self._runner.check()
         if self._snapshots.saved != self._name():
             self._save()
@@ -215,7 +220,7 @@ class _Training:
         prepare = getattr(self._task, "prepare", None)
         if prepare is not None:
             self._task.eval()
-            with torch.no_grad():
+            with torch.no_grad(), self._meter.preparing(self._loader.pictures):
                 prepare(to_device(b, self._processes.device) for b in self._loader.in_order())
             self._task.train()
 

@@ -31,6 +31,8 @@ class Timings:
         step_seconds: mean seconds per step, waiting for data included; without the first step,
             unless it was the only one.
         first_step_seconds: of the first step, with everything that only it has to do.
+        prepare_seconds: of what the task has fitted before the first step.
+        prepared_pictures: how many it looked at for that.
         evaluation_seconds: of the last evaluation.
         evaluated_pictures: how many it looked at.
         save_seconds: of the last checkpoint.
@@ -41,6 +43,8 @@ class Timings:
 
     step_seconds: float | None = None
     first_step_seconds: float | None = None
+    prepare_seconds: float | None = None
+    prepared_pictures: int | None = None
     evaluation_seconds: float | None = None
     evaluated_pictures: int | None = None
     save_seconds: float | None = None
@@ -140,6 +144,13 @@ class Meter:
         self._seconds = self._waited = 0.0
         self._steps = self._pictures = 0
         return throughput
+
+    @contextmanager
+    def preparing(self, pictures: int) -> Iterator[None]:
+        """Times what is done before the first step."""
+        with self._paused("prepare_seconds"):
+            yield
+        self._timings["prepared_pictures"] = pictures
 
     @contextmanager
     def evaluating(self, pictures: int) -> Iterator[None]:

@@ -54,11 +54,7 @@ class AutoGluonRegressor:
         """
         tabular = autogluon_tabular()
         features, scores = check_training(features_NP, scores_N, units, keys)
-        if len(scores) < FEWEST:
-            raise DataError(
-                f"AutoGluon needs {FEWEST} pictures with a score or more; there are {len(scores)}.",
-                fix="Use `regressor: {kind: ensemble}`.",
-            )
+        check_count(len(scores))
         held_out = assign_folds(units, min(HELD_OUT, len(set(units))), seed) == 0
         frame = _frame(features).assign(score=scores)
         folder = tempfile.TemporaryDirectory(prefix="beholder-autogluon-")
@@ -96,6 +92,17 @@ class AutoGluonRegressor:
             )
         check_finite(features, [f"row {row}" for row in range(len(features))])
         return np.asarray(self.predictor.predict(_frame(features)), np.float64)
+
+
+def check_count(pictures: int) -> None:
+    """Raises:
+    DataError: there are fewer pictures with a score than AutoGluon needs.
+    """
+    if pictures < FEWEST:
+        raise DataError(
+            f"AutoGluon needs {FEWEST} pictures with a score or more; there are {pictures}.",
+            fix="Use `regressor: {kind: ensemble}`.",
+        )
 
 
 def autogluon_tabular() -> Any:

@@ -12,6 +12,7 @@ from beholder.data.files import atomic_path, sha256_file, write_json
 from beholder.errors import RecipeError
 from beholder.metrics.conformal import ConformalInterval, coverage, enough_for, fit_conformal
 from beholder.metrics.correlation import mos_challenge, plcc, rmse, srcc
+from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.recipe import AverageStage, RegressStage
 from beholder.pipeline.stages.base import Stage, StageResult
@@ -20,6 +21,7 @@ from beholder.predict.scores import average_predictions
 log = logging.getLogger("beholder")
 
 FOLDER = "scores"
+SMOKE_LEVEL = 0.5  # of intervals in a smoke run, which calibrates on a handful of pictures
 _METRICS = {"plcc": plcc, "srcc": srcc, "rmse": rmse, "mos_challenge": mos_challenge}
 
 
@@ -30,30 +32,42 @@ class Average(Stage):
         super().__init__(name, context)
         self.config = config
 
-    def rehearse(self) -> None:
-        """Make sure that there is something to calibrate on, and to tell a spread from.
-
-        Raises:
-            RecipeError: there is not.
-        """
-        config, where = self.config, f"stages.{self.name}"
-        if config.calibrate is None:
+    def check(self, problems: Problems) -> None:
+        if self.config.calibrate is None:
             return
-        scored = self.context.data.table.subset(config.calibrate).frame["score"].drop_nulls()
-        enough = enough_for(config.level)
+        with problems:
+            self._check_pictures(self.config.calibrate)
+        with problems:
+            self._check_spread()
+
+    def smoke_config(self) -> AverageStage:
+        """Intervals that a handful of pictures are enough for."""
+        return self.config.model_copy(update={"level": min(self.config.level, SMOKE_LEVEL)})
+
+    def _check_pictures(self, split: str) -> None:
+        """Raises:
+        RecipeError: there are too few pictures to calibrate on.
+        """
+        scored = self.context.rows(split).frame["score"].drop_nulls()
+        enough = enough_for(self.config.level)
         if len(scored) < enough:
             raise RecipeError(
-                f"The {config.calibrate} split has {len(scored)} pictures with a score; "
-                f"{config.level:.0%} intervals need at least {enough}.",
-                where=f"{where}.calibrate",
+                f"The {split} split has {len(scored)} pictures with a score; "
+                f"{self.config.level:.0%} intervals need at least {enough}.",
+                where=f"stages.{self.name}.calibrate",
                 fix="Give it a larger share in data.split, or leave `calibrate` out.",
             )
-        stages = [self.context.recipe.stages[name] for name in config.of]
+
+    def _check_spread(self) -> None:
+        """Raises:
+        RecipeError: there is nothing to tell a spread from.
+        """
+        stages = [self.context.recipe.stages[name] for name in self.config.of]
         stores = sum(len(stage.features) for stage in stages if isinstance(stage, RegressStage))
-        if config.normalised and stores == 1:
+        if self.config.normalised and stores == 1:
             raise RecipeError(
                 "A single prediction has no spread to make intervals wider or narrower by.",
-                where=f"{where}.normalised",
+                where=f"stages.{self.name}.normalised",
                 fix="Set it to false, or average the predictions of several stores.",
             )
 

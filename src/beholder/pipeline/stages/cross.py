@@ -22,10 +22,13 @@ from beholder.data.files import atomic_path, sha256_file
 from beholder.data.splits import assign_folds
 from beholder.errors import DataError, RecipeError
 from beholder.metrics.correlation import plcc, rmse, srcc
+from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
+from beholder.pipeline.cost import Cost
 from beholder.pipeline.recipe import FEWEST_FOLDS, CrossStage, TrainStage
-from beholder.pipeline.stages.base import Stage, StageResult
+from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
 from beholder.pipeline.stages.train import Train
+from beholder.pipeline.stages.training_cost import training_cost, training_timings
 from beholder.tasks.base import Task
 from beholder.training import train
 from beholder.training.distributed import start
@@ -46,12 +49,16 @@ class Cross(Stage):
         super().__init__(name, context)
         self.config = config
 
-    def rehearse(self) -> None:
-        """Make sure that the stage learns scores from frozen features of enough groups.
+    def check(self, problems: Problems) -> None:
+        with problems:
+            self._check_stage()
+        with problems:
+            if self.context.data.is_divided:
+                self._folds(self._learnt())
 
-        Raises:
-            RecipeError: it does not.
-            DataError: there are too few groups.
+    def _check_stage(self) -> None:
+        """Raises:
+        RecipeError: the stage does not learn scores from frozen features.
         """
         stage = self._stage
         if "score" not in stage.task.opinions or not stage.features or stage.start_from:
@@ -61,19 +68,40 @@ class Cross(Stage):
                 where=f"stages.{self.name}.of",
                 fix="Name a train stage with `features`, a score task and no `start_from`.",
             )
-        self._folds(self._learnt())
+
+    def smoke_config(self) -> CrossStage:
+        """As few folds as there can be."""
+        return self.config.model_copy(update={"folds": FEWEST_FOLDS})
+
+    def cost(self, smoke: SmokeRun) -> Cost:
+        """For each fold what the training takes that is done anew."""
+        pictures = len(self._learnt())
+        folds = len(set(self._folds(self._learnt()).tolist()))
+        training = Train(self.config.of, self._stage, self.context).training
+        # what a smoke run takes beside its training, it has taken for each of its folds
+        smoke_folds = smoke.result.metrics["folds"]
+        each = training_cost(
+            replace(smoke, cost=replace(smoke.cost, seconds=smoke.cost.seconds / smoke_folds)),
+            training,
+            trained=pictures - 2 * pictures // folds,
+            validated=pictures // folds,
+            loading=0.0,
+            workers=0,
+        )
+        return replace(each, seconds=folds * each.seconds, disk_bytes=folds * each.disk_bytes)
 
     def run(self, folder: Path) -> StageResult:
         table = self._learnt()
         folds = self._folds(table)
         processes = start()
         parts = [folder / PARTS / f"{fold}.parquet" for fold in range(folds.max() + 1)]
+        timings: dict[str, float] = {}
         # one answer for all processes: the first may be ahead
         done = processes.from_first([part.exists() for part in parts])
         for fold, part in enumerate(parts):
             if done[fold]:
                 continue
-            predicted = self._fold(table, folds, fold, folder / f"fold-{fold}")
+            predicted, timings = self._fold(table, folds, fold, folder / f"fold-{fold}")
             if processes.first:
                 said = srcc(predicted["score"].to_numpy(), predicted["predicted"].to_numpy())
                 log.info(
@@ -89,7 +117,8 @@ class Cross(Stage):
         with atomic_path(folder / PREDICTIONS) as temporary:
             frame.write_parquet(temporary)
         outputs = {"predictions": (folder / PREDICTIONS, sha256_file(folder / PREDICTIONS))}
-        return StageResult(outputs, _quality(frame))
+        metrics = {"folds": float(len(parts)), **_quality(frame)}
+        return StageResult(outputs, metrics, timings=timings)
 
     @property
     def _stage(self) -> TrainStage:
@@ -99,7 +128,7 @@ class Cross(Stage):
 
     def _learnt(self) -> AnnotationTable:
         """The rows that the stage learns from or is chosen by, as far as they have a score."""
-        table = self.context.data.table
+        table = self.context.chosen(self.context.data.table)
         seen = pl.col("split").is_in(["train", "val"]) & pl.col("score").is_not_null()
         return table.with_frame(table.frame.filter(seen))
 
@@ -117,8 +146,9 @@ class Cross(Stage):
 
     def _fold(
         self, table: AnnotationTable, folds: np.ndarray, fold: int, home: Path
-    ) -> pl.DataFrame:
-        """Train without a fold, choose the best weights by the next one, and predict the fold."""
+    ) -> tuple[pl.DataFrame, dict[str, float]]:
+        """Train without a fold, choose the best weights by the next one, and predict the fold; and
+        what the training took."""
         split = np.full(len(folds), "train", object)
         split[folds == (fold + 1) % (folds.max() + 1)] = "val"
         split[folds == fold] = "test"
@@ -128,10 +158,13 @@ class Cross(Stage):
         task, (learnt, chosen_by, left) = trainer.task_and_sources("train", "val", "test")
         assert learnt and chosen_by and isinstance(left, FeatureSource), "no fold is empty"
         with _quietly():
-            train(task, learnt, chosen_by, trainer.training, home, home=home)
+            result = train(
+                task, trainer.full_sized(learnt), chosen_by, trainer.training, home, home=home
+            )
         predicted = _predict(task, left, trainer.training.batch_size)
         given = divided.subset("test").frame.select("image", "score")
-        return given.join(predicted, on="image").with_columns(fold=pl.lit(fold))
+        joined = given.join(predicted, on="image").with_columns(fold=pl.lit(fold))
+        return joined, training_timings(result)
 
 
 @contextmanager

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from beholder.data.files import atomic_path, sha256_file, write_json
 from beholder.errors import JudgeError, RecipeError
 from beholder.judge import Judge
+from beholder.metrics.correlation import bootstrap
+from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
+from beholder.pipeline.cost import Cost, measured
 from beholder.pipeline.manifest import path_digest
 from beholder.pipeline.recipe import EvaluateStage
-from beholder.pipeline.stages.base import Stage, StageResult
+from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
+from beholder.pipeline.stages.shared import grown, seconds_per_picture
 from beholder.predict.evaluation import (
+    CORRELATIONS,
     Evaluation,
     evaluate_judge,
     find_requests,
@@ -34,21 +43,47 @@ class Evaluate(Stage):
         super().__init__(name, context)
         self.config = config
 
-    def rehearse(self) -> None:
-        """Make sure that there is something to evaluate on."""
-        if len(self.context.data.table.subset(self.config.split)) == 0:
-            raise RecipeError(
-                f"The {self.config.split} split has no picture.",
-                where=f"stages.{self.name}.split",
-                fix="Give it a share in data.split, or evaluate on another split.",
-            )
+    def check(self, problems: Problems) -> None:
+        with problems:
+            if len(self.context.rows(self.config.split)) == 0:
+                raise RecipeError(
+                    f"The {self.config.split} split has no picture.",
+                    where=f"stages.{self.name}.split",
+                    fix="Give it a share in data.split, or evaluate on another split.",
+                )
+
+    def smoke_config(self) -> EvaluateStage:
+        """One overlay tells what each of them takes."""
+        return self.config.model_copy(update={"explain": min(1, self.config.explain)})
+
+    def cost(self, smoke: SmokeRun) -> Cost:
+        """Every picture and overlay as a second look of the smoke run's judge takes, the bootstrap
+        of so many pictures, and the rest as it was."""
+        context, split = smoke.context, self.config.split
+        judge = Judge.load(context.output(self.config.judge, "judge"))
+        few, pictures = context.rows(split), len(self.context.rows(split))
+        each = seconds_per_picture(judge, few, context.data.root)
+        cost = grown(smoke.cost, each, len(few), pictures)
+        further = 0.0
+        if judge.score_range is not None:
+            given, predicted = np.random.default_rng(0).random((2, pictures))
+            with measured() as resampling:
+                bootstrap(given, predicted, CORRELATIONS, n=self.config.resamples)
+            further += resampling.seconds
+        overlays = min(pictures, self.config.explain) - min(1, self.config.explain)
+        requests, _ = find_requests(few, context.data.root)
+        if overlays > 0 and requests and judge.explainable():
+            with tempfile.TemporaryDirectory(dir=context.folder) as folder, measured() as drawing:
+                explain_some(judge, requests, 1, Path(folder))
+            further += overlays * drawing.seconds
+        return replace(cost, seconds=cost.seconds + further)
 
     def run(self, folder: Path) -> StageResult:
         context = self.context
         judge = Judge.load(context.output(self.config.judge, "judge"))
         result = evaluate_judge(
             judge,
-            context.data.table.subset(self.config.split),
+            context.rows(self.config.split),
             context.data.root,
             batch_size=self.config.batch_size,
             resamples=self.config.resamples,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,24 @@ from beholder.judge import Judge
 from beholder.judge.folder import save_judge
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.judge.numbers import stored_as
+from beholder.metrics.conformal import enough_for
+from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
+from beholder.pipeline.cost import Cost
 from beholder.pipeline.recipe import CrossStage, ExportStage, TrainStage
-from beholder.pipeline.stages.base import Stage, StageResult
+from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
 from beholder.pipeline.stages.several import State, check_enough, mean_state, newest_states
-from beholder.pipeline.stages.shared import stage_backbone, trained_by
+from beholder.pipeline.stages.shared import (
+    grown,
+    outlined_backbone,
+    seconds_per_picture,
+    stage_backbone,
+    trained_by,
+)
 from beholder.pipeline.stages.trained import Trained
 from beholder.predict.calibrate import Compared, calibrate_judge, fit_interval
+
+log = logging.getLogger("beholder")
 
 FOLDER = "judge"
 
@@ -39,19 +51,34 @@ class Export(Stage):
         super().__init__(name, context)
         self.config = config
 
-    def rehearse(self) -> None:
-        """Make sure that there will be the checkpoints to put together. That the heads belong
-        together is known from the recipe."""
+    def check(self, problems: Problems) -> None:
+        """That the heads belong together is known from the recipe."""
         config, where = self.config, f"stages.{self.name}"
-        for name in config.heads if config.soup > 1 else self._comment_stages():
-            stage = self._stage(name)
-            pictures = len(self.context.data.table.subset("train"))
-            check_enough(stage, name, pictures, max(config.soup, config.ensemble), where)
-        config.views.check(stage_backbone(self.context, self.name).transform)
-        if config.calibrate:
-            self._check_calibration(config.calibrate)
-        if config.intervals:
-            self._check_intervals(config.intervals)
+        several = max(config.soup, config.ensemble)
+        with problems:
+            for name in config.heads if config.soup > 1 else self._comment_stages():
+                pictures = len(self.context.rows("train"))
+                with problems:
+                    check_enough(self._stage(name), name, pictures, several, where)
+        with problems:
+            config.views.check(outlined_backbone(self.context, self.name).transform)
+        with problems:
+            if config.calibrate:
+                self._check_calibration(config.calibrate)
+        with problems:
+            if config.intervals:
+                self._check_intervals(config.intervals)
+
+    def cost(self, smoke: SmokeRun) -> Cost:
+        """The judge as it took, and a look at every picture that it is calibrated on."""
+        if self.config.calibrate is None:
+            return smoke.cost
+        context, split = smoke.context, self.config.calibrate
+        folder, _ = smoke.result.outputs["judge"]
+        judge, few = Judge.load(folder), context.rows(split)
+        judge.beam_size = None  # comments are not calibrated
+        each = seconds_per_picture(judge, few, context.data.root)
+        return grown(smoke.cost, each, len(few), len(self.context.rows(split)))
 
     def run(self, folder: Path) -> StageResult:
         context = self.context
@@ -88,12 +115,21 @@ class Export(Stage):
                 where=where,
                 fix="Leave `calibrate` out.",
             )
-        if len(self.context.data.table.subset(split)) == 0:
+        rows = self.context.rows(split)
+        if len(rows) == 0:
             raise RecipeError(
                 f"The {split} split has no picture to calibrate on.",
                 where=where,
                 fix="Give it a share in data.split, or leave `calibrate` out.",
             )
+        scored = rows.frame["score"].drop_nulls().len()
+        enough = enough_for(self.config.level)
+        if "score" in opinions and not self.config.intervals and scored < enough:
+            log.warning(
+                "%s: the %s split has %d pictures with a score, %.0f%% intervals need %d: the "
+                "judge will have none",
+                where, split, scored, 100 * self.config.level, enough,
+            )  # fmt: skip
 
     def _check_intervals(self, crossed: str) -> None:
         """Make sure that the errors are those of the head that gives the scores.
@@ -126,7 +162,7 @@ class Export(Stage):
         data, level, compared = self.context.data, self.config.level, self._compared()
         if self.config.calibrate:
             judge = Judge.of_model(model, devices.choose_device(), beam_size=None)
-            table = data.table.subset(self.config.calibrate)
+            table = self.context.rows(self.config.calibrate)
             found = calibrate_judge(judge, table, data.root, level=level, compared=compared)
         elif compared:
             found = fit_interval(compared, level)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import shutil
-import time
+import tempfile
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-import torch
 
 from beholder.data.files import sha256_file
 from beholder.data.images import resolve_key
 from beholder.features import device as devices
 from beholder.features.extract import extract
+from beholder.features.workers import worker_count
+from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
+from beholder.pipeline.cost import Cost, folder_bytes, measured, overlapped
 from beholder.pipeline.manifest import digest
 from beholder.pipeline.recipe import ExtractStage
-from beholder.pipeline.stages.base import Stage, StageResult
-from beholder.pipeline.stages.shared import QUARANTINE, first_readable, stage_backbone
+from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
+from beholder.pipeline.stages.shared import QUARANTINE, check_backbone, stage_backbone
 
 
 class Extract(Stage):
@@ -27,27 +28,15 @@ class Extract(Stage):
         super().__init__(name, context)
         self.config = config
 
-    def rehearse(self) -> float:
-        """One forward pass of a batch of the first readable picture; the time for all of them."""
-        backbone = stage_backbone(self.context, self.name).to(devices.choose_device())
-        data = self.context.data
-        few = first_readable(data.table, data.root, 1)
-        pixels = backbone.transform.read(resolve_key(data.root, few.keys[0]))
-        batch = torch.from_numpy(np.stack([pixels] * self.config.batch_size))
-        batch = batch.to(next(backbone.parameters()).device)
-        with torch.inference_mode():
-            backbone(batch[:1], tokens=self.config.tokens)
-            clock = time.perf_counter()
-            backbone(batch, tokens=self.config.tokens)
-            seconds = time.perf_counter() - clock
-        return seconds * len(data.table) / self.config.batch_size
+    def check(self, problems: Problems) -> None:
+        check_backbone(self.context, self.name, problems)
 
     def run(self, folder: Path) -> StageResult:
         data = self.context.data
         store = folder / "store"
         summary = extract(
             stage_backbone(self.context, self.name).to(devices.choose_device()),
-            data.table,
+            self.context.chosen(data.table),
             data.root,
             store,
             batch_size=self.config.batch_size,
@@ -72,3 +61,36 @@ class Extract(Stage):
                 "quarantined": summary.quarantined,
             },
         )
+
+    def cost(self, smoke: SmokeRun) -> Cost:
+        """The start as measured, and every picture as a second extraction of the few takes."""
+        context, config = smoke.context, self.config
+        few = context.chosen(context.data.table)
+        backbone = stage_backbone(context, self.name).to(devices.choose_device())
+        transform = backbone.transform
+        with measured() as reading:
+            for key, box in few.frame.select("image", "box").iter_rows():
+                transform.read(resolve_key(context.data.root, key), box)
+        with tempfile.TemporaryDirectory(dir=context.folder) as place, measured() as extracting:
+            extract(
+                backbone, few, context.data.root, Path(place) / "store",
+                batch_size=config.batch_size, workers=0,
+                dtype=config.dtype, flip=config.flip, tokens=config.tokens, amp=config.amp,
+            )  # fmt: skip
+        computing = max(0.0, extracting.seconds - reading.seconds)
+        workers = worker_count(config.workers, devices.choose_device(), decodes=True)
+        each = overlapped(reading.seconds, computing, workers) / len(few)
+        pictures = len(self.context.data.table)
+        store, _ = smoke.result.outputs["store"]
+        start = max(0.0, smoke.cost.seconds - extracting.seconds)
+        return replace(
+            smoke.cost,
+            seconds=start + each * pictures,
+            disk_bytes=_store_bytes(store, pictures / len(few)),
+        )
+
+
+def _store_bytes(store: Path, times: float) -> int:
+    """The size of a feature store with so many times the pictures: its shards grow."""
+    shards = sum(path.stat().st_size for path in store.glob("*.safetensors"))
+    return round(folder_bytes(store) + shards * (times - 1))

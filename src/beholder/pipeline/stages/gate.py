@@ -8,11 +8,12 @@ from pathlib import Path
 from beholder.data.files import sha256_file, write_json
 from beholder.deploy.size import MEGABYTE, check_size, measure, state_bytes, too_large
 from beholder.errors import RecipeError
-from beholder.judge.numbers import stored_as
+from beholder.judge.numbers import narrowed
+from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.recipe import ExportStage, GateStage
 from beholder.pipeline.stages.base import Stage, StageResult
-from beholder.pipeline.stages.shared import stage_backbone
+from beholder.pipeline.stages.shared import outlined_backbone
 
 log = logging.getLogger("beholder")
 
@@ -26,22 +27,39 @@ class Gate(Stage):
         super().__init__(name, context)
         self.config = config
 
-    def rehearse(self) -> None:
-        """Make sure that no ensemble is gated, and that the backbone alone is not too large."""
-        export = self.context.recipe.stages[self.config.judge]
-        assert isinstance(export, ExportStage)
-        if export.ensemble > 1:
+    def check(self, problems: Problems) -> None:
+        with problems:
+            self._check_one_model()
+        with problems:
+            self._check_backbone()
+
+    def _check_one_model(self) -> None:
+        """Raises:
+        RecipeError: an ensemble is gated.
+        """
+        if self._export.ensemble > 1:
             raise RecipeError(
                 f"{self.config.judge!r} is an ensemble; the gate lets one model pass.",
                 where=f"stages.{self.name}.judge",
                 fix="Export a soup, or leave the gate out.",
             )
-        backbone = stage_backbone(self.context, self.config.judge)
-        state = stored_as(backbone.state_dict(), export.dtype)
+
+    def _check_backbone(self) -> None:
+        """Raises:
+        GateError: the backbone alone is too large.
+        """
+        dtype = self._export.dtype
+        state = narrowed(outlined_backbone(self.context, self.config.judge).state_dict(), dtype)
         size = state_bytes(state)
         if size > self.config.megabytes * MEGABYTE:
-            what = f"The backbone alone, {size:,} bytes as {export.dtype},"
+            what = f"The backbone alone, {size:,} bytes as {dtype},"
             raise too_large(what, f"stages.{self.name}", self.config.megabytes, state)
+
+    @property
+    def _export(self) -> ExportStage:
+        stage = self.context.recipe.stages[self.config.judge]
+        assert isinstance(stage, ExportStage), "the recipe has made sure of it"
+        return stage
 
     def run(self, folder: Path) -> StageResult:
         from safetensors.torch import load_file

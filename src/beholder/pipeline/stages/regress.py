@@ -7,7 +7,9 @@ whose models are pickles) and its predictions (`parts/<store>.parquet`), written
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +21,28 @@ from beholder.data.splits import assign_folds
 from beholder.errors import DataError
 from beholder.features.store import FeatureStore
 from beholder.metrics.correlation import plcc, srcc
-from beholder.models.regressors.autogluon import AutoGluonRegressor, autogluon_tabular
-from beholder.models.regressors.config import AutoGluonConfig
+from beholder.models.regressors.autogluon import (
+    AutoGluonRegressor,
+    autogluon_tabular,
+    check_count,
+)
+from beholder.models.regressors.config import AutoGluonConfig, EnsembleConfig
 from beholder.models.regressors.ensemble import ScoreEnsemble
+from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
+from beholder.pipeline.cost import Cost, folder_bytes, measured
 from beholder.pipeline.manifest import path_digest
 from beholder.pipeline.recipe import RegressStage
-from beholder.pipeline.stages.base import Stage, StageResult
+from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
 from beholder.pipeline.stages.shared import QUARANTINE, quarantined_keys
 from beholder.predict.scores import predict_stores, same_backbone, stored_features, usable_keys
 
 log = logging.getLogger("beholder")
 
 PREDICTIONS, MODELS, PARTS = "predictions.parquet", "models", "parts"
+SMOKE_FOLDS = 2  # of the handful of pictures of a smoke run
+FLOAT64_COPIES = 4  # of the features, that a fit holds at a time
+PROBED_ROWS = 512  # and twice as many: fits that tell how the time grows with the rows
 
 
 class Regress(Stage):
@@ -41,8 +52,22 @@ class Regress(Stage):
         super().__init__(name, context)
         self.config = config
 
-    def rehearse(self) -> None:
-        """Make sure that there are scores to learn, in enough groups, and what fits them."""
+    def check(self, problems: Problems) -> None:
+        with problems:
+            self._check_scores()
+        regressor = self.config.regressor
+        with problems:
+            if isinstance(regressor, AutoGluonConfig):
+                autogluon_tabular()
+                check_count(self._scored("train").height)
+            elif self.context.data.is_divided:
+                units = [self.context.data.units[key] for key in self._scored("train")["image"]]
+                assign_folds(units, regressor.folds)
+
+    def _check_scores(self) -> None:
+        """Raises:
+        DataError: there is nothing to learn.
+        """
         scored = self._scored("train")
         if scored.height < 2 or scored["score"].n_unique() < 2:
             raise DataError(
@@ -51,12 +76,36 @@ class Regress(Stage):
                 where=f"stages.{self.name}",
                 fix="Give pictures of different scores, or a larger data.split.train.",
             )
-        regressor = self.config.regressor
+
+    def smoke_config(self) -> RegressStage:
+        """A cheap stack takes the place of AutoGluon, which is not made for a handful of pictures:
+        what it takes is the time that it is given."""
+        if isinstance(self.config.regressor, AutoGluonConfig):
+            cheap = EnsembleConfig(members=("ridge",), folds=SMOKE_FOLDS)
+            return self.config.model_copy(update={"regressor": cheap})
+        folds = min(self.config.regressor.folds, SMOKE_FOLDS)
+        few = self.config.regressor.model_copy(update={"folds": folds})
+        return self.config.model_copy(update={"regressor": few})
+
+    def cost(self, smoke: SmokeRun) -> Cost:
+        """A fit of every store, as made-up features of its size tell; of AutoGluon the time that it
+        is given."""
+        rows, regressor = self._scored("train").height, self.config.regressor
         if isinstance(regressor, AutoGluonConfig):
-            autogluon_tabular()
-        else:
-            units = [self.context.data.units[key] for key in scored["image"]]
-            assign_folds(units, regressor.folds)
+            seconds = len(self.config.features) * (regressor.time_limit or 0.0)
+            return replace(smoke.cost, seconds=smoke.cost.seconds + seconds)
+        dims = [
+            FeatureStore.open(smoke.context.output(name, "store")).card.pooled_dim or 0
+            for name in self.config.features
+        ]
+        fits = {dim: _fit_cost(regressor, rows, dim, smoke.context.folder) for dim in set(dims)}
+        copies = FLOAT64_COPIES * rows * max(dims) * 8
+        return replace(
+            smoke.cost,
+            seconds=sum(fits[dim].seconds for dim in dims),
+            host_bytes=(smoke.cost.host_bytes or 0) + copies,
+            disk_bytes=sum(fits[dim].disk_bytes for dim in dims),
+        )
 
     def run(self, folder: Path) -> StageResult:
         stores = {name: self._open(name) for name in self.config.features}
@@ -89,10 +138,17 @@ class Regress(Stage):
         return FeatureStore.open(self.context.output(name, "store"))
 
     def _keys(self, name: str, store: FeatureStore) -> list[str]:
-        place = self.context.output(name, "store")
-        return usable_keys(
-            store, self.context.data.table.keys, quarantined_keys(place / QUARANTINE)
-        )
+        """The pictures that are worked on and that the store has.
+
+        Raises:
+            StoreError: the store is of other pictures than the table.
+        """
+        place, table = self.context.output(name, "store"), self.context.data.table
+        chosen = self.context.chosen(table).keys
+        # a smoke run may have made a store of its few rows alone, or find one that is done
+        expected = chosen if len(store.keys) <= len(chosen) else table.keys
+        usable = set(usable_keys(store, expected, quarantined_keys(place / QUARANTINE)))
+        return [key for key in chosen if key in usable]
 
     def _regressor(
         self, place: Path, store: FeatureStore, keys: list[str]
@@ -130,5 +186,30 @@ class Regress(Stage):
 
     def _scored(self, split: str) -> pl.DataFrame:
         """Image keys and scores of a split's pictures that have one."""
-        table: AnnotationTable = self.context.data.table.subset(split)
+        table: AnnotationTable = self.context.rows(split)
         return table.frame.select("image", "score").filter(pl.col("score").is_not_null())
+
+
+def _fit_cost(config: EnsembleConfig, rows: int, dim: int, place: Path) -> Cost:
+    """What a fit takes, told from fits of fewer rows of made-up features."""
+
+    def probe(count: int) -> Cost:
+        generator = np.random.default_rng(0)
+        features = generator.standard_normal((count, dim), np.float32)
+        scores = features[:, 0] + generator.standard_normal(count)
+        units = [str(row) for row in range(count)]
+        with tempfile.TemporaryDirectory(dir=place) as folder:
+            with measured() as meter:
+                ensemble = ScoreEnsemble.fit(features, scores, units, config=config)
+                ensemble.save(Path(folder) / "ensemble")
+            return Cost(meter.seconds, disk_bytes=folder_bytes(Path(folder)))
+
+    few = max(2 * config.folds, min(rows, PROBED_ROWS))
+    first = probe(few)
+    if rows <= few:
+        return first
+    more = min(rows, 2 * few)
+    second = probe(more)
+    exponent = np.log(second.seconds / first.seconds) / np.log(more / few)
+    times = (rows / more) ** np.clip(exponent, 1.0, 3.0)
+    return Cost(float(second.seconds * times), disk_bytes=second.disk_bytes)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
+import torch
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.files import sha256_file
-from beholder.data.images import read_image, resolve_key
-from beholder.errors import CheckpointError, DataError, PictureError
+from beholder.errors import CheckpointError
 from beholder.features.backbones import Backbone, BackboneConfig, create_backbone
+from beholder.judge import Judge
+from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
+from beholder.pipeline.cost import Cost, measured
 from beholder.pipeline.origins import Origin, backbone_of, config_of
+from beholder.pipeline.plan import check_weights
 from beholder.pipeline.stages.trained import Trained, load_trained
+from beholder.predict.evaluation import find_requests
+from beholder.predict.local import judge_pictures
 
 T = TypeVar("T")
 
@@ -33,7 +40,7 @@ def once(context: RunContext, name: str, build: Callable[[], T]) -> T:
 
 def stage_backbone(context: RunContext, stage: str) -> Backbone:
     """The backbone that a stage starts with, in evaluation mode: one of the recipe's, or what a
-    train stage has made of it. In a rehearsal the untrained one stands in.
+    train stage has made of it.
 
     Shared between stages that work with the same one: whoever trains it takes a copy. Only the
     last is kept, so that several large ones are never in memory together.
@@ -41,7 +48,7 @@ def stage_backbone(context: RunContext, stage: str) -> Backbone:
     Raises:
         CheckpointError: the tuned weights are not those that the manifest records.
     """
-    origin = _origin(context, stage)
+    origin = backbone_of(context.recipe, stage)
     identity = _identity(context, origin)
     kept: tuple[str, Backbone] | None = context.live.pop(_KEPT, None)
     if kept is None or kept[0] != identity:
@@ -53,18 +60,36 @@ def stage_backbone(context: RunContext, stage: str) -> Backbone:
 
 def stage_fingerprint(context: RunContext, stage: str) -> str:
     """The fingerprint of `stage_backbone`, computed once per backbone."""
-    identity = _identity(context, _origin(context, stage))
+    identity = _identity(context, backbone_of(context.recipe, stage))
     return once(context, f"fingerprint {identity}", stage_backbone(context, stage).fingerprint)
+
+
+def outlined_backbone(context: RunContext, stage: str) -> Backbone:
+    """The architecture of `stage_backbone`, on the meta device: no weights, no memory.
+
+    Raises:
+        BackboneError: there is no such backbone, or not of this size.
+    """
+    config = stage_config(context, stage)
+
+    def build() -> Backbone:
+        with torch.device("meta"):
+            return create_backbone(config, load_weights=False)
+
+    return once(context, f"outline {config.model_dump_json()}", build)
+
+
+def check_backbone(context: RunContext, stage: str, problems: Problems) -> None:
+    """Note what is wrong with the backbone that a stage starts with, as far as names tell."""
+    with problems:
+        outlined_backbone(context, stage)
+    with problems:
+        check_weights(context.recipe, backbone_of(context.recipe, stage))
 
 
 def stage_config(context: RunContext, stage: str) -> BackboneConfig:
     """What `stage_backbone` is made from."""
     return config_of(context.recipe, backbone_of(context.recipe, stage))
-
-
-def _origin(context: RunContext, stage: str) -> Origin:
-    origin = backbone_of(context.recipe, stage)
-    return Origin(origin.backbone) if context.rehearsing else origin
 
 
 def _identity(context: RunContext, origin: Origin) -> str:
@@ -109,27 +134,25 @@ def quarantined_keys(path: Path) -> list[str]:
     return pl.read_csv(path, schema_overrides={"image": pl.String})["image"].to_list()
 
 
-def first_readable(table: AnnotationTable, root: Path, count: int) -> AnnotationTable:
-    """The first `count` rows whose pictures can be read, for a rehearsal.
+def seconds_per_picture(judge: Judge, table: AnnotationTable, root: Path) -> float:
+    """What a verdict takes of a judge that has given some: the mean over a table's pictures; 0
+    without a picture that can be judged."""
+    requests, _ = find_requests(table, root)
+    if not requests:
+        return 0.0
+    with measured() as meter:
+        for _ in judge_pictures(judge, requests):
+            pass
+    return meter.seconds / len(requests)
 
-    Raises:
-        DataError: not one of the pictures can be read.
+
+def grown(few: Cost, each: float, pictures_of_few: int, pictures: int) -> Cost:
+    """What more pictures take.
+
+    Args:
+        few: what a smoke run has taken.
+        each: seconds of a further picture.
+        pictures_of_few, pictures: how many there were, and how many there will be.
     """
-    found: list[str] = []
-    reason = ""
-    for key in table.keys:
-        if len(found) == count:
-            break
-        try:
-            read_image(resolve_key(root, key))
-        except PictureError as error:
-            reason = reason or f"{key}: {error.what}"
-        else:
-            found.append(key)
-    if not found:
-        raise DataError(
-            f"Not one of the {len(table)} pictures can be read; the first: {reason}",
-            where=str(root),
-            fix="Run `beholder check` to see them all.",
-        )
-    return table.with_frame(table.frame.filter(pl.col("image").is_in(found)))
+    further = max(0, pictures - pictures_of_few)
+    return replace(few, seconds=few.seconds + each * further)

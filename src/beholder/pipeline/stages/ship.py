@@ -7,12 +7,25 @@ from pathlib import Path
 
 from beholder.data.files import sha256_file
 from beholder.deploy.export import export_judge
-from beholder.deploy.parity import LEAST, Material, sample_material, table_material
+from beholder.deploy.parity import (
+    CALIBRATION_LEAST,
+    ENOUGH,
+    LEAST,
+    MOST,
+    Fewest,
+    Material,
+    sample_material,
+    table_material,
+)
 from beholder.deploy.size import MEGABYTE
 from beholder.errors import MissingExtra, RecipeError
+from beholder.judge import Judge
+from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
+from beholder.pipeline.cost import Cost
 from beholder.pipeline.recipe import ShipStage
-from beholder.pipeline.stages.base import Stage, StageResult
+from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
+from beholder.pipeline.stages.shared import grown, seconds_per_picture
 
 FILE = "judge.beholder"
 
@@ -24,22 +37,26 @@ class Ship(Stage):
         super().__init__(name, context)
         self.config = config
 
-    def rehearse(self) -> None:
-        """Make sure that ONNX can be written, and that there is something to compare on.
+    def check(self, problems: Problems) -> None:
+        with problems:
+            if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
+                raise MissingExtra("Writing ONNX", "onnx")
+        with problems:
+            self._check_pictures()
 
-        Raises:
-            MissingExtra: it can't.
-            RecipeError: the split has too few pictures.
+    def _check_pictures(self) -> None:
+        """Raises:
+        RecipeError: the split has too few pictures to compare on.
         """
-        if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
-            raise MissingExtra("Writing ONNX", "onnx")
-        if self.config.split is None:
+        split, precision = self.config.split, self.config.precision
+        if split is None:
             return
-        count = len(self.context.data.table.subset(self.config.split))
-        if count < LEAST:
+        least = LEAST + (CALIBRATION_LEAST if precision == "int8" else 0)
+        count = len(self.context.rows(split))
+        if count < least:
             raise RecipeError(
-                f"A judge is compared with its file on at least {LEAST} pictures; the "
-                f"{self.config.split} split has {count}.",
+                f"A judge is compared with its {precision} file on at least {least} pictures; the "
+                f"{split} split has {count}.",
                 where=f"stages.{self.name}.split",
                 fix="Name another split, or null for the embedded sample.",
             )
@@ -49,9 +66,24 @@ class Ship(Stage):
         if self.config.split is None:
             with sample_material() as pictures:
                 return self._export(target, pictures)
-        data = self.context.data
-        table = data.table.subset(self.config.split)
-        return self._export(target, table_material(self.config.split, table, data.root))
+        table, root = self.context.rows(self.config.split), self.context.data.root
+        fewest = ENOUGH if self.context.has_to_be_good else Fewest(1, 1)
+        return self._export(target, table_material(self.config.split, table, root, fewest))
+
+    def cost(self, smoke: SmokeRun) -> Cost:
+        """The file as it took, and a look of both, judge and file, at every picture."""
+        context, split = smoke.context, self.config.split
+        if split is None:
+            return smoke.cost  # the smoke run has compared on the sample too
+        file, _ = smoke.result.outputs["file"]
+        root, few = context.data.root, context.rows(split)
+        folder = context.output(self.config.judge, "judge")
+        each = sum(
+            seconds_per_picture(Judge.load(path, device="cpu"), few, root)
+            for path in (folder, file)
+        )
+        pictures = min(MOST, len(self.context.rows(split)))
+        return grown(smoke.cost, each, len(few), pictures)
 
     def _export(self, target: Path, pictures: Material) -> StageResult:
         done = export_judge(
@@ -60,6 +92,7 @@ class Ship(Stage):
             pictures,
             precision=self.config.precision,
             megabytes=self.config.megabytes,
+            has_to_agree=self.context.has_to_be_good,
         )
         metrics: dict[str, float] = {
             "megabytes": done.size / MEGABYTE,

@@ -17,15 +17,16 @@ from beholder.features.backbones import Backbone, create_backbone
 from beholder.features.precision import amp_dtype
 from beholder.features.store import FeatureStore, StoreCard, is_store_of
 from beholder.judge.folder import load_judge
+from beholder.judge.headers import read_header
 from beholder.judge.model import JudgeConfig
 from beholder.models.heads import AttributeHeads
 from beholder.models.teachers import Member, Teacher, check_classes
+from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.origins import Origin, backbone_after, config_of
 from beholder.pipeline.recipe import TrainStage
 from beholder.pipeline.stages.several import State, epoch_state
 from beholder.pipeline.stages.shared import stage_backbone, trained_by
-from beholder.tasks.config import AttributesTaskConfig
 from beholder.training.config import TrainConfig
 from beholder.training.distributed import start
 from beholder.training.sources import PictureSource
@@ -39,7 +40,7 @@ CACHED = "teacher"  # in the stage's folder: what the teacher says of cached vie
 def build_teacher(
     context: RunContext, stage: str, seen: EvalTransform, classes: Classes
 ) -> Teacher:
-    """The teacher that a stage names. In a rehearsal an untrained one stands in for stages.
+    """The teacher that a stage names.
 
     Args:
         seen: how the student sees pictures.
@@ -61,6 +62,33 @@ def build_teacher(
         backbone, heads = _from_judge(folder, f"stages.{stage}.teacher.judges", classes)
         members.append(Member(backbone, heads, seen))
     return Teacher(members, classes)
+
+
+def check_teacher(context: RunContext, stage: str, problems: Problems) -> None:
+    """Note what recipe, table and judges' folders tell against the teacher that a stage names.
+
+    That there are no attributes, that a judge has others, or that the checkpoint of the epoch asked
+    for will not be there.
+    """
+    config = context.recipe.stages[stage]
+    assert isinstance(config, TrainStage)
+    if config.teacher is None:
+        return
+    where = f"stages.{stage}.teacher"
+    for name in config.teacher.stages:
+        taught = context.recipe.stages[name]
+        assert isinstance(taught, TrainStage), "the recipe has made sure of it"
+        with problems:
+            if "attributes" not in taught.task.opinions:
+                raise _no_attributes(f"Stage {name!r}", f"{where}.stages")
+        with problems:
+            _check_epoch(context, name, taught, config.teacher.epoch, f"{where}.epoch")
+    for folder in config.teacher.judges:
+        with problems:
+            header = read_header(Path(folder))
+            if not header.classes:
+                raise _no_attributes(f"The judge {folder}", f"{where}.judges")
+            check_classes(header.classes, context.data.table.classes, f"{where}.judges: {folder}")
 
 
 def taught_source(
@@ -115,14 +143,6 @@ def _from_stage(
     taught = context.recipe.stages[name]
     assert isinstance(taught, TrainStage)
     where = f"stages.{stage}.teacher"
-    tasks = [part for part in taught.task.parts.values() if isinstance(part, AttributesTaskConfig)]
-    if not tasks:
-        raise _no_attributes(f"Stage {name!r}", f"{where}.stages")
-    _check_epoch(context, name, taught, epoch, f"{where}.epoch")
-    if context.rehearsing:
-        backbone = copy.deepcopy(stage_backbone(context, name))
-        task = tasks[0]
-        return backbone, AttributeHeads(backbone.pooled_dim, classes, task.head, task.inputs)
     trained = trained_by(context, name)
     check_classes(trained.config.classes, classes, where)
     state: State = trained.state
@@ -184,7 +204,7 @@ def _check_epoch(
         return
     training = taught.training
     # pictures that turn out to be unusable make an epoch shorter, and nothing else
-    pictures = len(context.data.table.subset("train"))
+    pictures = len(context.rows("train"))
     steps = -(-pictures // (training.batch_size * training.accumulate))
     last = min(training.epochs * steps, training.max_steps or training.epochs * steps)
     saved = training.save_every_epochs and epoch % training.save_every_epochs == 0

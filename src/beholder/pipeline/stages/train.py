@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 
@@ -18,37 +16,50 @@ from beholder.data.files import sha256_file
 from beholder.data.vocabulary import Vocabulary
 from beholder.errors import CheckpointError, RecipeError, VocabularyError
 from beholder.features import device as devices
+from beholder.features.backbones import Backbone
 from beholder.features.store import FeatureStore
+from beholder.features.workers import worker_count
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.models.teachers import Teacher
+from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
-from beholder.pipeline.recipe import TrainStage
-from beholder.pipeline.stages.base import Stage, StageResult
+from beholder.pipeline.cost import Cost, folder_bytes, measured
+from beholder.pipeline.recipe import ExportStage, TrainStage
+from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
 from beholder.pipeline.stages.learnt import with_comments, with_targets
 from beholder.pipeline.stages.shared import (
     QUARANTINE,
-    first_readable,
+    check_backbone,
+    outlined_backbone,
     quarantined_keys,
     stage_backbone,
     stage_config,
     stage_fingerprint,
     trained_by,
 )
-from beholder.pipeline.stages.teachers import build_teacher, taught_source
+from beholder.pipeline.stages.teachers import (
+    CACHED,
+    build_teacher,
+    check_teacher,
+    taught_source,
+)
 from beholder.pipeline.stages.trained import save_trained
+from beholder.pipeline.stages.training_cost import training_cost, training_timings
 from beholder.tasks import create_task
 from beholder.tasks.base import Task
-from beholder.tasks.build import judge_config
+from beholder.tasks.build import check_task, judge_config
 from beholder.tasks.config import AttributesTaskConfig, TaskConfig
 from beholder.training import TrainConfig, train
 from beholder.training.checkpoints import put_weights
 from beholder.training.distributed import start
-from beholder.training.loader import BatchSource, to_device
-from beholder.training.sources import Batch, FeatureSource, PictureSource, Targets
+from beholder.training.loader import BatchSource
+from beholder.training.sources import FeatureSource, PictureSource, Targets
 
 log = logging.getLogger("beholder")
 
-REHEARSED = 4  # distinct pictures of a rehearsal; a batch repeats them
+# of a smoke run; those on frozen features take milliseconds, and few of these tell nothing
+SMOKE_STEPS, SMOKE_STEPS_OF_HEADS = 3, 12
+COMPARED = 100  # rows with an opinion that two heads are compared on
 
 
 class Train(Stage):
@@ -73,34 +84,82 @@ class Train(Stage):
         """Views of a picture that a teacher is asked about beforehand; None: it is asked live."""
         return self.config.teacher.cached_views if self.config.teacher else None
 
-    def rehearse(self) -> float:
-        """Forward and backward of one batch, on a copy; the time of all steps."""
-        self._check()
-        table = self._table("train")
-        config = self._judge_config(table)
-        if self.config.start_from:
-            start = self.context.recipe.stages[self.config.start_from]
-            assert isinstance(start, TrainStage)
-            _check_same_head(self._judge_config(table, start.task), config, self._where_start)
-        teacher = self._teacher(config)
-        task = self._task(config, teacher)
-        device = next(task.parameters()).device
-        batch = to_device(self._rehearsal_batch(config, table), device)
-        per_epoch = len(table) / self.training.batch_size
-        asked = 0.0
-        if self._views and teacher:
-            clock = time.perf_counter()
-            batch["teacher"] = teacher(batch["pixels"])
-            asked = (time.perf_counter() - clock) * per_epoch * self._views
-        task.eval()
-        with torch.no_grad():
-            task.prepare([batch])
-        task.train()
-        clock = time.perf_counter()
-        task(batch)["loss"].backward()
-        seconds = time.perf_counter() - clock
-        steps = self.training.epochs * per_epoch
-        return asked + seconds * min(steps, self.training.max_steps or steps)
+    def check(self, problems: Problems) -> None:
+        config = self.config
+        check_backbone(self.context, self.name, problems)
+        with problems:
+            backbone = outlined_backbone(self.context, self.name)
+            with problems:
+                check_task(config.task, self.context.rows("train"), backbone.pooled_dim)
+            with problems:
+                self._check_start(backbone)
+        with problems:
+            self._check_options()
+        with problems:
+            if self.training.sampling == "balanced":
+                Targets(self.context.rows("train")).balanced_shares()
+        check_teacher(self.context, self.name, problems)
+        scores = "score" in config.task.opinions
+        if scores and config.augment and not config.augment.preserves_quality:
+            log.warning(
+                "stages.%s.augment changes what the scores are of: colours, size or parts of a "
+                "picture.",
+                self.name,
+            )
+        if len(ways := _balancing(config.task, self.training)) > 1:
+            log.warning(
+                "stages.%s counts rare classes for more in several ways: %s. One is enough.",
+                *(self.name, ", ".join(ways)),
+            )
+
+    def smoke_config(self) -> TrainStage:
+        """A few steps, with as many checkpoints as an export stage puts together."""
+        config = self.config
+        wanted = max(
+            [
+                max(stage.soup, stage.ensemble)
+                for stage in self.context.recipe.stages.values()
+                if isinstance(stage, ExportStage) and self.name in stage.heads
+            ],
+            default=1,
+        )
+        steps = SMOKE_STEPS_OF_HEADS if config.features else SMOKE_STEPS
+        training = config.training.model_copy(
+            update={
+                "epochs": 1, "max_steps": max(steps, wanted), "early_stop": None,
+                "evaluate_every": 1, "evaluate_every_steps": None,
+                "save_every_minutes": None, "save_every_epochs": None,
+                "save_every_steps": 1 if wanted > 1 else None, "keep": max(1, wanted),
+            }
+        )  # fmt: skip
+        teacher = config.teacher and config.teacher.model_copy(
+            update={"epoch": None, "cached_views": config.teacher.cached_views and 1}
+        )
+        return config.model_copy(update={"training": training, "teacher": teacher})
+
+    def cost(self, smoke: SmokeRun) -> Cost:
+        """Steps, evaluations and checkpoints, each as often as there will be."""
+        few = Train(self.name, self.config, smoke.context)
+        _, (source,) = few.task_and_sources("train")
+        assert source is not None, "a smoke run has training rows"
+        rows = [row % len(source) for row in range(self.training.batch_size)]
+        with measured() as loading:
+            source.load(rows, epoch=0)
+        teacher_views = (self._views or 0) * len(self.context.rows("train"))
+        return training_cost(
+            smoke,
+            self.training,
+            trained=len(self.context.rows("train")),
+            validated=len(self.context.rows("val")),
+            loading=loading.seconds * self.training.accumulate,
+            workers=worker_count(
+                self.training.workers,
+                devices.choose_device(),
+                decodes=self.config.features is None,
+            ),
+            started=self.config.start_from is not None,
+            teacher_views=teacher_views,
+        )
 
     def task_and_sources(
         self, *splits: str
@@ -110,17 +169,31 @@ class Train(Stage):
         task = self._task(config, self._teacher(config))
         return task, [self._source(split, config) for split in splits]
 
+    def full_sized(self, source: BatchSource) -> BatchSource:
+        """The pictures to train on; in a smoke run so many that its steps are as large as they
+        will be."""
+        pictures = len(self._table("train"))
+        per_step = min(pictures, self.training.batch_size * self.training.accumulate)
+        steps = min(pictures // per_step, self.training.max_steps or 1)
+        return self.context.full_sized(source, steps * per_step)
+
     def run(self, folder: Path) -> StageResult:
         config = self._judge_config(self._table("train"))
         train_source: BatchSource | None = self._source("train", config)
         val_source = self._source("val", config)
         assert train_source is not None, "load_data has made sure of training rows"
+        timings: dict[str, float] = {}
         if self._views:
             assert isinstance(train_source, PictureSource), "a teacher looks at pictures"
-            train_source = taught_source(
-                self.context, self.name, train_source, config.classes, folder, self.training
-            )
+            with measured() as asking:
+                train_source = taught_source(
+                    self.context, self.name, train_source, config.classes, folder, self.training
+                )
+            asked = len(train_source) * self._views
+            timings["teacher_seconds_per_view"] = asking.seconds / asked
+            timings["teacher_bytes_per_view"] = folder_bytes(folder / CACHED) / asked
         task = self._task(config, None if self._views else self._teacher(config))
+        train_source = self.full_sized(train_source)
         result = train(
             task,
             train_source,
@@ -138,9 +211,13 @@ class Train(Stage):
         }  # fmt: skip
         if result.best:
             metrics |= {name: round(v, 6) for name, v in result.best.metrics.items()}
-        return StageResult({"model": (weights, sha256_file(weights))}, metrics)
+        return StageResult(
+            {"model": (weights, sha256_file(weights))},
+            metrics,
+            timings=timings | training_timings(result),
+        )
 
-    def _check(self) -> None:
+    def _check_options(self) -> None:
         """What no single field can say.
 
         Raises:
@@ -153,24 +230,11 @@ class Train(Stage):
                 where=where,
                 fix="Leave `features` out, or set task.train_backbone to false.",
             )
-        scores = "score" in config.task.opinions
-        if scores and config.augment and not config.augment.preserves_quality:
-            log.warning(
-                "%s.augment changes what the scores are of: colours, size or parts of a picture.",
-                where,
-            )
         if self.training.layer_decay is not None and not config.task.train_backbone:
             raise RecipeError(
                 "There is no layer of a backbone to train at a lower rate.",
                 where=f"{where}.training.layer_decay",
                 fix="Leave it out, or set task.train_backbone to true.",
-            )
-        if self.training.sampling == "balanced":
-            Targets(self._table("train")).balanced_shares()
-        if len(ways := _balancing(config.task, self.training)) > 1:
-            log.warning(
-                "%s counts rare classes for more in several ways: %s. One is enough.",
-                *(where, ", ".join(ways)),
             )
         if config.features and config.augment:
             raise RecipeError(
@@ -178,6 +242,29 @@ class Train(Stage):
                 where=f"{where}.augment",
                 fix="Leave `features` out to train on pictures, or `augment`.",
             )
+
+    def _check_start(self, backbone: Backbone) -> None:
+        """Make sure that the head is the one that the weights to start from belong to, as far as a
+        few rows tell: both have the same.
+
+        Raises:
+            VocabularyError, CheckpointError: as `_check_same_head`.
+        """
+        if self.config.start_from is None:
+            return
+        start = self.context.recipe.stages[self.config.start_from]
+        assert isinstance(start, TrainStage), "the recipe has made sure of it"
+        table = self.context.rows("train")
+        keys = [
+            key
+            for opinion in self.config.task.opinions
+            for key in table.with_opinion(opinion).keys[:COMPARED]
+        ]
+        few = table.with_frame(table.frame.filter(pl.col("image").is_in(keys)))
+        then, now = (
+            self._judge_config(few, task, backbone) for task in (start.task, self.config.task)
+        )
+        _check_same_head(then, now, self._where_start)
 
     @property
     def _where_start(self) -> str:
@@ -187,7 +274,7 @@ class Train(Stage):
         """The rows of a split; those to train on with what large judges say of them."""
         context, config = self.context, self.config
         table = context.data.table
-        if split != "train" or context.rehearsing:
+        if split != "train":
             return table.subset(split)
         if config.targets:
             predictions = pl.read_parquet(context.output(config.targets, "predictions"))
@@ -197,9 +284,11 @@ class Train(Stage):
             table = with_comments(table, written, instead=config.written == "instead")
         return table.subset(split)
 
-    def _judge_config(self, table: AnnotationTable, task: TaskConfig | None = None) -> JudgeConfig:
-        """The judge that a task trains, by default the stage's own."""
-        backbone = stage_backbone(self.context, self.name)
+    def _judge_config(
+        self, table: AnnotationTable, task: TaskConfig | None = None, of: Backbone | None = None
+    ) -> JudgeConfig:
+        """The judge that a task trains, by default the stage's own, on the stage's backbone."""
+        backbone = of or stage_backbone(self.context, self.name)
         return judge_config(
             task or self.config.task,
             table,
@@ -217,7 +306,7 @@ class Train(Stage):
         return teacher.to(devices.choose_device())
 
     def _task(self, config: JudgeConfig, teacher: Teacher | None) -> Task:
-        """The task over a judge with fresh weights, or those of `start_from` (not rehearsing)."""
+        """The task over a judge with fresh weights, or those of `start_from`."""
         torch.manual_seed(self.training.seed)
         backbone = None
         if not self.config.features:
@@ -225,22 +314,21 @@ class Train(Stage):
             backbone = copy.deepcopy(shared) if self.config.task.train_backbone else shared
         model = JudgeModel(config, backbone)
         start = self.config.start_from
-        started = start is not None and not self.context.rehearsing
-        if start and started:
+        if start is not None:
             trained = trained_by(self.context, start)
             _check_same_head(trained.config, config, self._where_start)
             # the backbone, if the start has tuned one, is what `stage_backbone` has given
             own = {n: t for n, t in trained.state.items() if not n.startswith("backbone.")}
             put_weights(model, own, where=self._where_start)
         task = create_task(self.config.task, model, self._table("train"), teacher)
-        task.started = started
+        task.started = start is not None
         # after it is made: a task has buffers of its own
         task.to(devices.choose_device())
         return task
 
     def _source(self, split: str, config: JudgeConfig) -> FeatureSource | PictureSource | None:
         """Pictures of a split with what the task learns; None if the split has none."""
-        table = self._table(split)
+        table = self.context.chosen(self._table(split))
         if len(table) == 0:
             return None
         context, task = self.context, self.config.task
@@ -265,33 +353,6 @@ class Train(Stage):
             seed=seed,
             **common,
         )
-
-    def _rehearsed(self, table: AnnotationTable) -> AnnotationTable:
-        """A few pictures for a rehearsal, such that there is something of every opinion."""
-        root, keys = self.context.data.root, set[str]()
-        for opinion in self.config.task.opinions:
-            keys |= set(first_readable(table.with_opinion(opinion), root, REHEARSED).keys)
-        return table.with_frame(table.frame.filter(pl.col("image").is_in(sorted(keys))))
-
-    def _rehearsal_batch(self, config: JudgeConfig, table: AnnotationTable) -> Batch:
-        """A batch as large as a real one, of a few pictures over and over."""
-        context = self.context
-        few = self._rehearsed(table)
-        backbone = stage_backbone(context, self.name)
-        source = PictureSource(
-            context.data.root, few, backbone.transform, **_comment_options(config)
-        )
-        wanted = min(self.training.batch_size, len(table))
-        batch = source.load(list(np.arange(wanted) % len(few)), epoch=0)
-        if self.config.features:
-            device = devices.choose_device()
-            with torch.no_grad():
-                distinct = backbone.to(device)(batch["pixels"][: len(few)].to(device))
-            rows = torch.arange(wanted) % len(few)
-            batch["tokens"] = distinct.tokens_BNC.cpu()[rows]
-            batch["pooled"] = distinct.pooled_BP.cpu()[rows]
-            del batch["pixels"]
-        return batch
 
 
 def _check_same_head(trained: JudgeConfig, config: JudgeConfig, where: str) -> None:

@@ -16,12 +16,20 @@ from beholder.data.images import resolve_key
 from beholder.errors import PictureError, RecipeError
 from beholder.features import device as devices
 from beholder.judge import Judge
+from beholder.judge.headers import read_header
 from beholder.judge.model import JudgeModel
+from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
+from beholder.pipeline.cost import Cost
 from beholder.pipeline.recipe import TrainStage, WriteStage
-from beholder.pipeline.stages.base import Stage, StageResult
+from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
 from beholder.pipeline.stages.learnt import taught_rows
-from beholder.pipeline.stages.shared import stage_backbone, trained_by
+from beholder.pipeline.stages.shared import (
+    grown,
+    seconds_per_picture,
+    stage_backbone,
+    trained_by,
+)
 from beholder.predict.batches import judge_to_file
 from beholder.predict.local import Request
 from beholder.predict.output import identity_of
@@ -38,16 +46,18 @@ class Write(Stage):
         super().__init__(name, context)
         self.config = config
 
-    def rehearse(self) -> None:
-        """Make sure that what is to write has a comment head.
+    def check(self, problems: Problems) -> None:
+        with problems:
+            self._check_writer()
 
-        Raises:
-            RecipeError: it has none.
-            JudgeError: there is no such judge.
+    def _check_writer(self) -> None:
+        """Raises:
+        RecipeError: what is to write has no comment head.
+        JudgeError: there is no such judge.
         """
         config, where = self.config, f"stages.{self.name}"
         if config.judge is not None:
-            if Judge.load(config.judge).vocabulary is None:
+            if not read_header(Path(config.judge)).comments:
                 raise _no_comments(f"The judge {config.judge}", f"{where}.judge")
             return
         assert config.stage is not None
@@ -55,6 +65,17 @@ class Write(Stage):
         assert isinstance(writer, TrainStage)
         if "comment" not in writer.task.opinions:
             raise _no_comments(f"Stage {config.stage!r}", f"{where}.stage")
+
+    def cost(self, smoke: SmokeRun) -> Cost:
+        """Every picture as a second look of the same judge takes."""
+        context = smoke.context
+        few, many = (
+            here.data.table.with_frame(taught_rows(here.chosen(here.data.table)))
+            for here in (context, self.context)
+        )
+        judge, _ = Write(self.name, self.config, context)._judge()
+        each = seconds_per_picture(judge, few, context.data.root)
+        return grown(smoke.cost, each, len(few), len(many))
 
     def run(self, folder: Path) -> StageResult:
         judge, identity = self._judge()
@@ -101,7 +122,9 @@ class Write(Stage):
         """The pictures to write about; those whose file is not there are told and left out."""
         data = self.context.data
         found = []
-        for key, box in taught_rows(data.table).select("image", "box").iter_rows():
+        for key, box in (
+            taught_rows(self.context.chosen(data.table)).select("image", "box").iter_rows()
+        ):
             try:
                 path = resolve_key(data.root, key)
             except PictureError as error:

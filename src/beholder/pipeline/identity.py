@@ -1,0 +1,56 @@
+"""What of a stage's configuration decides its result: the part that its hash takes in.
+
+A field at its default is left out, so that a field which a later version adds changes no hash.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from beholder.pipeline.recipe import EvaluateStage, ExportStage, ExtractStage, StageConfig
+from beholder.training.config import BOOKKEEPING, EXTENDABLE
+
+# they tell one form of a configuration from another, and so they stay, default or not
+_DISCRIMINATORS = frozenset({"kind", "name"})
+
+
+def result_identity(config: StageConfig) -> dict[str, Any]:
+    """The values that decide what a stage comes to."""
+    return _without(config, BOOKKEEPING)
+
+
+def working_identity(config: StageConfig) -> dict[str, Any]:
+    """Those that a stage shares with one whose work it goes on with: a training may be given more
+    epochs, for example."""
+    return _without(config, BOOKKEEPING | EXTENDABLE)
+
+
+def keeps_score_name(config: StageConfig) -> bool:
+    """Whether a stage writes down what the scores are called."""
+    return isinstance(config, ExportStage | EvaluateStage)
+
+
+def _without(config: StageConfig, training: frozenset[str]) -> dict[str, Any]:
+    values = set_values(config)
+    if isinstance(config, ExtractStage):
+        values.pop("workers", None)
+    if isinstance(values.get("training"), dict):
+        values["training"] = {n: v for n, v in values["training"].items() if n not in training}
+    return values
+
+
+def set_values(value: Any) -> Any:
+    """A configuration as JSON-like values: of models the fields that are not at their defaults."""
+    if isinstance(value, BaseModel):
+        return {
+            name: set_values(getattr(value, name))
+            for name, field in type(value).model_fields.items()
+            if name in _DISCRIMINATORS or getattr(value, name) != field.get_default()
+        }
+    if isinstance(value, dict):
+        return {str(name): set_values(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [set_values(entry) for entry in value]
+    return value
