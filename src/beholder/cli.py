@@ -201,6 +201,9 @@ def judge(
         str | None,
         typer.Option(help="A running Ray cluster, HOST:PORT or auto; default: one of this call."),
     ] = None,
+    gpus_per_worker: Annotated[
+        float, typer.Option(min=0.0, help="On Ray: GPUs of each process, or a share of one.")
+    ] = 0.0,
     explain: Annotated[
         list[str] | None,
         typer.Option(help="Also show where this comes from: an attribute, or `score`. Repeatable."),
@@ -233,6 +236,8 @@ def judge(
         raise typer.BadParameter("--engine ray writes to a file: name one with --output.")
     if ray_address and engine is not BatchEngine.ray:
         raise typer.BadParameter("--ray-address goes with --engine ray.")
+    if gpus_per_worker and engine is not BatchEngine.ray:
+        raise typer.BadParameter("--gpus-per-worker goes with --engine ray.")
     from beholder.judge import Judge
     from beholder.predict.local import Failure, find_pictures, judge_pictures, listed_pictures
     from beholder.predict.output import check_output, identity_of
@@ -247,7 +252,7 @@ def judge(
 
             done = judge_on_ray(
                 model, requests, file, batch_size=batch_size, workers=workers,
-                address=ray_address, backend=runtime,
+                address=ray_address, backend=runtime, gpus_per_worker=gpus_per_worker,
             )  # fmt: skip
         else:
             from beholder.predict.batches import judge_to_file

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from beholder.errors import ClusterError, MissingExtra, OutputError
+from beholder.cli import main
+from beholder.errors import ClusterError, DeviceError, MissingExtra, OutputError
 from beholder.judge import Judge
 from beholder.predict import on_ray
 from beholder.predict.batches import judge_to_file
@@ -228,3 +229,86 @@ def test_engines_do_not_go_on_with_each_other(judge: Path, listed: Path, tmp_pat
     with pytest.raises(OutputError, match="another engine"):
         judge_to_file(Judge.load(judge), requests, output, identity=identity_of(judge))
     assert claim(output, identity_of(judge), requests, engine="ray", rows=99).rows == 16
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_workers_judge_on_the_gpus_that_ray_gives_them(
+    judge: Path, listed: Path, expected: pl.DataFrame, tmp_path: Path, share: float
+) -> None:
+    """The cluster says that it has two; the judge is loaded on the CPU in their place."""
+    import ray
+
+    notes = tmp_path / "notes"
+    notes.mkdir()
+
+    def note_devices() -> None:
+        """In every worker, before it works."""
+        from beholder.judge import Judge
+
+        load = Judge.load
+
+        def noted(model: str, device: str, **options: object) -> Judge:
+            seen = f"{device} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
+            (notes / str(os.getpid())).write_text(seen)
+            return load(model, "cpu", **options)
+
+        Judge.load = noted  # type: ignore[method-assign]
+
+    environment = {"worker_process_setup_hook": note_devices}
+    ray.init(
+        "local", num_cpus=2, num_gpus=2, include_dashboard=False, logging_level="ERROR",
+        log_to_driver=False, runtime_env=environment,
+    )  # fmt: skip
+    try:
+        output = tmp_path / "verdicts.parquet"
+        judge_on_ray(judge, listed_pictures(listed), output, gpus_per_worker=share, workers=2)
+    finally:
+        ray.shutdown()
+    assert rows(output).equals(expected)
+    seen = [note.read_text() for note in notes.iterdir()]
+    assert len(seen) == 2
+    if share == 1:  # each has its own; of halves, both may be of one
+        assert sorted(seen) == ["cuda 0", "cuda 1"]
+    assert set(seen) <= {"cuda 0", "cuda 1"}
+
+
+@pytest.mark.parametrize(
+    ("resources", "workers", "gpus", "count"),
+    [({"CPU": 8}, None, 0, 8), ({"CPU": 8}, 3, 0, 3), ({"CPU": 8, "GPU": 2}, None, 1, 2),
+     ({"CPU": 8, "GPU": 2}, None, 0.5, 4), ({"CPU": 2, "GPU": 2}, None, 0.5, 2),
+     ({"CPU": 8, "GPU": 2}, None, 1 / 3, 6), ({"CPU": 8, "GPU": 2}, None, 0.6, 2),
+     ({"CPU": 8, "GPU": 5}, None, 2, 2)],
+)  # fmt: skip
+def test_there_are_as_many_workers_as_gpus_for_them(
+    resources: dict[str, float], workers: int | None, gpus: float, count: int
+) -> None:
+    assert on_ray._count_workers(resources, workers, gpus) == count
+
+
+@pytest.mark.parametrize(("resources", "workers"), [({"CPU": 8}, None), ({"GPU": 2.0}, 3)])
+def test_too_few_gpus_are_told_and_not_waited_for(
+    resources: dict[str, float], workers: int | None
+) -> None:
+    with pytest.raises(ClusterError, match="GPUs, too few for"):
+        on_ray._count_workers(resources, workers, 1)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "backend", "says"),
+    [("cuda", 0, None, "see no GPU for 'cuda'"), ("cpu", 1, None, "on cpu has no use for a GPU"),
+     (None, 1, "openvino", "with OpenVINO has no use"), (None, 1.5, None, "can't have 1.5 GPUs")],
+)  # fmt: skip
+def test_gpus_and_devices_that_contradict_each_other(
+    device: str | None, gpus: float, backend: str | None, says: str, judge: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DeviceError, match=says):
+        judge_on_ray(
+            judge, [], tmp_path / "verdicts.parquet", device=device, gpus_per_worker=gpus,
+            backend=backend,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+
+def test_gpus_go_with_ray(judge: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["judge", str(judge), "picture.jpg", "--gpus-per-worker", "1"])
+    assert "--gpus-per-worker goes with --engine ray" in capsys.readouterr().err

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beholder.data.progress import ProgressBar
-from beholder.errors import BeholderError, ClusterError, MissingExtra
+from beholder.errors import BeholderError, ClusterError, DeviceError, MissingExtra
+from beholder.features.device import asked_device
 from beholder.judge import Judge
 from beholder.predict.batches import CHUNK, Summary
 from beholder.predict.local import Request, Watch, judge_pictures
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 PARTS_EACH = 8  # of every worker, where there are pictures enough, so that all end together
 TRIES = 3  # of a part whose worker dies: a picture that kills its process must not do so for ever
 CONNECT_SECONDS = 10.0
+_ON_GPU = ("cuda", "tensorrt")
 
 
 def judge_on_ray(
@@ -58,29 +60,39 @@ def judge_on_ray(
     workers: int | None = None,
     address: str | None = None,
     backend: Backend | None = None,
+    gpus_per_worker: float = 0.0,
+    device: str | None = None,
 ) -> Summary:
     """Judge pictures into a folder of Parquet files, from where an earlier call has stopped.
 
     Args:
         model: a judge's folder or exported file.
         path: ends with `.parquet`.
-        workers: processes that judge, of one core each; None: as many as there are cores.
+        workers: processes that judge, of one core each; None: as many as there are cores, and GPUs
+            for.
         address: of a running cluster; None: one on this machine, for the time of the call.
         backend: what runs an exported file, as for `Judge.load`.
+        gpus_per_worker: that Ray gives each worker, which then judges on CUDA: a whole number, or a
+            share of one GPU that several workers have together; 0: workers judge on the CPU.
+        device: that workers judge on, as for `Judge.load`; which GPU it is, Ray says.
 
     Raises:
+        DeviceError: the device and `gpus_per_worker` contradict each other.
         OutputError: the place can't be written, has another ending, or belongs to other work.
         ClusterError: the cluster can't be reached, or a worker can't do its work.
         JudgeError: the judge can't be used.
         MissingExtra: Ray is not installed.
     """
     path, model = Path(path).absolute(), Path(model).absolute()
+    there = _device_of_workers(device, gpus_per_worker, backend)
     check_output(path, "ray")
-    parts = Parts(path, list(Judge.load(model, backend=backend).classes))
-    job = _Job(str(model), identity_of(model, backend), str(path), batch_size, backend)
+    # the driver only asks what the judge has, and may be on a machine without a GPU
+    parts = Parts(path, list(Judge.load(model, "cpu", backend=backend).classes))
+    identity = identity_of(model, backend)
+    job = _Job(str(model), identity, str(path), batch_size, backend, there, gpus_per_worker)
     watch, begun = Watch(), False
     try:
-        with _cluster(address, workers) as count:
+        with _cluster(address, workers, gpus_per_worker) as count:
             rows = _rows_of_part(len(requests), count, batch_size)
             with writing(path):
                 state = claim(path, job.identity, requests, engine="ray", rows=rows)
@@ -126,6 +138,8 @@ class _Job:
     output: str
     batch_size: int
     backend: Backend | None = None
+    device: str = "cpu"
+    gpus: float = 0.0
 
 
 class _Worker:
@@ -181,7 +195,8 @@ class _Worker:
                 where=f"{self.job.model} on {socket.gethostname()}",
                 fix="Put the judge on storage that all machines share.",
             )
-        return Judge.load(self.job.model, backend=self.job.backend, threads=1)
+        job = self.job
+        return Judge.load(job.model, job.device, backend=job.backend, threads=1)
 
     @cached_property
     def parts(self) -> Parts:
@@ -206,6 +221,7 @@ def _run(job: _Job, left: Iterator[dict[str, object]], workers: int) -> Iterator
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=1,
+        num_gpus=job.gpus or None,
         compute=ActorPoolStrategy(
             size=min(workers, len(blocks)),
             max_tasks_in_flight_per_actor=1,  # a part waits for any worker, not for its own
@@ -218,8 +234,40 @@ def _run(job: _Job, left: Iterator[dict[str, object]], workers: int) -> Iterator
         yield row
 
 
+def _device_of_workers(device: str | None, gpus: float, backend: Backend | None) -> str:
+    """What every worker loads the judge on.
+
+    Raises:
+        DeviceError: it needs GPUs and asks Ray for none, or the other way round.
+    """
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise DeviceError(
+            f"A worker can't have {gpus:g} GPUs.",
+            where="gpus_per_worker",
+            fix="Give a whole number, or a share of one GPU like 0.5.",
+        )
+    asked = asked_device(device)
+    kind = asked.name.partition(":")[0] if asked else None
+    if not gpus:
+        if asked and kind in _ON_GPU:
+            raise DeviceError(
+                f"Workers on Ray see no GPU for {asked.name!r} unless they ask for one.",
+                where=asked.origin,
+                fix="Add --gpus-per-worker 1, or choose cpu.",
+            )
+        return asked.name if asked else "cpu"
+    if kind not in (None, *_ON_GPU) or backend == "openvino":
+        what = f"on {kind}" if kind not in (None, *_ON_GPU) else "with OpenVINO"
+        raise DeviceError(
+            f"A worker that judges {what} has no use for a GPU of Ray's.",
+            where="gpus_per_worker",
+            fix="Leave --gpus-per-worker out, or judge on cuda with the default backend.",
+        )
+    return kind or "cuda"  # the worker sees its own GPUs alone
+
+
 @contextmanager
-def _cluster(address: str | None, workers: int | None) -> Iterator[int]:
+def _cluster(address: str | None, workers: int | None, gpus: float = 0.0) -> Iterator[int]:
     """A connection to a cluster, the caller's if there is one; how many workers are to be had."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -232,7 +280,7 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[int]:
     if own:
         _connect(address, workers)
     try:
-        yield workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        yield _count_workers(ray.cluster_resources(), workers, gpus)
     except ray.exceptions.RayActorError as error:
         raise ClusterError(
             f"The workers can't go on: {error}",
@@ -241,6 +289,27 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[int]:
     finally:
         if own:
             ray.shutdown()
+
+
+def _count_workers(resources: Mapping[str, float], workers: int | None, gpus: float) -> int:
+    """How many workers a cluster has room for, at most as many as are wanted.
+
+    Raises:
+        ClusterError: it has too few GPUs; Ray would wait for them for ever.
+    """
+    cores = max(1, int(resources.get("CPU", 1)))
+    if not gpus:
+        return workers or cores
+    has = int(resources.get("GPU", 0))
+    # a share is of one GPU; 1e-9: three shares of a third are one
+    room = has * int(1 / gpus + 1e-9) if gpus < 1 else has // int(gpus)
+    if room < (workers or 1):
+        raise ClusterError(
+            f"The cluster has {has} GPUs, too few for {workers or 1} workers of {gpus:g} each.",
+            where="gpus_per_worker",
+            fix="Ask for fewer workers or smaller shares, or add machines with GPUs.",
+        )
+    return workers or min(cores, room)
 
 
 def _connect(address: str | None, workers: int | None) -> None:
