@@ -32,15 +32,16 @@ import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from beholder.data.files import atomic_path
-from beholder.data.fingerprints import difference_hash
 from beholder.data.images import read_image
 from beholder.errors import DataError
 from quality_sources import ACTIVITIES, DEBIAN, NOT_OF_ACTIVITIES, NPM, PLASMA, Source
 
 ALIKE_BITS = 10  # of 64; two pictures of one photograph differ in fewer
+LEAST_CONTRAST = 2.0  # grey levels of 255; below it the bits are noise
 LEAST_SIDE = 258
 LONGEST_SIDE = 1280
 Named = tuple[str, Image.Image]
@@ -79,6 +80,16 @@ def different(found: Iterable[Named]) -> Iterator[Named]:
         if min(image.size) >= LEAST_SIDE and not is_like(look, looks):
             looks.append(look)
             yield name, image
+
+
+def difference_hash(image: Image.Image) -> int | None:
+    """The 64-bit difference hash of a picture (N. Krawetz, "Kind of Like That", 2013): 9 x 8 grey
+    values, each bit whether a value is greater than its left neighbour; None for a flat picture."""
+    grey = image.convert("L").resize((9, 8), Image.Resampling.BOX)
+    values = np.asarray(grey, dtype=np.int16)
+    if values.std() < LEAST_CONTRAST:
+        return None
+    return int.from_bytes(np.packbits(values[:, 1:] > values[:, :-1]).tobytes(), "big")
 
 
 def is_like(look: int | None, others: Iterable[int | None]) -> bool:

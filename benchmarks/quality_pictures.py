@@ -29,7 +29,6 @@ from PIL import Image
 
 from beholder.data.augment import uniform_draws
 from beholder.data.files import atomic_path, sha256_file
-from beholder.data.fingerprints import difference_hash
 from beholder.data.images import read_image
 from beholder.data.progress import progress
 from beholder.data.sample.builder import build_sample
@@ -44,7 +43,7 @@ from beholder.data.sample.catalogue import (
 )
 from beholder.data.sample.distortions import PRISTINE, STRENGTHS, distort
 from beholder.data.sample.pseudo_mos import to_pseudo_mos
-from quality_photos import ALIKE_BITS, third_photos, unpacked
+from quality_photos import ALIKE_BITS, difference_hash, third_photos, unpacked
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 from make_pseudo_mos import ssimulacra2

@@ -5,21 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from annotation_tables import picture, small_table, write_picture
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image, ImageEnhance
+from PIL import ImageEnhance
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.check import check_annotations, render_json, render_text
-from beholder.data.fingerprints import (
-    NEAR_BITS,
-    difference_hash,
-    fingerprint_all,
-    near_pairs,
-)
+from beholder.data.fingerprints import fingerprint_all
+from beholder.data.splits import LARGE_SET
 from beholder.errors import LISTED, SHOWN, Problem, count_problems
 
 
@@ -99,6 +92,23 @@ def test_near_duplicates_of_one_group_are_meant(pictures: Path) -> None:
     apart = AnnotationTable.from_columns(names, score=[1, 2], group=["a", "b"])
     assert check_annotations(together, pictures) == []
     assert [problem.code for problem in check_annotations(apart, pictures)] == ["near_duplicate"]
+
+
+def test_a_set_that_is_a_large_part_of_the_table_is_told(pictures: Path) -> None:
+    names = []
+    for number in range(LARGE_SET + 1):
+        names.append(f"copy {number}.jpg")
+        picture(1).save(pictures / names[-1], quality=60 + number)
+    names += ["good.png", "small.png"]
+    table = AnnotationTable.from_columns(names, score=[1] * len(names))
+    large = [p for p in check_annotations(table, pictures) if p.code == "large_set"]
+    assert [(p.severity, p.row, p.key) for p in large] == [("warning", 0, "copy 0.jpg")]
+    assert f"{LARGE_SET + 1} of {len(names)} pictures" in large[0].message
+    assert "data.near_duplicates" in large[0].message
+    fewer = AnnotationTable.from_columns(names[1:], score=[1] * (len(names) - 1))
+    assert "large_set" not in {p.code for p in check_annotations(fewer, pictures)}
+    split = table.with_split(["train"] * len(names))
+    assert "large_set" not in {p.code for p in check_annotations(split, pictures)}
 
 
 def test_classes_without_example_and_tables_without_opinion() -> None:
@@ -216,50 +226,6 @@ def test_fingerprints_keep_the_order_for_any_number_of_workers(pictures: Path, c
     assert [known.key for known in one] == names
     assert fingerprint_all(pictures, names, workers=4) == one
     assert "opening pictures" in capsys.readouterr().err
-
-
-def test_looks_survive_what_does_not_change_the_picture() -> None:
-    for seed in range(20):
-        image = picture(seed, (256, 192))
-        look = difference_hash(image)
-        changed = [
-            image.resize((128, 96)),
-            ImageEnhance.Brightness(image).enhance(0.8),
-            image.convert("L").convert("RGB"),
-        ]
-        for other in changed:
-            assert (look ^ difference_hash(other)).bit_count() <= NEAR_BITS
-        assert (look ^ difference_hash(picture(seed + 1))).bit_count() > NEAR_BITS
-    assert difference_hash(Image.new("RGB", (64, 64), "grey")) is None
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    bases=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4),
-    flips=st.lists(st.tuples(st.integers(0, 3), st.sets(st.integers(0, 63), max_size=5))),
-)
-def test_near_pairs_are_those_of_comparing_all(bases, flips) -> None:
-    looks: list[int | None] = [*bases, None]
-    for base, bits in flips:
-        looks.append(bases[base % len(bases)] ^ sum(1 << bit for bit in bits))
-    pairs = near_pairs(looks)
-    first = {look: index for index, look in reversed(list(enumerate(looks)))}
-    expected = set()
-    for i, a in enumerate(looks):
-        for j in range(i + 1, len(looks)):
-            b = looks[j]
-            if a is None or b is None or (a ^ b).bit_count() > NEAR_BITS:
-                continue
-            both_first = first[a] == i and first[b] == j
-            if both_first or (a == b and first[a] == i):
-                expected.add((i, j))
-    assert pairs == sorted(expected)
-
-
-def test_many_equal_looks_stay_fast() -> None:
-    looks = [int(value) for value in np.random.default_rng(0).integers(0, 4, 20_000)]
-    pairs = near_pairs(looks)
-    assert len(pairs) == 20_000 - 4 + 6  # each with the first of its own, and the four firsts
 
 
 def test_small_table_is_clean() -> None:

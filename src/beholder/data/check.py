@@ -17,10 +17,11 @@ from typing import Any
 import polars as pl
 
 from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
-from beholder.data.fingerprints import Fingerprint, fingerprint_all, near_pairs
+from beholder.data.fingerprints import Fingerprint, fingerprint_all
 from beholder.data.formats import Reading, ReadOptions, Scan, scan_with
 from beholder.data.images import MAX_PIXELS
-from beholder.data.splits import connected, find_leaks
+from beholder.data.lookalikes import near_pairs, near_sets
+from beholder.data.splits import connected, find_leaks, large_sets
 from beholder.data.transforms import clip_box
 from beholder.errors import LISTED, SHOWN, PictureError, Problem, bounded, count_problems
 
@@ -92,9 +93,13 @@ def read_and_check(
     if images is not None and root_found:
         prints = fingerprint_all(Path(images), table.keys, max_pixels=max_pixels, workers=workers)
         checks += [_picture_problems(table, prints, Path(images)), _duplicate_problems(prints)]
-        pairs = near_pairs([known.look for known in prints])
-        checks.append(_look_alike_problems(table, prints, pairs))
+        looks = [known.look for known in prints]
+        pairs = near_pairs(looks)
+        sets = near_sets(looks, pairs)
+        checks.append(_look_alike_problems(table, prints, sets))
         keys = table.keys
+        if table.frame["split"].is_null().any():
+            checks.append(large_sets(table, [(keys[a], keys[b]) for a, b in sets]))
         contents = {known.key: known.content for known in prints if known.content}
         checks.append(find_leaks(table, contents, [(keys[a], keys[b]) for a, b in pairs]))
     else:
@@ -269,16 +274,14 @@ def _duplicate_problems(prints: Sequence[Fingerprint]) -> Iterator[Problem]:
 
 
 def _look_alike_problems(
-    table: AnnotationTable, prints: Sequence[Fingerprint], pairs: Sequence[tuple[int, int]]
+    table: AnnotationTable, prints: Sequence[Fingerprint], sets: Sequence[tuple[int, int]]
 ) -> Iterator[Problem]:
     """A warning per set of pictures that look alike, unless they are the same or of one group."""
-    if not pairs:
-        return
     groups = table.frame["group"].to_list()
-    sets: dict[int, list[int]] = defaultdict(list)
-    for row, unit in enumerate(connected(len(prints), pairs).tolist()):
-        sets[unit].append(row)
-    for rows in sets.values():
+    alike: dict[int, list[int]] = defaultdict(list)
+    for row, unit in enumerate(connected(len(prints), sets).tolist()):
+        alike[unit].append(row)
+    for rows in alike.values():
         one_group = groups[rows[0]] is not None and len({groups[row] for row in rows}) == 1
         if len({prints[row].content for row in rows}) < 2 or one_group:
             continue

@@ -1,8 +1,15 @@
 """Every picture opened once: can it be used, its content, and what it looks like.
 
-The perceptual hash is a 64-bit difference hash: the picture as 9 x 8 grey values, each bit whether
-a value is greater than its left neighbour. Recompression, resizing and changes of brightness move
-few bits. (N. Krawetz, "Kind of Like That", 2013.)
+A look is the coarse shape of a picture and its colours. The shape are the 63 lowest frequencies of
+the grey picture (a discrete cosine transform of 32 x 32 values, 8 x 8 of its coefficients without
+the mean), each times its frequency, as a unit vector: brightness and contrast fall out of it, and
+what all photographs share (a light sky above, a spectrum that falls with the frequency) does not
+make two of them alike. Recompression and resizing hardly turn the vector, a crop turns it a little.
+The colours are the means of Cb and Cr in 4 x 4 parts. Of a thing on plain ground, e.g. a product
+on white, both are taken of the thing alone, without its margin. `lookalikes` says what is alike.
+
+The frequencies are those of pHash (C. Zauner, "Implementation and Benchmarking of Perceptual Image
+Hash Functions", 2010), kept as values and not as signs, so that a weak one counts for little.
 """
 
 from __future__ import annotations
@@ -15,17 +22,30 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from beholder.data.images import MAX_PIXELS, content_hash, read_header, read_image, resolve_key
 from beholder.data.progress import progress
 from beholder.errors import PictureError
 
-NEAR_BITS = 3
-"""Pictures whose hashes differ in at most this many of 64 bits look alike."""
+LOOK_VERSION = 2
+"""Looks of another version can't be compared with these: they are made anew."""
 
+FREQUENCIES = 8
+"""Per axis; the shape of a look has one value less than their square: the mean is left out."""
+
+SHAPE = FREQUENCIES**2 - 1
+COLOUR_PARTS = 4  # per axis
+LOOK_BYTES = SHAPE + 2 * COLOUR_PARTS**2 + 1
+
+_SIDE = 32
+_FINE_SIDE = 128
+_PLAIN_BORDER = 0.9  # share of the border that has one grey, where the ground is plain
+_PLAIN_SHARE, _PLAIN_LEAST = 0.08, 4.0  # what may differ, of the largest contrast, and grey levels
+_THING_SHARE = 0.25  # of the largest contrast: what is a part of the thing, and no trace of a codec
+_UNIT = 127  # of the shape's values, which are signed bytes
 _AT_A_TIME = 16  # pictures per task of a thread: starting one costs as much as a missing picture
-_BANDS = NEAR_BITS + 1
 _LEAST_CONTRAST = 2.0  # grey levels of 255; below it the bits are noise
 
 
@@ -36,15 +56,15 @@ class Fingerprint:
     Args:
         size: (width, height) in pixels, upright; None where the header can't be read.
         content: SHA-256 of the file, None where it can't be read.
-        look: the 64-bit difference hash; None where the picture can't be decoded or is so flat
-            that every such picture looks the same.
+        look: see `look_of`; None where the picture can't be decoded or is so flat that every such
+            picture looks the same.
         problem: (code, sentence) as of `PictureError`, None where the picture is usable.
     """
 
     key: str
     size: tuple[int, int] | None = None
     content: str | None = None
-    look: int | None = None
+    look: bytes | None = None
     problem: tuple[str, str] | None = None
 
 
@@ -55,7 +75,7 @@ def fingerprint(root: Path, key: str, max_pixels: int = MAX_PIXELS) -> Fingerpri
         path = resolve_key(root, key)
         content = content_hash(path)
         size = read_header(path).size
-        look = difference_hash(read_image(path, max_pixels=max_pixels, at_least=16))
+        look = look_of(read_image(path, max_pixels=max_pixels, at_least=_FINE_SIDE))
     except PictureError as error:
         return Fingerprint(key, size, content, problem=(error.code, error.what))
     return Fingerprint(key, size, content, look)
@@ -83,57 +103,53 @@ def fingerprint_all(
         pool.shutdown(cancel_futures=True)  # an interrupted check does not open the rest
 
 
-def difference_hash(image: Image.Image) -> int | None:
-    """The 64-bit difference hash of a picture, None for a flat one."""
-    grey = image.convert("L").resize((9, 8), Image.Resampling.BOX)
-    values = np.asarray(grey, dtype=np.int16)
+def look_of(image: Image.Image) -> bytes | None:
+    """The look of an RGB picture, `LOOK_BYTES` signed bytes; None for a flat one.
+
+    Returns:
+        The shape (times `_UNIT`), then Cb and Cr less 128 of each part, row by row, then 1 for a
+        thing on plain ground, else 0.
+    """
+    box = _on_plain_ground(image)
+    if box:
+        image = image.crop(box)
+    grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    values = np.asarray(grey, dtype=np.float64)
     if values.std() < _LEAST_CONTRAST:
         return None
-    return int.from_bytes(np.packbits(values[:, 1:] > values[:, :-1]).tobytes(), "big")
+    shape = ((_COSINES @ values @ _COSINES.T) * _WEIGHTS).reshape(-1)[1:]
+    shape *= _UNIT / np.linalg.norm(shape)
+    parts = image.resize((COLOUR_PARTS, COLOUR_PARTS), Image.Resampling.BOX).convert("YCbCr")
+    colours = np.asarray(parts, dtype=np.int16)[..., 1:].reshape(-1) - 128
+    return np.concatenate([np.rint(shape), colours, [box is not None]]).astype(np.int8).tobytes()
 
 
-def near_pairs(looks: Sequence[int | None]) -> list[tuple[int, int]]:
-    """Pairs of indices (i < j) whose hashes differ in at most `NEAR_BITS` bits.
-
-    Of several equal hashes, every one is paired with the first; the pairs of the others follow by
-    transitivity. Hashes that differ in 3 bits agree in at least one of four bands of 16 bits, so
-    that only those with an equal band are compared: 100,000 pictures take well under a second.
-    """
-    known = [(look, index) for index, look in enumerate(looks) if look is not None]
-    first: dict[int, int] = {}
-    pairs: list[tuple[int, int]] = []
-    for look, index in known:
-        if first.setdefault(look, index) != index:
-            pairs.append((first[look], index))
-    hashes = np.fromiter(first, dtype=np.uint64, count=len(first))
-    indices = np.fromiter(first.values(), dtype=np.int64, count=len(first))
-    width = 64 // _BANDS
-    for band in range(_BANDS):
-        bits = (hashes >> np.uint64(band * width)) & np.uint64((1 << width) - 1)
-        for left, right in _close_within(hashes, bits):
-            a, b = indices[left], indices[right]
-            ends = np.stack([np.minimum(a, b), np.maximum(a, b)], axis=1)
-            pairs += [(int(i), int(j)) for i, j in ends]
-    return sorted(set(pairs))
+def _on_plain_ground(image: Image.Image) -> tuple[int, int, int, int] | None:
+    """The box around the thing on plain ground; None where the border is not plain."""
+    grey = image.convert("L").resize((_FINE_SIDE, _FINE_SIDE), Image.Resampling.BOX)
+    values = np.asarray(grey, dtype=np.float64)
+    border = np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
+    gap = np.abs(values - np.median(border))
+    allowed = max(_PLAIN_SHARE * gap.max(), _PLAIN_LEAST)
+    if (np.abs(border - np.median(border)) <= allowed).mean() < _PLAIN_BORDER:
+        return None
+    thing = gap > max(_THING_SHARE * gap.max(), _PLAIN_LEAST)
+    rows, columns = (np.flatnonzero(thing.sum(axis=axis) > 1) for axis in (1, 0))
+    if not (len(rows) and len(columns)):
+        return None
+    width, height = image.size[0] / _FINE_SIDE, image.size[1] / _FINE_SIDE
+    left, top = round(columns[0] * width), round(rows[0] * height)
+    right, bottom = round((columns[-1] + 1) * width), round((rows[-1] + 1) * height)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
-def _close_within(hashes: np.ndarray, bits: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Positions of the pairs with an equal band that differ in few enough bits.
+def _cosines() -> NDArray[np.float64]:
+    """The lowest rows [FREQUENCIES, _SIDE] of the orthonormal DCT-II."""
+    order, place = np.arange(FREQUENCIES)[:, None], np.arange(_SIDE)[None]
+    rows = np.cos(np.pi * order * (2 * place + 1) / (2 * _SIDE)) * np.sqrt(2 / _SIDE)
+    rows[0] /= np.sqrt(2)
+    return rows
 
-    In the order of the band, each hash is compared with the next one, the one after and so on,
-    as long as any still shares its band.
-    """
-    order = np.argsort(bits, kind="stable")
-    ordered = bits[order]
-    found = []
-    left = np.arange(len(order) - 1)
-    step = 1
-    while len(left):
-        left = left[left + step < len(order)]
-        left = left[ordered[left] == ordered[left + step]]
-        a, b = order[left], order[left + step]
-        close = np.bitwise_count(hashes[a] ^ hashes[b]) <= NEAR_BITS
-        if close.any():
-            found.append((a[close], b[close]))
-        step += 1
-    return found
+
+_COSINES = _cosines()
+_WEIGHTS = np.hypot(*np.indices((FREQUENCIES, FREQUENCIES)))

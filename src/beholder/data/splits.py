@@ -29,6 +29,10 @@ from beholder.errors import DataError, Problem, Severity
 log = logging.getLogger(__name__)
 
 FRACTIONS: Mapping[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
+
+LARGE_SET, LARGE_SHARE = 20, 0.1
+"""A set of look-alikes with more pictures than this and more than this share of all is told of."""
+
 _ALONG_THE_LINE = ("test", "val", "train")
 Pairs = Iterable[tuple[str, str]]
 
@@ -51,7 +55,8 @@ def assign_splits(
         content_hashes: image key -> hash of the file. A unit is named by its smallest group, else
             its smallest content hash, else its smallest key: with hashes, a renamed picture stays
             where it is; without, the division hangs on the names.
-        near_duplicates: pairs of image keys that look alike.
+        near_duplicates: pairs of image keys that are to stay together, transitively, because they
+            look alike, see `lookalikes.near_sets`.
 
     Raises:
         DataError: fractions that are none, or a given split that leaks (every leak is listed).
@@ -130,19 +135,52 @@ def find_leaks(
 
     Same content and same `group` are errors, near duplicates warnings; one problem per set, at its
     first row that is not in the split of the set's first.
+
+    Args:
+        near_duplicates: pairs of image keys that look alike, directly: a chain of pictures, each
+            like the next, is no leak where no two neighbours are in different splits.
     """
     hashes = content_hashes or {}
     by_group = _rows_by_name(table.frame["group"].to_list())
     by_content = _rows_by_name([hashes.get(key) for key in table.keys])
     problems = _straddling(table, by_group, "group_leak", "The group {} is", "error")
     problems += _straddling(table, by_content, "content_leak", "The same content is", "error")
-    pairs = list(near_duplicates or ())
-    if pairs:
+    split = table.frame["split"].to_list()
+    edges = [
+        (a, b)
+        for a, b in _pair_edges(table.keys, near_duplicates or ())
+        if split[a] is not None and split[b] is not None and split[a] != split[b]
+    ]
+    if edges:
         told = {problem.key for problem in problems}
-        units = connected(len(table), _pair_edges(table.keys, pairs))
+        units = connected(len(table), edges)
         alike = _rows_by_name([str(unit) for unit in units])
         found = _straddling(table, alike, "near_leak", "Pictures that look alike are", "warning")
         problems += [problem for problem in found if problem.key not in told]
+    return problems
+
+
+def held_out(table: AnnotationTable) -> list[int]:
+    """How far from training each row's given split is: 0: none, 1: train, 2: val, 3: test."""
+    return [0 if name is None else 1 + SPLITS.index(name) for name in table.frame["split"]]
+
+
+def large_sets(table: AnnotationTable, near_duplicates: Pairs) -> list[Problem]:
+    """A warning for each set of look-alikes that is a large part of the table, at its first row;
+    arguments as for `assign_splits`. Rows count from 0."""
+    keys, count = table.keys, len(table)
+    units = connected(count, _pair_edges(keys, near_duplicates))
+    problems = []
+    for rows in _rows_by_name([str(unit) for unit in units]).values():
+        if len(rows) <= max(LARGE_SET, LARGE_SHARE * count):
+            continue
+        message = (
+            f"{len(rows)} of {count} pictures look alike, e.g. {keys[rows[1]]!r} and "
+            f"{keys[rows[-1]]!r}, and go to one split together. If they show different things, set "
+            "data.near_duplicates to warn or ignore; if some belong together, give these a group."
+        )
+        key, row = keys[rows[0]], rows[0]
+        problems.append(Problem("warning", "large_set", message, row=row, field="image", key=key))
     return problems
 
 
@@ -202,14 +240,15 @@ def _follow_given(
 ) -> list[str | None]:
     """The given splits, spread over their units.
 
-    Rows that only look like given ones of several splits go to the first of train, val, test.
+    Rows that only look like given ones of several splits go to the most held out of them: nothing
+    that looks like a picture of the test split is trained on.
     """
     spread = list(given)
     for units in (same, alike):
         first: dict[int, str] = {}
         for unit, name in zip(units.tolist(), spread, strict=True):
             if name is not None:
-                first[unit] = min(first.get(unit, name), name, key=SPLITS.index)
+                first[unit] = max(first.get(unit, name), name, key=SPLITS.index)
         spread = [
             first.get(unit) if name is None else name
             for unit, name in zip(units.tolist(), spread, strict=True)

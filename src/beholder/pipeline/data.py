@@ -16,13 +16,14 @@ import polars as pl
 from beholder.data.annotations import AnnotationTable
 from beholder.data.check import box_problems
 from beholder.data.files import atomic_path, write_json
-from beholder.data.fingerprints import Fingerprint, fingerprint_all, near_pairs
+from beholder.data.fingerprints import LOOK_VERSION, Fingerprint, fingerprint_all
 from beholder.data.formats import scan_with, usable_table
 from beholder.data.images import content_hash, read_header, resolve_key
 from beholder.data.keys import make_key
+from beholder.data.lookalikes import near_pairs, near_sets
 from beholder.data.progress import progress
 from beholder.data.sample.builder import build_sample
-from beholder.data.splits import assign_splits, unit_names
+from beholder.data.splits import assign_splits, find_leaks, held_out, large_sets, unit_names
 from beholder.data.walk import pictures_below
 from beholder.errors import DataError, PictureError, Problem
 from beholder.metrics.opinion_check import with_corrected_scores
@@ -35,9 +36,10 @@ READ = "read.json"
 """Of a run: what was understood of the table, see `formats.Reading.to_dict`."""
 
 _PICTURES = "pictures.parquet"
+_LOOK = f"look.{LOOK_VERSION}"
 _SCHEMA = {
     "image": pl.String(), "size": pl.Int64(), "mtime_ns": pl.Int64(), "sha256": pl.String(),
-    "look": pl.UInt64(), "opened": pl.Boolean(),
+    _LOOK: pl.Binary(), "opened": pl.Boolean(),
 }  # fmt: skip
 
 
@@ -132,17 +134,20 @@ def divide(opened: OpenedTable, config: DataConfig, folder: Path) -> RunData:
     table, root = opened.table, opened.root
     _check_boxes(table, root, config.annotations)
     # Only a split that has to be made needs to know which pictures look alike.
-    unsplit = table.frame["split"].is_null().any()
+    compare = config.near_duplicates != "ignore" and table.frame["split"].is_null().any()
     further = _unlabelled(table, root, config.unlabelled) if config.unlabelled else None
     every = table.keys + (further.keys if further else [])
-    pictures = _known_pictures(every, root, folder / _PICTURES, looks=unsplit)
+    pictures = _known_pictures(every, root, folder / _PICTURES, looks=compare)
     hashes = {picture.key: picture.content for picture in pictures if picture.content}
     labelled = set(table.keys)
-    compared = [picture for picture in pictures if picture.key in labelled]
-    alike = near_pairs([picture.look for picture in compared]) if unsplit else []
-    pairs = [(compared[left].key, compared[right].key) for left, right in alike]
-    table = _split(table, config, hashes, pairs)
-    units = dict(zip(table.keys, unit_names(table, hashes, pairs), strict=True))
+    looks = {picture.key: picture.look for picture in pictures if picture.key in labelled}
+    alike = _look_alikes(table, looks if compare else {})
+    links = alike.links if config.near_duplicates == "group" else []
+    for problem in large_sets(table, links):
+        log.warning("%s: %s", problem.key, problem.message)
+    table = _split(table, config, hashes, links)
+    _tell_near_leaks(table, alike.pairs, config.near_duplicates)
+    units = dict(zip(table.keys, unit_names(table, hashes, links), strict=True))
     if further:
         # votes and ratings, if there are any, are null for these
         table = table.with_frame(pl.concat([table.frame, further.frame], how="diagonal"))
@@ -168,6 +173,37 @@ def _read_table(config: DataConfig, folder: Path) -> tuple[AnnotationTable, Path
     table = usable_table(scan, str(path))
     write_json(folder / READ, scan.read.to_dict())
     return table, root
+
+
+@dataclass(frozen=True)
+class _LookAlikes:
+    """Pairs of image keys that look alike, and the links of the sets that are kept together."""
+
+    pairs: list[tuple[str, str]]
+    links: list[tuple[str, str]]
+
+
+def _look_alikes(table: AnnotationTable, look_of: dict[str, bytes | None]) -> _LookAlikes:
+    keys, looks = list(look_of), list(look_of.values())
+    pairs = near_pairs(looks)
+    ranks = dict(zip(table.keys, held_out(table), strict=True))
+    links = near_sets(looks, pairs, [ranks[key] for key in keys])
+    named = [[(keys[a], keys[b]) for a, b in found] for found in (pairs, links)]
+    return _LookAlikes(*named)
+
+
+def _tell_near_leaks(table: AnnotationTable, pairs: list[tuple[str, str]], kept: str) -> None:
+    """Log how many sets of look-alikes are in several splits, and why."""
+    leaks = [leak for leak in find_leaks(table, None, pairs) if leak.code == "near_leak"]
+    if leaks:
+        log.warning(
+            "pictures that look alike are in several splits, %d sets of them (%s), e.g.: %s",
+            len(leaks),
+            "chains of look-alikes are cut, and given splits are kept"
+            if kept == "group"
+            else "data.near_duplicates: group keeps them together",
+            leaks[0].message,
+        )
 
 
 def _unlabelled(table: AnnotationTable, root: Path, folder: str) -> AnnotationTable:
@@ -249,13 +285,13 @@ def _known_pictures(keys: list[str], root: Path, cache: Path, *, looks: bool) ->
         seen = fingerprint_all(root, fresh) if looks else _hash_all(root, fresh)
         rows += [
             {"image": one.key, "size": files[one.key][0], "mtime_ns": files[one.key][1],
-             "sha256": one.content, "look": one.look, "opened": looks}
+             "sha256": one.content, _LOOK: one.look, "opened": looks}
             for one in seen
         ]  # fmt: skip
         rows.sort(key=lambda row: row["image"])
         with atomic_path(cache) as temporary:
             pl.DataFrame(rows, schema=_SCHEMA).write_parquet(temporary)
-    return [Fingerprint(row["image"], content=row["sha256"], look=row["look"]) for row in rows]
+    return [Fingerprint(row["image"], content=row["sha256"], look=row[_LOOK]) for row in rows]
 
 
 def _hash_all(root: Path, keys: list[str]) -> list[Fingerprint]:

@@ -97,6 +97,11 @@ class DataConfig(Strict):
     )
     score_name: str = Field("MOS", description="what the scores are called in reports")
     split: SplitConfig = SplitConfig()
+    near_duplicates: Literal["group", "warn", "ignore"] = Field(
+        "group",
+        description="pictures that look alike, where the split is made here: `group` keeps them in "
+        "one split, `warn` only tells how many are in several, `ignore` does not look for them",
+    )
     sample_photos: list[str] | None = Field(
         None, min_length=3, description="photographs of the embedded sample; null: all of them"
     )
