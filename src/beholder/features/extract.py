@@ -21,8 +21,9 @@ from beholder.data.annotations import AnnotationTable
 from beholder.data.files import write_text
 from beholder.data.images import content_hash, resolve_key
 from beholder.data.progress import ProgressBar
+from beholder.data.sharing import ALONE, Group, part_of
 from beholder.data.transforms import EvalTransform
-from beholder.errors import DataError, PictureError
+from beholder.errors import DataError, PictureError, StoreError
 from beholder.features import device as devices
 from beholder.features.backbones import Backbone
 from beholder.features.memory import memory_guard
@@ -74,6 +75,7 @@ def extract(
     flip: bool = False,
     tokens: bool = True,
     amp: Amp = "auto",
+    group: Group = ALONE,
 ) -> ExtractionSummary:
     """Fill a feature store with the features of every picture of a table.
 
@@ -92,6 +94,8 @@ def extract(
         tokens: keep the tokens, not only the pooled features.
         amp: arithmetic of the forward pass: `auto` (bf16 or fp16 on accelerators), `off`, `bf16`
             or `fp16`. A store holds features of one kind.
+        group: processes that all call this and do a part each, into one store in a folder that they
+            share; every one gets the summary of the whole.
 
     Raises:
         DataError: the image root does not exist.
@@ -107,8 +111,8 @@ def extract(
     backbone = backbone.to(where).eval()
     arithmetic = amp_dtype(amp, where, where="amp")
     card = _card(backbone, dtype, arithmetic, tokens=tokens, flip=flip)
-    writer = FeatureWriter(store_path, card)
-    pictures = _Pictures(table, Path(root), backbone.transform, writer)
+    writer = _open_writer(Path(store_path), card, group)
+    pictures = _Pictures(table, Path(root), backbone.transform, writer, group)
     starts = range(0, len(pictures), batch_size)
     requests = [range(at, min(at + batch_size, len(pictures))) for at in starts]
     count = min(worker_count(workers, where, decodes=True), len(requests))
@@ -127,12 +131,49 @@ def extract(
             counts["written"] += len(read.keys)
             counts["reused"] += read.reused
             bar.advance(len(read.keys) + read.reused + len(read.failures))
-    bad = {key for key, _, _ in failures}
-    writer.close(key for key in table.keys if key not in bad)
-    _write_quarantine(Path(store_path) / QUARANTINE, failures)
+    writer.flush()
+    told = group.from_all((counts, failures))  # from here on all shards are there
+    counts = {name: sum(part[name] for part, _ in told) for name in counts}
+    failures = [failure for _, part in told for failure in part]
+    if group.rank == 0:
+        bad = {key for key, _, _ in failures}
+        keys = [key for key in table.keys if key not in bad]
+        _close(writer if group.size == 1 else FeatureWriter(store_path, card), keys)
+        _write_quarantine(Path(store_path) / QUARANTINE, failures)
+    group.from_all(None)  # nobody goes on before the index is there
     return ExtractionSummary(
         **counts, quarantined=len(failures), seconds=time.perf_counter() - began
     )
+
+
+def _open_writer(path: Path, card: StoreCard, group: Group) -> FeatureWriter:
+    """This process's writer; none writes before all have seen what is there."""
+    if group.rank == 0:
+        writer = FeatureWriter(path, card, group=group)
+        group.from_all(None)
+    else:
+        group.from_all(None)
+        writer = FeatureWriter(path, card, group=group)
+    group.from_all(None)
+    return writer
+
+
+def _close(writer: FeatureWriter, keys: Sequence[str]) -> None:
+    """Write the index of all processes' shards.
+
+    Raises:
+        StoreError: what another process has written is not there.
+    """
+    there = writer.contents()
+    missing = [key for key in keys if key not in there]
+    if missing:
+        raise StoreError(
+            f"{len(missing)} pictures that other processes have extracted are not in the store, "
+            f"e.g. {missing[0]}.",
+            where=str(writer.path),
+            fix="Let all processes share the run's folder.",
+        )
+    writer.close(keys)
 
 
 def _card(
@@ -178,9 +219,14 @@ class _Pictures(Dataset[_Read]):
     """The table's pictures by batches of rows, decoded where they are not in the store yet."""
 
     def __init__(
-        self, table: AnnotationTable, root: Path, transform: EvalTransform, writer: FeatureWriter
+        self,
+        table: AnnotationTable,
+        root: Path,
+        transform: EvalTransform,
+        writer: FeatureWriter,
+        group: Group,
     ) -> None:
-        self.rows = table.frame.select("image", "box").rows()
+        self.rows = part_of(table.frame.select("image", "box").rows(), group)
         self.root = root
         self.transform = transform
         self.contents = writer.contents()

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from beholder.data.files import atomic_path, write_json
+from beholder.data.sharing import ALONE, Group
 from beholder.errors import StoreError
 from beholder.features.shards import (
     PATTERN,
@@ -224,13 +225,21 @@ class FeatureWriter:
         card: what the rows share (`flip`: pictures were mirrored); must be that of the store that
             is there.
         shard_rows: rows of a shard; None: 512, or as many as have 64 MB.
+        group: processes that write into the store side by side, each shards of its own numbers.
 
     Raises:
         StoreError: the store that is there is of another backbone or number type.
         OutputError: the folder can't be written.
     """
 
-    def __init__(self, path: str | Path, card: StoreCard, *, shard_rows: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        card: StoreCard,
+        *,
+        shard_rows: int | None = None,
+        group: Group = ALONE,
+    ) -> None:
         self.path = Path(path)
         self.card = card
         if (self.path / _CARD).exists():
@@ -249,7 +258,8 @@ class FeatureWriter:
         self._places = _scan_shards(self.path)
         # a number that was ever used is not used again: a record of it may remain
         used = [*self.path.glob(PATTERN), *map(Path, _read_records(self.path))]
-        self._next = 1 + max(map(shard_number, used), default=-1)
+        self._next = 1 + max(map(shard_number, used), default=-1) + group.rank
+        self._stride = group.size
         self._shard_rows = shard_rows or min(_SHARD_ROWS, max(1, _SHARD_BYTES // _row_bytes(card)))
         self._waiting: list[tuple[str, str, dict[str, NDArray[Any]]]] = []
 
@@ -286,6 +296,10 @@ class FeatureWriter:
         if len(self._waiting) >= self._shard_rows:
             self._write_shard()
 
+    def flush(self) -> None:
+        """Write what waits."""
+        self._write_shard()
+
     def close(self, keys: Iterable[str]) -> None:
         """Write what waits, and the index of `keys` (those that the store holds).
 
@@ -317,7 +331,7 @@ class FeatureWriter:
         if not self._waiting:
             return
         name = shard_name(self._next)
-        self._next += 1
+        self._next += self._stride
         columns = {
             column: np.stack([row[column] for _, _, row in self._waiting])
             for column in self._waiting[0][2]

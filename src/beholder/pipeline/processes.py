@@ -1,4 +1,5 @@
-"""A run under torchrun: the first process does everything but training, the others wait.
+"""A run under torchrun: extraction, training and evaluation are shared out; all else is done by the
+first process, while the others wait.
 
 Alone, nothing of torch is imported.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from beholder.training.distributed import Processes as Group
@@ -25,6 +26,18 @@ class Processes:
     @property
     def first(self) -> bool:
         return self.group is None or self.group.first
+
+    @property
+    def rank(self) -> int:
+        return 0 if self.group is None else self.group.rank
+
+    @property
+    def size(self) -> int:
+        return 1 if self.group is None else self.group.size
+
+    def from_all(self, value: Any) -> list[Any]:
+        """Every process's value, by rank, in every process."""
+        return [value] if self.group is None else self.group.from_all(value)
 
     def from_first(self, value: T) -> T:
         """The first process's value in every process; the others wait for it."""

@@ -42,6 +42,7 @@ from beholder.pipeline.plan import (
 )
 from beholder.pipeline.processes import Processes, current_processes
 from beholder.pipeline.recipe import Recipe
+from beholder.pipeline.shared_run import check_shared_data, check_shared_folder
 from beholder.pipeline.smoke import smoke_run
 from beholder.pipeline.stages import make_stage
 from beholder.training.logs import log_file
@@ -70,9 +71,10 @@ def fit_recipe(recipe: Recipe, folder: Path, *, dry_run: bool = False) -> list[s
     check_origins(recipe)
     processes = current_processes()
     is_new = not folder.exists()
-    # Under torchrun the first process holds the lock for all and does all that is not training.
+    # Under torchrun the first process holds the lock for all.
     with run_lock(folder) if processes.first else nullcontext(), _console(folder, processes.first):
         try:
+            check_shared_folder(processes, recipe, folder)
             context, plan = _prepare(recipe, folder, order, processes)
         except BeholderError:
             _forget(folder, is_new and processes.first)
@@ -102,6 +104,7 @@ def _prepare(
     if not known:
         check(order, RunContext(folder, recipe, opened.undivided(), manifest))
     data = processes.first_then_others(lambda: divide(opened, recipe.data, folder))
+    check_shared_data(processes, data)
     context = RunContext(folder, recipe, data, manifest)
     reasons = _reasons(order, context)
     pending = [name for name in order if reasons[name]]

@@ -17,6 +17,7 @@ import polars as pl
 from beholder.data.annotations import AnnotationTable
 from beholder.data.images import resolve_key
 from beholder.data.progress import progress
+from beholder.data.sharing import ALONE, Group, joined_parts, part_of
 from beholder.errors import DataError, PictureError
 from beholder.judge.calibration import tempered
 from beholder.judge.verdict import Verdict
@@ -61,6 +62,7 @@ def evaluate_judge(
     batch_size: int = 32,
     resamples: int = 2000,
     seed: int = 0,
+    group: Group = ALONE,
 ) -> Evaluation:
     """Judge every picture of the table and compare with the opinions it gives.
 
@@ -68,6 +70,7 @@ def evaluate_judge(
         table: its rows' opinions are the truth; what is missing in a row is not compared.
         root: folder that the image keys start from.
         resamples, seed: of the bootstrap behind the intervals (95 %).
+        group: processes that all call this and judge a part each; every one gets the whole.
 
     Raises:
         DataError: the table is empty, the root is missing, or no picture could be judged.
@@ -77,9 +80,13 @@ def evaluate_judge(
     if not root.is_dir():
         raise DataError("The folder of pictures does not exist.", where=str(root))
     requests, failures = find_requests(table, root)
-    outcomes = judge_pictures(judge, requests, batch_size=batch_size)
+    starts = part_of(range(0, len(requests), batch_size), group)
+    part = requests[starts[0] : starts[-1] + batch_size] if starts else []
+    outcomes = judge_pictures(judge, part, batch_size=batch_size)
+    if group.rank == 0:
+        outcomes = progress(outcomes, "judging", total=len(part))
     verdicts: list[Verdict] = []
-    for outcome in progress(outcomes, "judging", total=len(requests)):
+    for outcome in joined_parts(list(outcomes), group):
         if isinstance(outcome, Failure):
             failures.append(outcome)
         else:

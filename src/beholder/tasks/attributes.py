@@ -121,17 +121,21 @@ class AttributesTask(Task):
     def evaluating(self) -> Collector[dict[str, float]]:
         """The loss over all labels; top-1, average class-specific accuracy and macro-F1 (0 to 1)
         as means over the attributes, and `top1.<attribute>`; NaN where nothing is labelled."""
-        total, labels = 0.0, 0.0
-        given: dict[str, list[Tensor]] = {name: [] for name in self.model.classes}
-        guessed: dict[str, list[Tensor]] = {name: [] for name in self.model.classes}
+        noted: list[tuple[str, float, Tensor, Tensor]] = []  # name, loss, given and guessed classes
         while (batch := (yield)) is not None:
             logits = self.attribute_heads(self.pooled(batch))
             for name, logits_BK in logits.items():
                 target_B = batch["attributes"][name]
-                loss = self.label_loss(name, logits_BK, batch)
-                total, labels = total + float(loss), labels + float((target_B >= 0).sum())
-                given[name].append(target_B.cpu())
-                guessed[name].append(logits_BK.argmax(-1).cpu())
+                loss = float(self.label_loss(name, logits_BK, batch))
+                noted.append((name, loss, target_B.cpu(), logits_BK.argmax(-1).cpu()))
+        noted = self.gather_observations(noted)
+        total, labels = 0.0, 0
+        given: dict[str, list[Tensor]] = {name: [] for name in self.model.classes}
+        guessed: dict[str, list[Tensor]] = {name: [] for name in self.model.classes}
+        for name, loss, target_B, guess_B in noted:
+            total, labels = total + loss, labels + int((target_B >= 0).sum())
+            given[name].append(target_B)
+            guessed[name].append(guess_B)
         if not labels:
             return dict.fromkeys(self.directions, math.nan)
         scores = {

@@ -31,6 +31,14 @@ def identity(tensor: Tensor) -> Tensor:
     return tensor
 
 
+Observations = TypeVar("Observations", bound=list[Any])
+
+
+def unshared(observations: Observations) -> Observations:
+    """What `Task.gather_observations` is in a single process."""
+    return observations
+
+
 def collect(collector: Collector[Found], batches: Iterable[Batch]) -> Found:
     """What a collector finds in all of the batches."""
     next(collector)
@@ -70,6 +78,9 @@ class Task(nn.Module):
         gather: joins rows of all processes, [B, ...] -> [B', ...], with gradient. The loop sets
             it; a gradient of the joined rows must reach each process's own rows summed over the
             processes, as an all-gather's does.
+        gather_observations: what `evaluating` has noted of each batch, a list in host memory ->
+            that of all processes' batches in order. The loop sets it where an evaluation is shared
+            out; all processes must call it equally often.
         whole_batch: its loss is a statistic of all rows that `gather` joins.
         train_statistics: the batch norms of a trained backbone follow the batches.
         started: the heads' weights are those of an earlier training, and so is what they expect of
@@ -80,6 +91,7 @@ class Task(nn.Module):
     directions: Mapping[str, Direction]
     whole_batch: bool = False
     gather: Callable[[Tensor], Tensor]
+    gather_observations: Callable[[list[Any]], list[Any]]
 
     def __init__(self, model: JudgeModel, *, train_backbone: bool = False) -> None:
         super().__init__()
@@ -89,6 +101,7 @@ class Task(nn.Module):
         self.model = model
         self.train_backbone = train_backbone
         self.gather = identity
+        self.gather_observations = unshared
         self.started = False
         self.train_statistics = True
 
@@ -118,7 +131,11 @@ class Task(nn.Module):
         return collect(self.evaluating(), batches)
 
     def evaluating(self) -> Collector[dict[str, float]]:
-        """What `evaluate` does with the batches, and the metrics that it finds."""
+        """What `evaluate` does with the batches, and the metrics that it finds.
+
+        It notes something of each batch and puts the list through `gather_observations` before it
+        computes metrics: the batches may be a part of all.
+        """
         raise NotImplementedError
 
     def merit(self, metrics: Mapping[str, float]) -> float:

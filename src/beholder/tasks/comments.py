@@ -132,21 +132,28 @@ class CommentTask(Task):
 
         References are the words that the vocabulary kept: compare values of one vocabulary only.
         """
+        noted = []
+        while (batch := (yield)) is not None:
+            tokens_BNC = self.tokens(batch)
+            loss = float(self.summed_cross_entropy(batch, tokens_BNC))
+            given = dict(zip(batch["keys"], batch["comments"], strict=True))
+            found = {
+                beams: dict(zip(batch["keys"], self._search(tokens_BNC, beams), strict=True))
+                for beams in self._beam_sizes
+            }
+            noted.append((loss, sum(words_of(batch)), given, found))
         total, words = 0.0, 0
         references: dict[str, list[str]] = {}
         written: dict[int, dict[str, list[int]]] = {beams: {} for beams in self._beam_sizes}
-        while (batch := (yield)) is not None:
-            tokens_BNC = self.tokens(batch)
-            total += float(self.summed_cross_entropy(batch, tokens_BNC))
-            words += sum(words_of(batch))
-            given = dict(zip(batch["keys"], batch["comments"], strict=True))
+        for loss, count, given, found in self.gather_observations(noted):
+            total, words = total + loss, words + count
             references |= {
                 key: [self.vocabulary.decode(ids) for ids in own]
                 for key, own in given.items()
                 if own
             }
             for beams, comments in written.items():
-                comments |= zip(batch["keys"], self._search(tokens_BNC, beams), strict=True)
+                comments |= found[beams]
         if not references:
             return dict.fromkeys(self.directions, math.nan)
         metrics = {"loss": total / words}

@@ -106,6 +106,8 @@ class JointTask(Task):
     def evaluating(self) -> Collector[dict[str, float]]:
         """Each task's metrics, `overall`, and the weighted sum of the tasks' losses; what is NaN
         is left out of both."""
+        for part in self.parts.values():
+            part.gather_observations = self.gather_observations
         collectors = {name: part.evaluating() for name, part in self.parts.items()}
         for collector in collectors.values():
             next(collector)

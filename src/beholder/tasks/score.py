@@ -117,11 +117,16 @@ class ScoreTask(Task):
         loss over all pictures with a score as one batch."""
         parts = []
         while (batch := (yield)) is not None:
-            parts.append((self._predict(batch), self._given(batch)))
+            told = (self._predict(batch), self._given(batch))
+            parts.append(tuple(tuple(tensor.cpu() for tensor in part) for part in told))
+        parts = self.gather_observations(parts)
         if not any(given[0].isfinite().any() for _, given in parts):
             return dict.fromkeys(self.directions, math.nan)
-        predicted = [torch.cat(pieces) for pieces in zip(*(p for p, _ in parts), strict=True)]
-        given = [torch.cat(pieces) for pieces in zip(*(g for _, g in parts), strict=True)]
+        device = self.score_head.output_mean.device
+        predicted, given = (
+            [torch.cat(pieces).to(device) for pieces in zip(*part, strict=True)]
+            for part in zip(*parts, strict=True)
+        )
         prediction_B, score_B = predicted[0], given[0]
         known = score_B.isfinite().cpu().numpy()
         head = self.score_head

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from beholder.data.sharing import ALONE, Group, part_of
 from beholder.errors import BeholderError, DataError
 from beholder.features.workers import load_batches, worker_count
 from beholder.training.config import TrainConfig
@@ -163,10 +164,12 @@ class Loader:
                 someone = next(part for part in part_R if part)
                 yield epoch, part_R[self._processes.rank] or someone[:1]
 
-    def in_order(self) -> Iterator[Batch]:
-        """Batches over all rows in the source's order, epoch 0, the whole of them."""
+    def in_order(self, group: Group = ALONE) -> Iterator[Batch]:
+        """Batches over all rows in the source's order, epoch 0, the whole of them; this process's
+        part of the batches where they are shared out to a group."""
         rows, size = range(len(self._source)), self._config.batch_size
-        requests = [(0, list(rows[at : at + size])) for at in range(0, len(rows), size)]
+        whole = [(0, list(rows[at : at + size])) for at in range(0, len(rows), size)]
+        requests = part_of(whole, group)
         return self.load(requests, at_most=len(requests))
 
     def load(

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from beholder.data.progress import ProgressBar
+from beholder.data.sharing import ALONE, joined_parts
 from beholder.errors import TrainingError
 from beholder.features.memory import memory_guard
 from beholder.training.checkpoints import CheckpointFolder, checkpoint_name
@@ -279,7 +280,7 @@ class _Training:
         return step == self._total or any(period and step % period == 0 for period in periods)
 
     def _evaluate(self) -> None:
-        """Evaluate in the first process; note, log, and save if it is the best so far.
+        """Evaluate, shared out over all processes; note, log, and save if it is the best so far.
 
         Raises:
             Interrupted: SIGTERM came; the evaluation is still due.
@@ -288,7 +289,7 @@ class _Training:
         self._runner.check()
         metrics = None
         with self._meter.evaluating(self._val.pictures):
-            if self._processes.first:
+            if self._processes.first or self._shares_evaluation:
                 random = random_state(self._processes.device)
                 try:
                     metrics = self._metrics(self._val)
@@ -315,6 +316,10 @@ class _Training:
     def _metrics(self, data: Loader) -> dict[str, float]:
         """The task's evaluation, with averaged weights where there are."""
         with ExitStack() as stack:
+            if self._shares_evaluation:
+                before = self._task.gather_observations
+                stack.callback(setattr, self._task, "gather_observations", before)
+                self._task.gather_observations = self._gather_observations
             stack.enter_context(torch.no_grad())
             stack.enter_context(self._runner.autocast())
             if self._runner.ema:
@@ -327,15 +332,33 @@ class _Training:
         return {name: float(value) for name, value in found.items()}
 
     def _batches(self, data: Loader) -> Iterator[Batch]:
-        """All of `data` in order, on the device.
+        """All of `data` in order, on the device; of a shared evaluation this process's part.
 
         Raises:
-            Interrupted: SIGTERM came.
+            Interrupted: SIGTERM came; where others wait, `_gather_observations` raises it.
         """
-        for batch in data.in_order():
+        shared = self._shares_evaluation
+        for batch in data.in_order(self._processes if shared else ALONE):
+            if self._noted.came and shared:
+                return
             if self._noted.came:
                 raise Interrupted
             yield to_device(batch, self._processes.device)
+
+    @property
+    def _shares_evaluation(self) -> bool:
+        """Whether every process evaluates a part: the task can join what they have seen."""
+        return self._processes.several and hasattr(self._task, "gather_observations")
+
+    def _gather_observations(self, observations: list[Any]) -> list[Any]:
+        """Of the batches of all processes, in order.
+
+        Raises:
+            Interrupted: SIGTERM has come to one of them.
+        """
+        if self._processes.any(self._noted.came)[0]:
+            raise Interrupted
+        return joined_parts(observations, self._processes)
 
     def _save_due(self) -> bool:
         config, step = self._config, self._position.step

@@ -18,6 +18,7 @@ from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.cost import Cost, measured
 from beholder.pipeline.manifest import path_digest
+from beholder.pipeline.processes import current_processes
 from beholder.pipeline.recipe import EvaluateStage
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
 from beholder.pipeline.stages.shared import grown, seconds_per_picture
@@ -37,7 +38,10 @@ FOLDER, EXPLANATIONS = "evaluation", "explanations"
 
 
 class Evaluate(Stage):
-    """Writes `evaluation/`: metrics, predictions, and overlays of a few pictures."""
+    """Writes `evaluation/`: metrics, predictions, and overlays of a few pictures. Judging is shared
+    out over all processes."""
+
+    everywhere = True
 
     def __init__(self, name: str, config: EvaluateStage, context: RunContext) -> None:
         super().__init__(name, context)
@@ -62,7 +66,7 @@ class Evaluate(Stage):
         context, split = smoke.context, self.config.split
         judge = Judge.load(context.output(self.config.judge, "judge"))
         few, pictures = context.rows(split), len(self.context.rows(split))
-        each = seconds_per_picture(judge, few, context.data.root)
+        each = seconds_per_picture(judge, few, context.data.root) / current_processes().size
         cost = grown(smoke.cost, each, len(few), pictures)
         further = 0.0
         if judge.score_range is not None:
@@ -80,6 +84,7 @@ class Evaluate(Stage):
 
     def run(self, folder: Path) -> StageResult:
         context = self.context
+        processes = current_processes()
         judge = Judge.load(context.output(self.config.judge, "judge"))
         result = evaluate_judge(
             judge,
@@ -88,7 +93,10 @@ class Evaluate(Stage):
             batch_size=self.config.batch_size,
             resamples=self.config.resamples,
             seed=context.recipe.seed,
+            group=processes,
         )
+        if not processes.first:
+            return StageResult({})  # the first process writes for all
         result.metrics["score_name"] = context.recipe.data.score_name
         target = context.folder / FOLDER
         write_json(target / "metrics.json", result.metrics)

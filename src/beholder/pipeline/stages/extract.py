@@ -16,13 +16,17 @@ from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.cost import Cost, folder_bytes, measured, overlapped
 from beholder.pipeline.manifest import digest
+from beholder.pipeline.processes import current_processes
 from beholder.pipeline.recipe import ExtractStage
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
 from beholder.pipeline.stages.shared import QUARANTINE, check_backbone, stage_backbone
 
 
 class Extract(Stage):
-    """Runs one of the recipe's backbones, or a tuned one, over every row of the table."""
+    """Runs one of the recipe's backbones, or a tuned one, over every row of the table, shared out
+    over all processes."""
+
+    everywhere = True
 
     def __init__(self, name: str, config: ExtractStage, context: RunContext) -> None:
         super().__init__(name, context)
@@ -34,6 +38,7 @@ class Extract(Stage):
     def run(self, folder: Path) -> StageResult:
         data = self.context.data
         store = folder / "store"
+        processes = current_processes()
         summary = extract(
             stage_backbone(self.context, self.name).to(devices.choose_device()),
             self.context.chosen(data.table),
@@ -45,7 +50,10 @@ class Extract(Stage):
             flip=self.config.flip,
             tokens=self.config.tokens,
             amp=self.config.amp,
+            group=processes,
         )
+        if not processes.first:
+            return StageResult({})  # the first process writes for all
         quarantine = store / QUARANTINE
         if quarantine.exists():
             shutil.copyfile(quarantine, self.context.folder / QUARANTINE)
@@ -85,7 +93,7 @@ class Extract(Stage):
         start = max(0.0, smoke.cost.seconds - extracting.seconds)
         return replace(
             smoke.cost,
-            seconds=start + each * pictures,
+            seconds=start + each * pictures / current_processes().size,
             disk_bytes=_store_bytes(store, pictures / len(few)),
         )
 
