@@ -129,6 +129,20 @@ def test_classes_without_example_and_tables_without_opinion() -> None:
     assert [problem.code for problem in check_annotations(empty)] == ["no_opinions"]
 
 
+def test_classes_that_differ_only_in_spelling_are_told_with_one_fix() -> None:
+    labels = ["Red", "red", "red", " dark  blue", "dark blue", "blue", "1", "1.0", "-1"]
+    table = AnnotationTable.from_columns(
+        [f"{row}.png" for row in range(len(labels))], attributes={"colour": labels}
+    )
+    found = [p for p in check_annotations(table) if p.code == "similar_classes"]
+    assert {(p.severity, p.field) for p in found} == {("warning", "attribute.colour")}
+    messages = sorted(p.message for p in found)
+    assert len(messages) == 3
+    assert "'red' (2), 'Red' (1)" in messages[2]
+    assert "write 'red' for all of them" in messages[2]
+    assert "'1' (1), '1.0' (1)" in messages[1]
+
+
 def test_image_root_that_does_not_exist(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("image,score\na.png,high\n", encoding="utf-8")

@@ -70,3 +70,41 @@ def test_attributes_before_and_after_calibration(root: Path) -> None:
     assert f"({before.ece:.3f} before its temperature)" in text
     assert "mean" in text
     assert text.count("before its temperature") == 1
+
+
+def test_what_the_judge_can_not_answer_is_counted_and_makes_nothing_better(root: Path) -> None:
+    transform = EvalTransform(size=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3)
+    judge = Judge(Brightness(), transform, classes=CLASSES)
+    light = ["dark", "dark", "dim", None, "dim", "bright", "bright", "Bright", "dark"]
+    table = AnnotationTable.from_columns(
+        [*(f"{index}.png" for index in range(8)), "absent.png"],
+        score=[1.0] * 9,
+        comments=[["some words"], *[[]] * 8],
+        attributes={"light": light, "sleeve": ["long"] * 5 + [None] * 4},
+    )
+    metrics = evaluate_judge(judge, table, root).metrics
+    assert metrics["counts"] == {"pictures": 8, "failed": 1}
+    assert metrics["asked"] == {
+        "score": {"given": 9, "compared": 0},
+        "comments": {"given": 1, "compared": 0},
+        "attributes": {
+            "light": {"given": 8, "compared": 7, "no_class": {"Bright": 1, "dim": 2}},
+            "sleeve": {"given": 5, "compared": 0},
+        },
+    }
+    # pictures 0 to 3 are said to be dark, 4 to 7 bright: right are 0, 1, 5 and 6 of seven labels
+    entry = metrics["attributes"]["light"]
+    assert entry["classes"] == ["dark", "bright", "never", "Bright", "dim"]
+    assert entry["support"] == [2, 2, 0, 1, 2]
+    assert entry["top1"] == pytest.approx(4 / 7)
+    assert entry["acsa"] == pytest.approx((1 + 1 + 0 + 0) / 4)
+    # F1: dark 2*2/(2+3), bright 2*2/(2+4), Bright and dim 0
+    assert entry["macro_f1"] == pytest.approx((4 / 5 + 4 / 6) / 4)
+    assert metrics["mean_top1"] == entry["top1"]
+    assert list(metrics["attributes"]) == ["light"]
+    text = render_metrics(metrics)
+    assert "3 of 7 labels of 'light' are no class of the judge and count as wrong" in text
+    assert "'Bright' (1), 'dim' (2)" in text
+    assert "1 of 8 labels of 'light' are not compared: no verdict" in text
+    assert "5 labels of 'sleeve' are not compared: the judge says nothing of the kind" in text
+    assert "9 scores are not compared" in text

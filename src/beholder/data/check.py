@@ -7,6 +7,8 @@ shows, and the pictures themselves.
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -89,7 +91,7 @@ def read_and_check(
     checks: list[Iterable[Problem]] = []
     if scan.format in (None, "parquet") and score_range:
         checks.append(_score_range_problems(table, score_range))
-    checks.append(_table_problems(table))
+    checks += [_table_problems(table), similar_classes(table)]
     if images is not None and root_found:
         prints = fingerprint_all(Path(images), table.keys, max_pixels=max_pixels, workers=workers)
         checks += [_picture_problems(table, prints, Path(images)), _duplicate_problems(prints)]
@@ -206,6 +208,34 @@ def _table_problems(table: AnnotationTable) -> Iterator[Problem]:
     if not any(column.any() for column in opinions):
         message = "The table holds no opinion: no score, no comment, no attribute."
         yield Problem("warning", "no_opinions", message)
+
+
+def similar_classes(table: AnnotationTable) -> Iterator[Problem]:
+    """A warning for classes of an attribute that differ only by case, blanks or as `1` and `1.0`
+    do, which a judge would learn as different ones."""
+    for name, labels in table.classes.items():
+        column = ATTRIBUTE_PREFIX + name
+        counts = Counter(table.frame[column].drop_nulls().to_list())
+        spellings: dict[str, list[str]] = defaultdict(list)
+        for label in labels:
+            spellings[plain_label(label)].append(label)
+        for alike in spellings.values():
+            if len(alike) < 2:
+                continue
+            alike.sort(key=lambda label: (-counts[label], label))
+            shown = ", ".join(f"{label!r} ({counts[label]})" for label in alike)
+            message = (
+                f"The classes {shown} differ only by case, blanks or decimals. If they are one, "
+                f"write {alike[0]!r} for all of them in the table."
+            )
+            yield Problem("warning", "similar_classes", message, field=column)
+
+
+def plain_label(label: str) -> str:
+    """A class label without what people write in several ways: Unicode's compatible forms, case,
+    blanks, and `.0` of a whole number."""
+    text = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
 
 
 def _picture_problems(

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from beholder.data.annotations import AnnotationTable
-from beholder.data.check import box_problems
+from beholder.data.check import box_problems, similar_classes
 from beholder.data.files import atomic_path, write_json
 from beholder.data.fingerprints import LOOK_VERSION, Fingerprint, fingerprint_all
 from beholder.data.formats import scan_with, usable_table
@@ -132,6 +132,8 @@ def divide(opened: OpenedTable, config: DataConfig, folder: Path) -> RunData:
             the table gives leaks.
     """
     table, root = opened.table, opened.root
+    for problem in similar_classes(table):
+        log.warning("%s: %s", problem.field, problem.message)
     _check_boxes(table, root, config.annotations)
     # Only a split that has to be made needs to know which pictures look alike.
     compare = config.near_duplicates != "ignore" and table.frame["split"].is_null().any()

@@ -1,11 +1,14 @@
 """A judge against given opinions: verdicts of a table's pictures, and the metrics of each head.
 
-A picture that can't be judged is left out of the metrics, counted, and listed.
+A picture that can't be judged is left out of the metrics, counted, and listed. What else a table
+asks that the judge can't answer is counted too (`asked` of the metrics), and never makes a figure
+better: a label that is no class of the judge counts as a wrong answer.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ from beholder.judge.calibration import tempered
 from beholder.judge.verdict import Verdict
 from beholder.metrics.captions import evaluate_captions
 from beholder.metrics.classification import (
+    UNLABELLED,
     calibration_error,
     mean_acsa,
     mean_top1,
@@ -102,12 +106,15 @@ def evaluate_judge(
     metrics: dict[str, Any] = {
         "counts": {"pictures": len(verdicts), "failed": len(failures)},
         "image_root": str(root),
+        "asked": _asked(judge, table, frame),
         "signature": {},
     }
     _score_metrics(metrics, frame, resamples, seed)
     _interval_metrics(metrics, frame, judge)
     _attribute_metrics(metrics, frame, judge, verdicts)
     frame = _comment_metrics(metrics, frame)
+    for line in not_answered(metrics):
+        log.warning("%s", line)
     return Evaluation(metrics, frame, failures)
 
 
@@ -147,6 +154,64 @@ def _join(judge: Judge, table: AnnotationTable, verdicts: Sequence[Verdict]) -> 
     return pl.DataFrame(columns).join(given, on="image", how="left", maintain_order="left")
 
 
+def _asked(judge: Judge, table: AnnotationTable, frame: pl.DataFrame) -> dict[str, Any]:
+    """How many rows give each opinion, how many of them are compared, and which labels are no
+    class of the judge (they are compared, and wrong)."""
+    score, comments = pl.col("score").is_not_null(), pl.col("comments").list.len() > 0
+    asked: dict[str, Any] = {
+        "score": _given(
+            table.frame.filter(score).height, frame, "score", pl.col("predicted_score")
+        ),
+        "comments": {
+            "given": table.frame.filter(comments).height,
+            "compared": frame.filter(
+                (pl.col("references").list.len() > 0) & pl.col("comment").is_not_null()
+            ).height,
+        },
+        "attributes": {},
+    }
+    for name in table.attribute_names:
+        column = f"attribute.{name}"
+        labels = table.frame[column].drop_nulls()
+        if name not in judge.classes:
+            asked["attributes"][name] = {"given": len(labels), "compared": 0}
+            continue
+        entry = _given(len(labels), frame, column, pl.col(f"predicted.{name}"))
+        known = set(judge.classes[name])
+        unknown = Counter(frame[column].drop_nulls().to_list())
+        entry["no_class"] = {label: n for label, n in sorted(unknown.items()) if label not in known}
+        asked["attributes"][name] = entry
+    return asked
+
+
+def _given(given: int, frame: pl.DataFrame, column: str, predicted: pl.Expr) -> dict[str, Any]:
+    compared = frame.filter(pl.col(column).is_not_null() & predicted.is_not_null())
+    return {"given": given, "compared": compared.height}
+
+
+def not_answered(metrics: dict[str, Any]) -> list[str]:
+    """Sentences on what the table asks that the judge can't answer; none where it answers all."""
+    asked = metrics.get("asked")
+    if asked is None:  # of an evaluation before these were counted
+        return []
+    lines = []
+    opinions = {"scores": asked["score"], "comments": asked["comments"]}
+    opinions |= {f"labels of {name!r}": entry for name, entry in asked["attributes"].items()}
+    for what, entry in opinions.items():
+        left = entry["given"] - entry["compared"]
+        if left and not entry["compared"]:
+            lines.append(f"{left} {what} are not compared: the judge says nothing of the kind")
+        elif left:
+            lines.append(f"{left} of {entry['given']} {what} are not compared: no verdict")
+        if entry.get("no_class"):
+            shown = ", ".join(f"{label!r} ({count})" for label, count in entry["no_class"].items())
+            lines.append(
+                f"{sum(entry['no_class'].values())} of {entry['compared']} {what} are no class of "
+                f"the judge and count as wrong: {shown}"
+            )
+    return lines
+
+
 def _score_metrics(metrics: dict[str, Any], frame: pl.DataFrame, resamples: int, seed: int) -> None:
     known = frame.filter(pl.col("score").is_not_null() & pl.col("predicted_score").is_not_null())
     if known.height < 2:
@@ -182,8 +247,13 @@ def _attribute_metrics(
     for name, labels in judge.classes.items():
         if f"attribute.{name}" not in frame.columns:
             continue
+        no_class = metrics["asked"]["attributes"][name]["no_class"]
+        labels = (*labels, *no_class)  # classes that are given and never predicted
         index = {label: position for position, label in enumerate(labels)}
-        given = [index.get(label, -1) for label in frame[f"attribute.{name}"].to_list()]
+        given = [
+            UNLABELLED if label is None else index[label]
+            for label in frame[f"attribute.{name}"].to_list()
+        ]
         predicted = [index[label] for label in frame[f"predicted.{name}"].to_list()]
         probabilities = frame[f"probability.{name}"].to_numpy()
         scores[name] = score_attribute(given, predicted, labels, probabilities)
@@ -243,6 +313,7 @@ def render_metrics(metrics: dict[str, Any]) -> str:
     """The evaluation as a few lines for people."""
     counts = metrics["counts"]
     lines = [f"{counts['pictures']} pictures judged, {counts['failed']} could not be"]
+    lines += [f"  told        {line}" for line in not_answered(metrics)]
     for name, entry in metrics.get("score", {}).items():
         span = f"(95 %: {show(entry['low'], 3)} to {show(entry['high'], 3)})"
         lines.append(f"  score       {name.upper():<9} {show(entry['value'], 3)}  {span}")

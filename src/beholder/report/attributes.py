@@ -29,6 +29,7 @@ def attribute_parts(data: ReportData) -> list[dict[str, Any]]:
                 "entry": entry,
                 "before": before,
                 "classes": _class_rows(entry),
+                "no_class": _no_class(data, name),
                 "reliability": plots.reliability(
                     name, entry["reliability"], before["reliability"] if before else None
                 )
@@ -60,6 +61,12 @@ def explained(data: ReportData) -> list[dict[str, Any]]:
 
 def _overlay(folder: Path, one: dict[str, Any]) -> dict[str, Any]:
     return {**one, "picture": as_uri((folder / one["file"]).read_bytes())}
+
+
+def _no_class(data: ReportData, name: str) -> list[str]:
+    """Labels that are no class of the judge, with their counts."""
+    asked = (data.metrics or {}).get("asked", {}).get("attributes", {}).get(name, {})
+    return [f"{label} ({count})" for label, count in asked.get("no_class", {}).items()]
 
 
 def _class_rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
