@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beholder.data.subwords import SubwordVocabulary
-from beholder.data.vocabulary import Vocabulary, normalise_caption
+from beholder.data.vocabulary import Vocabulary, comment_words
 from beholder.errors import VocabularyError
 
 KOREAN = [
@@ -35,8 +35,8 @@ def test_comments_come_back_as_their_words(vocabulary: SubwordVocabulary) -> Non
         assert ids[0] == vocabulary.bos
         assert ids[-1] == vocabulary.eos
         assert vocabulary.unk not in ids
-        assert vocabulary.words(ids) == normalise_caption(text)
-        assert vocabulary.encode(normalise_caption(text)) == ids
+        assert vocabulary.words(ids) == comment_words(text)
+        assert vocabulary.encode(comment_words(text)) == ids
         assert vocabulary.encode(unicodedata.normalize("NFD", text)) == ids
 
 
@@ -49,7 +49,7 @@ def test_new_words_of_known_signs_are_known(vocabulary: SubwordVocabulary) -> No
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(sorted({w for t in KOREAN for w in normalise_caption(t)}))))
+@given(st.lists(st.sampled_from(sorted({w for t in KOREAN for w in comment_words(t)}))))
 def test_any_sequence_of_its_words(words: list[str]) -> None:
     vocabulary = SubwordVocabulary.build_subwords(KOREAN, 80)
     assert vocabulary.words(vocabulary.encode(words)) == words
@@ -57,8 +57,8 @@ def test_any_sequence_of_its_words(words: list[str]) -> None:
 
 def test_what_a_reward_sees(vocabulary: SubwordVocabulary) -> None:
     ids = vocabulary.encode(KOREAN[0])
-    assert vocabulary.spell(ids) == [*normalise_caption(KOREAN[0]), "EOS"]
-    assert vocabulary.spell(ids[:-1]) == normalise_caption(KOREAN[0])
+    assert vocabulary.spell(ids) == [*comment_words(KOREAN[0]), "EOS"]
+    assert vocabulary.spell(ids[:-1]) == comment_words(KOREAN[0])
     words = Vocabulary.build(["a b"])
     assert words.spell(words.encode("b a")) == ["b", "a", "EOS"]
 
@@ -100,7 +100,7 @@ def test_reading_a_comment_needs_no_tokenizers(vocabulary: SubwordVocabulary) ->
         "else:\n    raise AssertionError\n"
     )
     ids = vocabulary.encode(KOREAN[0])
-    text = " ".join(normalise_caption(KOREAN[0]))
+    text = " ".join(comment_words(KOREAN[0]))
     arguments = [json.dumps(vocabulary.to_dict()), json.dumps(ids), text]
     subprocess.run([sys.executable, "-c", code, *arguments], check=True)
 

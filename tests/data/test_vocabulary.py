@@ -6,13 +6,14 @@ import json
 import re
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beholder.data.vocabulary import Vocabulary, display_form, normalise_caption
+from beholder.data.vocabulary import Vocabulary, comment_words, display_form, normalise_caption
 from beholder.errors import VocabularyError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -32,9 +33,36 @@ def test_normalisation_as_published(caption: str, words: list[str]) -> None:
     assert normalise_caption(caption) == words
 
 
-@given(st.text())
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
 def test_normalisation_equals_its_steps(text: str) -> None:
     assert normalise_caption(text) == spelled_out_normalisation(text)
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("हिन्दी में चित्र।", ["हिन्दी", "में", "चित्र", "।"]),
+        ("ภาพนี้สวยมาก", ["ภาพนี้สวยมาก"]),
+        ("صُورَة جميلة", ["صُورَة", "جميلة"]),
+        ("Ảnh rất đẹp", ["ảnh", "rất", "đẹp"]),
+        ("\u0130zmir, I\u0307zmir and izmir", ["izmir", "izmir", "and", "izmir"]),
+        ("a\tb\u00a0c\u3000d\u2003e\u200bf\u2028g", list("abcdefg")),
+        ("cafe\u0301 caf\u00e9", ["caf\u00e9", "caf\u00e9"]),
+        ("می\u200cخواهم", ["می\u200cخواهم"]),
+        ("soft\u00adhyphen \ufeffmark", ["softhyphen", "mark"]),
+    ],
+)
+def test_words_of_all_scripts_stay_whole(caption: str, words: list[str]) -> None:
+    assert comment_words(caption) == words
+    assert comment_words(unicodedata.normalize("NFD", caption)) == words
+
+
+@given(st.text())
+def test_no_white_space_or_lone_mark_is_a_word(text: str) -> None:
+    for word in comment_words(text):
+        assert not any(sign.isspace() for sign in word)
+        assert unicodedata.category(word[0])[0] != "M"
+    assert comment_words(text) == comment_words(unicodedata.normalize("NFD", text))
 
 
 def test_special_words_come_first_and_words_are_sorted() -> None:
@@ -56,11 +84,11 @@ def test_order_of_comments_does_not_matter() -> None:
 
 @given(st.lists(st.text(min_size=1), min_size=1))
 def test_encode_then_decode_gives_the_words_back(comments: list[str]) -> None:
-    if not any(normalise_caption(comment) for comment in comments):
+    if not any(comment_words(comment) for comment in comments):
         return
     vocabulary = Vocabulary.build(comments)
     for comment in comments:
-        assert vocabulary.words(vocabulary.encode(comment)) == normalise_caption(comment)
+        assert vocabulary.words(vocabulary.encode(comment)) == comment_words(comment)
 
 
 def test_encode_cuts_words_but_keeps_the_end() -> None:

@@ -221,6 +221,15 @@ class AnnotationTable:
             raise DataError(error.what, where=where, problems=error.problems) from None
 
 
+_PLAIN_KEY = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$"
+
+
+def is_plain_key(keys: pl.Series) -> pl.Series:
+    """Where a name is an image key without a doubt, as nearly all are; the others are looked at one
+    by one, see `keys`."""
+    return keys.str.contains(_PLAIN_KEY).fill_null(False)
+
+
 def _find_problems(
     frame: pl.DataFrame, classes: Mapping[str, tuple[str, ...]], grades: tuple[float, ...]
 ) -> Iterator[Problem]:
@@ -266,7 +275,9 @@ def _class_problems(classes: Mapping[str, tuple[str, ...]]) -> Iterator[Problem]
 
 def _key_problems(frame: pl.DataFrame) -> Iterator[Problem]:
     first: dict[str, int] = {}
-    for row, key in enumerate(frame["image"]):
+    keys = frame["image"]
+    suspect = (~is_plain_key(keys) | keys.is_duplicated()).arg_true()
+    for row, key in zip(suspect.to_list(), keys.gather(suspect).to_list(), strict=True):
         if key is None:
             yield Problem("error", "empty_key", "The image key is null.", row=row, field="image")
             continue

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from beholder.data.vocabulary import BOS, EOS, PAD, UNK, Vocabulary, normalise_caption
+from beholder.data.vocabulary import BOS, EOS, PAD, UNK, Vocabulary, comment_words
 from beholder.errors import MissingExtra, VocabularyError
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ _SPECIAL = (EOS, PAD, BOS, UNK)
 
 def _normalise(text: str) -> list[str]:
     """Words as the captioner sees them, of composed signs: Hangul syllables, not their letters."""
-    return normalise_caption(unicodedata.normalize("NFC", text))
+    return comment_words(unicodedata.normalize("NFC", text))
 
 
 def _tokenizer(vocabulary: dict[str, int], merges: Iterable[tuple[str, str]]) -> Tokenizer:

@@ -8,8 +8,11 @@ This is not the tokenizer of the caption metrics (`metrics.captions`). Only the 
 from __future__ import annotations
 
 import re
+import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 from beholder.errors import VocabularyError
 
@@ -20,13 +23,40 @@ PAD, BOS, EOS, UNK = "PAD", "SOS", "EOS", "UNK"
 _WORD = re.compile(r"\w+|[^\w '`.?!,:;-]")
 
 
+# what has no place of its own in a line: soft hyphen, zero-width space, byte order mark, joiner
+_INVISIBLE = str.maketrans({"\u00ad": None, "\u200b": " ", "\ufeff": None, "\u2060": None})
+
+
 def normalise_caption(text: str) -> list[str]:
     """Words of a comment, as the captioner sees them; `[]` for a comment without any.
 
     Lower case; `' \\` . ? ! , : ; -` are dropped; any other sign that is not a letter, digit,
-    underscore or space is a word of its own.
+    underscore or space is a word of its own. Beyond ASCII, where the published captioner tears
+    words: NFC, so that one word has one form; a combining mark (a vowel of Hindi, Thai or Arabic)
+    belongs to its letter; white space of any kind separates; the Turkish capital I with a dot is i.
+    (A tab or line end in ASCII text is a word there; `comment_words` has none.)
     """
-    return _WORD.findall(text.lower().rstrip())
+    if text.isascii():
+        return _WORD.findall(text.lower().rstrip())
+    text = unicodedata.normalize("NFC", text.translate(_INVISIBLE)).replace("\u0130", "i").lower()
+    return _word_with_marks().findall(" ".join(text.split()))
+
+
+def comment_words(text: str) -> list[str]:
+    """The same of a comment as people have written it: white space of any kind only separates."""
+    return normalise_caption(" ".join(text.split()))
+
+
+@cache
+def _word_with_marks() -> re.Pattern[str]:
+    """`_WORD` where a combining mark, or a joiner between letters, is part of a word."""
+    marks = [
+        chr(code)
+        for code in range(0x300, sys.maxunicode + 1)
+        if unicodedata.category(chr(code)) in ("Mn", "Mc", "Me")
+    ]
+    inner = rf"\w{''.join(marks)}\u200c\u200d"
+    return re.compile(rf"\w[{inner}]*|[^{inner} '`.?!,:;-]")
 
 
 def display_form(words: str) -> str:
@@ -76,7 +106,7 @@ class Vocabulary:
         """
         counts: Counter[str] = Counter()
         for caption in captions:
-            counts.update(normalise_caption(caption))
+            counts.update(comment_words(caption))
         words = sorted(word for word, count in counts.items() if count >= min_count)
         if not words:
             raise VocabularyError(
@@ -103,7 +133,7 @@ class Vocabulary:
         Unknown words become UNK. At most `max_length` ids, bos and eos included: the words at
         the end are cut, the eos stays.
         """
-        words = normalise_caption(caption) if isinstance(caption, str) else caption
+        words = comment_words(caption) if isinstance(caption, str) else caption
         ids = [self._ids.get(word, self.unk) for word in words]
         if max_length is not None:
             ids = ids[: max(max_length - 2, 0)]

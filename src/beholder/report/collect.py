@@ -13,7 +13,7 @@ import polars as pl
 import yaml
 
 from beholder.data.annotations import AnnotationTable
-from beholder.data.vocabulary import normalise_caption
+from beholder.data.vocabulary import comment_words
 from beholder.errors import RunError
 from beholder.metrics.ceiling import Scores
 from beholder.metrics.opinion_check import OpinionCheck, check_opinions
@@ -155,7 +155,7 @@ def summarise(table: AnnotationTable, top_words: int = 40) -> DataSummary:
     """Counts of a table for the page."""
     frame = table.frame
     comments = [comment for row in frame["comments"].to_list() for comment in row]
-    tokens = [normalise_caption(comment) for comment in comments]
+    tokens = [comment_words(comment) for comment in comments]
     counts = Counter(word for words in tokens for word in words)
     splits = Counter(split or "no split" for split in frame["split"].to_list())
     classes = {}

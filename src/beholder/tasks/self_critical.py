@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from beholder.data.vocabulary import EOS, normalise_caption
+from beholder.data.vocabulary import EOS, comment_words
 from beholder.decoding import Hypothesis, sample_memory
 from beholder.errors import TrainingError
 from beholder.judge.model import JudgeModel
@@ -181,5 +181,5 @@ class SelfCriticalTask(CommentTask):
 
 def _reference_tokens(comments: Sequence[str]) -> list[list[str]]:
     """Normalised comments, each with its end; those without a word are left out."""
-    words = [normalise_caption(comment) for comment in comments]
+    words = [comment_words(comment) for comment in comments]
     return [[*own, EOS] for own in words if own]

@@ -20,7 +20,7 @@ from beholder.data.augment import Augmentation
 from beholder.data.images import content_hash, read_image, resolve_key
 from beholder.data.mixing import mix
 from beholder.data.transforms import EvalTransform
-from beholder.data.vocabulary import Vocabulary, normalise_caption
+from beholder.data.vocabulary import Vocabulary, comment_words
 from beholder.errors import DataError, PictureError, StoreError
 from beholder.features.store import FeatureStore
 
@@ -304,7 +304,7 @@ def _encode(
     for own in comments:
         rows = []
         for comment in own:
-            words = normalise_caption(comment)
+            words = comment_words(comment)
             if not words:
                 wordless += 1
                 continue

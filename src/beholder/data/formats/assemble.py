@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from beholder.data.annotations import ATTRIBUTE_PREFIX, COLUMNS, RATINGS, VOTES, AnnotationTable
+from beholder.data.annotations import (
+    ATTRIBUTE_PREFIX,
+    COLUMNS,
+    RATINGS,
+    VOTES,
+    AnnotationTable,
+    is_plain_key,
+)
 from beholder.data.formats.delimited import ROW
 from beholder.data.formats.layouts import BOX_FIELDS
 from beholder.data.formats.ratings import (
@@ -163,11 +170,10 @@ def _with_comment_lists(frame: pl.DataFrame, rows: Rows, problems: list[Problem]
 def _with_keys(frame: pl.DataFrame, rows: Rows, problems: list[Problem]) -> pl.DataFrame:
     """The image keys, and whether they are usable; the others are problems."""
     raw = frame["image"].fill_null("")
-    keys = {name: make_key(name, rows.root) for name in raw.unique()}
-    frame = frame.with_columns(
-        raw.alias(_RAW),
-        raw.replace_strict(keys, return_dtype=pl.String).alias(_KEY),
-    )
+    others = raw.filter(~is_plain_key(raw)).unique()
+    keys = {name: make_key(name, rows.root) for name in others}
+    key = raw.replace_strict(keys, default=raw, return_dtype=pl.String) if keys else raw
+    frame = frame.with_columns(raw.alias(_RAW), key.alias(_KEY))
     found = {key: key_problem(key) for key in keys.values()}
     bad = {key: problem for key, problem in found.items() if problem}
     is_bad = pl.col(_KEY).is_in(list(bad))

@@ -10,6 +10,7 @@ import polars as pl
 from beholder.data.annotations import VOTES
 
 VOTE_PREFIX = "votes."
+_MOST = 2**40  # votes; more are a damaged number
 
 
 def grade_of(column: str) -> float | None:
@@ -35,7 +36,9 @@ def wrong_votes(columns: Mapping[float, str]) -> pl.Expr:
     counts = [pl.col(name) for name in columns.values()]
     missing = pl.sum_horizontal(count.is_null() for count in counts)
     number = pl.sum_horizontal(counts)
-    fraction = pl.any_horizontal((c < 0) | (c != c.floor()) for c in counts).fill_null(False)
+    fraction = pl.any_horizontal(
+        (c < 0) | (c != c.floor()) | (c >= _MOST) for c in counts
+    ).fill_null(False)
     other = (number != pl.col("raters")).fill_null(False)
     partly = (missing > 0) & (missing < len(counts))
     return partly | ((missing == 0) & (fraction | (number <= 0) | other))
