@@ -131,5 +131,5 @@ def test_korean_files_and_files_that_are_none(files: dict[str, Path], tmp_path: 
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     files["comments"] = tmp_path / "broken.parquet"
     text = told(files, tmp_path / "none.csv")
-    assert "nowhere.parquet: The file can't be read" in text
+    assert "nowhere.parquet: There is no such file" in text
     assert "The Parquet file can't be read" in text

@@ -27,13 +27,10 @@ from beholder.data.splits import assign_splits, find_leaks, held_out, large_sets
 from beholder.data.walk import pictures_below
 from beholder.errors import DataError, PictureError, Problem
 from beholder.metrics.opinion_check import with_corrected_scores
-from beholder.pipeline.manifest import digest
+from beholder.pipeline.manifest import READ, digest
 from beholder.pipeline.recipe import DataConfig
 
 log = logging.getLogger("beholder")
-
-READ = "read.json"
-"""Of a run: what was understood of the table, see `formats.Reading.to_dict`."""
 
 _PICTURES = "pictures.parquet"
 _LOOK = f"look.{LOOK_VERSION}"

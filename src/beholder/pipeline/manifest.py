@@ -18,6 +18,8 @@ from beholder.errors import RunError
 
 FORMAT = 1
 NAME = "manifest.json"
+READ = "read.json"
+"""Of a run: what was understood of its table, see `formats.Reading.to_dict`."""
 
 
 class Output(BaseModel):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping
@@ -22,6 +21,8 @@ import polars as pl
 
 from beholder.data.files import write_text
 from beholder.data.formats.delimited import ROW, parse_delimited
+from beholder.data.formats.opening import open_table
+from beholder.data.formats.options import ReadOptions
 from beholder.data.formats.text import read_text
 from beholder.data.images import EXTENSIONS
 from beholder.data.keys import make_key
@@ -132,27 +133,23 @@ def _predictions(path: Path, columns: tuple[str, ...], problems: list[Problem]) 
 
 
 def _read_predictions(path: Path, problems: list[Problem]) -> pl.DataFrame | None:
-    if path.suffix.lower() == ".parquet" and path.is_file():
-        try:
-            return pl.read_parquet(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            message = f"The Parquet file can't be read: {error}"
-            problems.append(Problem("error", "unreadable", message, file=str(path)))
-            return None
-    if path.suffix.lower() not in (".jsonl", ".json"):
-        frame, _ = _read_delimited(path, problems)
-        return None if frame is None else frame.drop(ROW)
-    rows = []
-    for number, line in enumerate(_text(path, problems).splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            rows.append({name: entry.get(name) for name in ("image", "score", "comment")})
-        except (ValueError, AttributeError):
-            message = f"The line is no JSON object; expected {_FORMATS}."
-            problems.append(Problem("error", "unreadable", message, file=str(path), row=number))
-            return None
-    schema = {"image": pl.String, "score": pl.Float64, "comment": pl.String}
-    return pl.DataFrame(rows, schema=schema)
+    opened = open_table(path, ReadOptions())
+    errors = [problem for problem in opened.problems if problem.severity == "error"]
+    problems += errors
+    if errors:
+        return None
+    named_json = path.suffix.lower() in (".jsonl", ".json")
+    if named_json and opened.raw is not None and "JSON" not in opened.raw.container:
+        message = f"The file is no JSON object per line; expected {_FORMATS}."
+        problems.append(Problem("error", "unreadable", message, file=str(path)))
+        return None
+    if opened.table is not None:
+        return opened.table.frame
+    if opened.raw is None or not opened.raw.header:
+        message = f"There is no table in the file; expected {_FORMATS}."
+        problems.append(Problem("error", "unreadable", message, file=str(path)))
+        return None
+    return opened.raw.frame.drop(ROW)
 
 
 def _read_delimited(
@@ -171,7 +168,7 @@ def _text(path: Path, problems: list[Problem]) -> str:
         message = f"The file can't be read: {error.strerror or error}."
         problems.append(Problem("error", "unreadable", message, file=str(path)))
         return ""
-    problems += text.problems
+    problems += [problem for problem in text.problems if problem.severity == "error"]
     return text.content
 
 

@@ -17,7 +17,7 @@ from beholder.data.vocabulary import comment_words
 from beholder.errors import RunError
 from beholder.metrics.ceiling import Scores
 from beholder.metrics.opinion_check import OpinionCheck, check_opinions
-from beholder.pipeline.manifest import Manifest, load_manifest
+from beholder.pipeline.manifest import READ, Manifest, load_manifest
 
 # stage -> name of the curve -> [(step, value)]
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
@@ -54,6 +54,8 @@ class ReportData:
     """Stage `average` -> its interval, and metrics per held-out split."""
     speeds: dict[str, dict[str, float]] = field(default_factory=dict)
     """Stage that was trained -> throughput, waiting for data and peak memory, see `read_speeds`."""
+    read: dict[str, Any] | None = None
+    """What was understood of the table, see `formats.Reading.to_dict`; None: the sample's."""
     opinions: OpinionCheck | None = None
     """What the table's ratings say of raters and pictures; None: it does not say who rated what."""
 
@@ -75,12 +77,14 @@ def collect(run: Path) -> ReportData:
     predictions_path = run / "evaluation" / "predictions.parquet"
     table_path = run / "annotations.parquet"
     recipe = _text(run / "recipe.yaml")
+    read = _text(run / READ)
     quarantine_path = run / "quarantine.csv"
     table = AnnotationTable.from_parquet(table_path) if table_path.exists() else None
     return ReportData(
         folder=run,
         manifest=manifest,
         recipe=recipe,
+        read=json.loads(read) if read else None,
         curves=read_curves(run / "metrics.jsonl"),
         alarms=read_alarms(run / "metrics.jsonl"),
         speeds=read_speeds(run / "metrics.jsonl"),

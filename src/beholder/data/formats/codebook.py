@@ -39,7 +39,7 @@ def read_codebook(path: str | Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         raise _refused("There is no such codebook.", file, fix)
     text = read_text(path)
-    problems = list(text.problems)
+    problems = [problem for problem in text.problems if problem.severity == "error"]
     first = text.content.strip().partition("\n")[0]
     if {name.strip().casefold() for name in re.split(r"[,;\t]", first)} >= set(COLUMNS):
         entries = _from_table(text.content, file, problems)

@@ -117,6 +117,11 @@ class Interpreter:
         frame = self.raw.frame.select(ROW, image=pl.col(roles.columns["image"]))
         return self._with_pictures(frame)
 
+    def roles(self) -> dict[str, str]:
+        """Role -> column, whether or not they make a table; none where nothing is certain."""
+        roles = self._roles(self._layout(), opinions=False)
+        return dict(roles.columns) if roles else {}
+
     def _layout(self) -> Layout | None:
         """The published table that this is; None where columns are said, or roles found."""
         if self.options.columns or self.raw.format or self.options.format == GENERIC.name:

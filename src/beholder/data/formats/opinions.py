@@ -99,7 +99,7 @@ def find_scores(roles: Roles, left: Mapping[str, Profile], has_header: bool) -> 
     ranked.sort(key=lambda entry: entry[:3])
     named = [entry[3] for entry in ranked if entry[0] < 3]
     if any(role.startswith("rating.") for role in roles.columns):
-        named = [one for one in named if role_of_name(one.name) == "score"]
+        named = [entry[3] for entry in ranked if entry[0] < 2]
     if named:
         best, *others = named
         roles.take("score", best.name, "numbers, and its name")

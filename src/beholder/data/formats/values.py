@@ -86,9 +86,10 @@ def with_plain_numbers(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     for name, dtype in frame.schema.items():
         if dtype != pl.String:
             continue
-        head = frame[name].drop_nulls().head(1000)
+        cells = frame[name].drop_nulls().str.strip_chars()
+        head = cells.filter(~cells.is_in(["", *MISSING])).head(1000)
         comma = head.str.contains(_DECIMAL_COMMA)
-        number = comma | head.str.strip_chars().cast(pl.Float64, strict=False).is_not_null()
+        number = comma | head.cast(pl.Float64, strict=False).is_not_null()
         if comma.any() and number.all() and not head.str.contains(".", literal=True).any():
             changed.append(name)
     points = [pl.col(name).str.replace(",", ".", literal=True) for name in changed]

@@ -2,19 +2,23 @@
 
 Read are JSON `{"key": "caption"}` or `{"key": ["caption", ...]}`, JSON lists of
 `{"image_id", "caption"}` (the COCO results format), COCO annotations (`{"annotations": [...]}`),
-JSON lines of such entries (as `beholder judge --format jsonl` prints), and CSV or TSV with a column
-for the picture and one for the caption, one row per caption.
+JSON lines of such entries (as `beholder judge --format jsonl` prints), and any table that
+`data.formats` reads, with a column for the picture and one for the caption.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from beholder.data.formats.delimited import ROW
+from beholder.data.formats.interpreting import Interpreter
+from beholder.data.formats.opening import open_table
+from beholder.data.formats.options import ReadOptions
+from beholder.data.formats.prepare import prepare
+from beholder.data.formats.text import read_text
 from beholder.errors import BeholderError, DataError, Problem
 from beholder.metrics.captions.evaluate import CaptionScores, check_captions, evaluate_captions
 from beholder.metrics.captions.meteor.data import meteor_data
@@ -93,15 +97,17 @@ def evaluate_files(
 
 def _read(path: Path, problems: list[Problem]) -> list[_Row]:
     try:
-        content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"can't be read as UTF-8 text: {error}"
+        text = read_text(path)
+    except OSError as error:
+        message = f"can't be read: {error.strerror or error}"
         problems.append(Problem("error", "unreadable", message, file=str(path)))
         return []
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return _read_table(path, content, "\t" if path.suffix.lower() == ".tsv" else ",", problems)
+    content = text.content
     if path.suffix.lower() == ".jsonl":
         return _read_lines(path, content, problems)
+    if not content.lstrip().startswith(("[", "{")) and path.suffix.lower() != ".json":
+        return _read_table(path, problems)
+    problems += [problem for problem in text.problems if problem.severity == "error"]
     duplicates: list[str] = []
 
     def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
@@ -171,43 +177,37 @@ def _of_entries(
             yield _Row(row, str(entry[key]), value)
 
 
-def _read_table(path: Path, content: str, comma: str, problems: list[Problem]) -> list[_Row]:
-    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=comma)
-    names = reader.fieldnames or []
-    key = next((name for name in KEY_COLUMNS if name in names), None)
-    text = next((name for name in TEXT_COLUMNS if name in names), None)
+def _read_table(path: Path, problems: list[Problem]) -> list[_Row]:
+    """Any table that `data.formats` reads: columns of the usual names, or those that hold names of
+    pictures and sentences."""
+    opened = open_table(path, ReadOptions())
+    errors = [problem for problem in opened.problems if problem.severity == "error"]
+    codes = {"fields": "no_caption"}
+    problems += [replace(one, code=codes.get(one.code, "not_csv")) for one in errors]
+    if opened.raw is None or not opened.raw.header:
+        return []
+    raw = prepare(opened.raw)
+    spelt = {name.casefold(): name for name in raw.header}
+    key = next((spelt[name] for name in KEY_COLUMNS if name in spelt), None)
+    text = next((spelt[name] for name in TEXT_COLUMNS if name in spelt), None)
+    if key is None or text is None:
+        roles = Interpreter(raw, str(path), ReadOptions()).roles()
+        key, text = key or roles.get("image"), text or roles.get("comments")
     if key is None or text is None:
         message = (
             f"needs a column for the picture ({', '.join(KEY_COLUMNS)}) and one for the caption "
-            f"({', '.join(TEXT_COLUMNS)}); it has {', '.join(names) or 'none'}"
+            f"({', '.join(TEXT_COLUMNS)}); it has {', '.join(raw.header)}"
         )
         problems.append(Problem("error", "columns", message, file=str(path), row=1))
         return []
     rows = []
-    for entry in _csv_rows(path, reader, problems):
-        line = reader.line_num
-        if not entry[key]:
-            problems.append(
-                Problem("error", "no_key", "names no picture", file=str(path), row=line, field=key)
-            )
-        elif entry[text] is None:
-            problems.append(
-                Problem(
-                    "error", "no_caption", "has no caption", file=str(path), row=line, field=text
-                )
-            )
+    for line, name, said in raw.frame.select(ROW, key, text).iter_rows():
+        if not name:
+            message = "names no picture"
+            problems.append(Problem("error", "no_key", message, str(path), line, key))
+        elif said is None:
+            message = "has no caption"
+            problems.append(Problem("error", "no_caption", message, str(path), line, text))
         else:
-            rows.append(_Row(line, entry[key], entry[text]))
+            rows += [_Row(line, name, one) for one in (said if isinstance(said, list) else [said])]
     return rows
-
-
-def _csv_rows(
-    path: Path, reader: csv.DictReader[str], problems: list[Problem]
-) -> Iterable[dict[str, str]]:
-    try:
-        yield from reader
-    except csv.Error as error:
-        message = f"is not CSV: {error} (a quote that is not closed?)"
-        problems.append(
-            Problem("error", "not_csv", message, file=str(path), row=reader.line_num + 1)
-        )
