@@ -91,7 +91,7 @@ def test_two_thousand_damaged_tables_give_no_traceback(tmp_path: Path) -> None:
         (b"PK\x03\x04 something.csv", "ZIP"),
         (b"\x89PNG\r\n\x1a\n", "picture"),
         (b"<?xml version='1.0'?><annotation></annotation>", "XML"),
-        (b"text,label\nI liked this film very much,pos\nIt was not a good film,neg\n", "texts"),
+        (b"text,label\nI liked this film,pos\nIt was not good,neg\n" * 3, "texts"),
     ],
 )
 def test_what_is_no_table_of_pictures_is_named(tmp_path: Path, content: bytes, named: str) -> None:

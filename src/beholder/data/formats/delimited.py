@@ -8,6 +8,7 @@ a header, is found by what makes the rows agree.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -22,6 +23,7 @@ ROW = "\x00row"
 """The frame's column of line numbers; the name can't be one of a header."""
 
 _BLOCK = 1_000_000  # signs that are lines at a time
+_SIGNS = (",", ";", "\t", "|")
 _CHUNK = 65_536  # rows that are Python objects at a time
 _LOOKED_AT = 200  # rows that separator and header are found by
 _Numbered = tuple[int, list[str]]
@@ -73,10 +75,14 @@ def parse_delimited(
 
 
 def _separator_hint(text: str) -> tuple[int, str, str | None]:
-    """Excel's first line `sep=;`, taken off: (lines, the rest, the sign)."""
-    first, _, rest = text[:8].partition("\n")
-    if first.startswith("sep=") and len(first) == 5 and rest:
+    """A first line that is no row, taken off: Excel's `sep=;`, or the number of rows that CelebA
+    and DeepFashion have there. (lines, the rest, the sign between fields)"""
+    first, _, rest = text[:4096].partition("\n")
+    if first.startswith("sep=") and first[4:] in _SIGNS and rest:
         return 1, text.partition("\n")[2], first[4]
+    second, _, _ = rest.partition("\n")
+    if first.strip().isdecimal() and len(re.split(r"[\s,;|]+", second.strip())) > 1:
+        return 1, text.partition("\n")[2], None
     return 0, text, None
 
 

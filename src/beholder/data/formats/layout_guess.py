@@ -47,12 +47,19 @@ def find_separator(sample: Callable[[str], list[list[str]]]) -> Guess:
 
 
 def _by_blanks(rows: list[list[str]]) -> bool:
-    if len(rows) < 2 or len(rows[0]) < 2 or len({len(row) for row in rows}) > 1:
+    """Whether every row has as many fields, one of which is a picture or all of which are numbers;
+    the first may be a header, also one without a name for the pictures."""
+    body = rows[1:]
+    width = len(body[0]) if body else 0
+    if width < 2 or any(len(row) != width for row in body) or width - len(rows[0]) not in (0, 1):
         return False
-    for column in zip(*rows[1:], strict=True):
-        if not (all(map(_is_number, column)) or all(map(_PICTURE.search, column))):
-            return False
-    return True
+    columns = list(zip(*body, strict=True))
+    numbers = [all(map(_is_number, column)) for column in columns]
+    pictures = [all(map(_PICTURE.search, column)) for column in columns]
+    if all(number or picture for number, picture in zip(numbers, pictures, strict=True)):
+        return True
+    # words between blanks are fields only below a header: `photo 1.jpg` may be one name
+    return any(pictures) and not any(map(_PICTURE.search, rows[0]))
 
 
 def find_header(rows: _Rows) -> bool:

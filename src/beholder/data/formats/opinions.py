@@ -19,10 +19,16 @@ _ALWAYS = ("score", "mos")
 _NO_COMMENT = words.word_set(
     "prompt question title user username author path name url date time id number count"
 )
-_NO_LABEL = words.METADATA | words.REFERENCE | words.SPREAD | words.RATER | words.word_set(
-    "dis dist distortion distorted is valid flag flash question answer raw comment caption "
-    "subset note notes group scene condition"
-)  # fmt: skip
+_NO_LABEL = (
+    words.REFERENCE
+    | words.SPREAD
+    | words.RATER
+    | words.word_set(
+        "dis dist distortion distorted is valid flag flash question answer raw comment caption "
+        "subset note notes group scene condition prompt"
+    )
+)
+_MEASURES = words.word_set("id ids url uri path name time date timestamp count width height at")
 
 
 def find_comments(roles: Roles, left: Mapping[str, Profile]) -> None:
@@ -171,7 +177,7 @@ def find_labels(
     """Columns of few values that come again and again."""
     unclear: list[Profile] = []
     for name, one in left.items():
-        if name in roles.taken or one.kind != "text" or words.has(name, _NO_LABEL):
+        if name in roles.taken or one.kind != "text" or _is_no_label(name):
             continue
         if words.beyond_latin(name) not in (None, "label"):
             continue
@@ -183,6 +189,15 @@ def find_labels(
     opinions = ("score", "comments", "attribute.", "rating.", "votes.")
     if unclear and not roles.doubts and not any(r.startswith(opinions) for r in roles.columns):
         roles.doubts.append(_score_or_label(unclear))
+
+
+def _is_no_label(name: str) -> bool:
+    """Names of what is nobody's opinion: `lead_time`, `CI HIGH`, but not `High_Cheekbones`."""
+    parts = words.words_of(name)
+    plain = [word for word in parts if not word.isdigit()]
+    metadata = bool(plain) and all(word in words.METADATA for word in plain)
+    measure = bool(parts) and parts[-1] in _MEASURES
+    return metadata or measure or words.has(name, _NO_LABEL)
 
 
 def _is_label(one: Profile) -> bool:
