@@ -23,6 +23,7 @@ from beholder.data.formats import (
     scan_annotations,
     write_captioner_json,
 )
+from beholder.data.formats.values import MISSING
 from beholder.errors import DataError
 
 CHALLENGE = "img_name,img_path,mos,comments\n"
@@ -125,7 +126,7 @@ _SAFE = st.text(
     st.characters(codec="cp949", blacklist_categories=("Cs", "Cc", "Zs", "Zl", "Zp")),
     min_size=1,
     max_size=8,
-).filter(lambda text: text.strip() == text)
+).filter(lambda text: text.strip() == text and text not in MISSING)
 
 
 @settings(max_examples=20, deadline=None)
@@ -157,6 +158,13 @@ def test_encodings_give_the_same_table(tmp_path_factory, rows: list[str]) -> Non
         expected = expected or table
         assert table == expected, name
     assert expected.frame["comments"].to_list() == [["사진이 조금 어두워요"], *([t] for t in rows)]
+
+
+def test_what_programs_write_for_nothing_is_missing(tmp_path: Path) -> None:
+    rows = "".join(f"{n}.jpg,{text},{text}\n" for n, text in enumerate(["", *MISSING]))
+    table = read_annotations(write(tmp_path, "image,score,comments\nx.jpg,1.5,fine\n" + rows))
+    assert table.frame["score"].to_list() == [1.5] + [None] * (len(MISSING) + 1)
+    assert table.frame["comments"].to_list() == [["fine"]] + [[]] * (len(MISSING) + 1)
 
 
 def test_euc_kr_fascode(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from beholder.errors import RecipeError
 from beholder.pipeline.overrides import apply_overrides, read_yaml, validate
+from beholder.pipeline.recipe import find_recipe, load_recipe
 
 
 class Strict(BaseModel):
@@ -103,3 +104,21 @@ def test_anchors_are_merged_and_then_stand_alone(tmp_path: Path) -> None:
         "b": {"x": 3, "y": {"z": 2}},
         "c": {"x": 1, "y": {"z": 5}},
     }
+
+
+@pytest.mark.parametrize("text", ["2024-01-05", "001", "no", "x #y", "1e5", "a: b", "[x"])
+def test_text_fields_keep_text_as_it_stands(text: str) -> None:
+    changes = [f"data.images={text}", f"data.annotations={text}", f"data.columns.image={text}"]
+    data = load_recipe(find_recipe("demo"), changes).data
+    assert (data.images, data.annotations, data.columns) == (text, text, {"image": text})
+
+
+def test_other_fields_are_yaml_and_text_may_be_null() -> None:
+    changes = ["data.images=null", 'data.encoding="no"', "data.scale=[1, 5]", "data.header=false"]
+    changes += ["data.columns.attribute.style=1", "data.sample_photos=[001, no, 2]"]
+    data = load_recipe(find_recipe("demo"), changes).data
+    assert (data.images, data.encoding, data.scale, data.header) == (None, "no", (1.0, 5.0), False)
+    assert data.columns == {"attribute.style": "1"}
+    assert data.sample_photos == ["001", "no", "2"]
+    said = load_recipe(find_recipe("demo"), [], data={"columns": {"score": "mos"}}).data
+    assert said.columns == {"score": "mos"}

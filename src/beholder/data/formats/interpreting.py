@@ -161,6 +161,7 @@ class Interpreter:
             has_header=self.raw.has_header,
             attribute=options.attribute,
         )
+        roles.why |= dict.fromkeys(known.keys() - given.keys(), "its place in the file")
         return roles if self._decided(roles, given, wanted=opinions) else None
 
     def _exists(self, column: str) -> float:

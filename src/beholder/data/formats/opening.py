@@ -41,7 +41,8 @@ def open_table(source: Any, options: ReadOptions) -> Opened:
         MissingExtra: the container needs a library that is not installed.
     """
     if not isinstance(source, (str, Path)):
-        return Opened(containers.table_of_object(source))
+        raw = containers.table_of_object(source)
+        return Opened(raw, None, list(raw.problems))
     path = Path(source)
     file = str(path)
     try:
@@ -118,7 +119,9 @@ def _open_metadata(path: Path, options: ReadOptions) -> Opened:
             message = "The metadata of the folder has no column `file_name`."
             problems.append(Problem("error", "columns", message, file=str(file)))
             continue
-        frame = opened.raw.frame.with_columns(inner + pl.col("file_name"))
+        frame = opened.raw.frame.with_columns(
+            (pl.lit(inner) + pl.col("file_name")).alias("file_name")
+        )
         if split and "split" not in frame.columns:
             frame = frame.with_columns(pl.lit(split).alias("split"))
         frames.append(frame)
