@@ -158,7 +158,7 @@ def fit(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show the plan with its cost, after one step per stage."),
+        typer.Option("--dry-run", help="Check, run every stage on a few rows, and show what the whole would take."),
     ] = False,
     device: OnDevice = None,
     *,
