@@ -158,7 +158,10 @@ def fit(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Check, run every stage on a few rows, and show what the whole would take."),
+        typer.Option(
+            "--dry-run",
+            help="Check, run every stage on a few rows, and show what the whole would take.",
+        ),
     ] = False,
     device: OnDevice = None,
     *,

@@ -237,6 +237,18 @@ def create_backbone(config: BackboneConfig, *, load_weights: bool = True) -> Bac
     return Backbone(config, trunk, _create_transform(config, trunk, resize)).eval()
 
 
+def outline_backbone(config: BackboneConfig) -> Backbone:
+    """The architecture on the meta device: shapes without memory, for checks.
+
+    Raises:
+        BackboneError: as `create_backbone`, of what the name and the size tell.
+    """
+    # the device as a mode slows every operation down, and the layout is found on meta anyway
+    with torch.device("meta"):
+        trunk, resize = _create_trunk(config, load_weights=False)
+    return Backbone(config, trunk, _create_transform(config, trunk, resize)).eval()
+
+
 def known_backbones() -> list[str]:
     """The names that `create_backbone` takes, those with offline weights first."""
     return [

@@ -36,6 +36,7 @@ class RunContext:
     data: RunData
     manifest: Manifest
     live: dict[str, Any] = field(default_factory=dict)
+    _rows: dict[str, AnnotationTable] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def has_to_be_good(self) -> bool:
@@ -50,11 +51,15 @@ class RunContext:
 
     def rows(self, split: str) -> AnnotationTable:
         """The rows of a split; of a table that has not been divided yet all that may be of it."""
-        table = self.data.table
-        if not self.data.is_divided:
+        if split not in self._rows:
+            table = self.data.table
             may_be = (pl.col("split") == split) | pl.col("split").is_null()
-            return table.with_frame(table.frame.filter(may_be))
-        return self.chosen(table.subset(split))
+            self._rows[split] = (
+                self.chosen(table.subset(split))
+                if self.data.is_divided
+                else table.with_frame(table.frame.filter(may_be))
+            )
+        return self._rows[split]
 
     def chosen(self, table: AnnotationTable) -> AnnotationTable:
         """Those of some rows that are worked on: all of them."""

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
-import torch
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.files import sha256_file
 from beholder.errors import CheckpointError
-from beholder.features.backbones import Backbone, BackboneConfig, create_backbone
+from beholder.features.backbones import (
+    Backbone,
+    BackboneConfig,
+    create_backbone,
+    outline_backbone,
+)
 from beholder.judge import Judge
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
@@ -71,12 +75,7 @@ def outlined_backbone(context: RunContext, stage: str) -> Backbone:
         BackboneError: there is no such backbone, or not of this size.
     """
     config = stage_config(context, stage)
-
-    def build() -> Backbone:
-        with torch.device("meta"):
-            return create_backbone(config, load_weights=False)
-
-    return once(context, f"outline {config.model_dump_json()}", build)
+    return once(context, f"outline {config.model_dump_json()}", lambda: outline_backbone(config))
 
 
 def check_backbone(context: RunContext, stage: str, problems: Problems) -> None:
