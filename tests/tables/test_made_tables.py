@@ -163,3 +163,24 @@ def test_lower_is_better_turns_scores_votes_and_ratings(tmp_path: Path) -> None:
     assert "--scale" in str(scan_annotations(odd, lower_is_better=True).problems)
     table = read_annotations(odd, lower_is_better=True, score_range=(-10, 150))
     assert table.frame["score"].to_list() == [143.5, 20.0]
+
+
+@pytest.mark.parametrize(
+    ("content", "roles"),
+    [
+        ("".join(f"{n}.jpg {n % 3}\n" for n in range(9)), ["score=column2", "attribute.column2"]),
+        ("image,beauty\n" + "".join(f"{n}.jpg,{n % 5 + 1}\n" for n in range(20)), ["score=beauty"]),
+        ("left,right\na.jpg,b.jpg\nc.jpg,d.jpg\n", ["image=left", "image=right"]),
+        ("image,calm,warm\na.jpg,0.5,1.5\nb.jpg,2.5,0.25\n", ["score=calm", "score=warm"]),
+    ],
+)
+def test_of_equally_good_readings_none_is_guessed(
+    tmp_path: Path, content: str, roles: list[str]
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(content, "utf-8")
+    scan = scan_annotations(path)
+    (problem,) = [one for one in scan.problems if one.severity == "error"]
+    assert (scan.table, problem.code) == (None, "ambiguous")
+    for role in roles:
+        assert f"beholder check {path} --columns {role}" in problem.message

@@ -24,7 +24,7 @@ _NO_LABEL = (
     | words.SPREAD
     | words.RATER
     | words.word_set(
-        "dis dist distortion distorted is valid flag flash question answer raw comment caption "
+        "dis dist distortion distorted valid flag flash question answer raw comment caption "
         "subset note notes group scene condition prompt"
     )
 )
@@ -119,10 +119,17 @@ def find_scores(roles: Roles, left: Mapping[str, Profile], has_header: bool) -> 
     if any(role.startswith(("rating.", "votes.")) for role in roles.columns):
         return
     plain = [entry[3] for entry in ranked]
-    if len(plain) == 1:
+    if len(plain) == 1 and not has_header and _like_indices(plain[0]):
+        roles.doubts.append(_score_or_label(plain))
+    elif len(plain) == 1:
         roles.take("score", plain[0].name, "the only column of numbers that could be one")
     elif plain:
         roles.doubts.append(_doubt("could each be the score", "score", plain))
+
+
+def _like_indices(one: Profile) -> bool:
+    """Whole numbers from 0, of few values: as class indices are written."""
+    return one.whole and one.low == 0 and one.distinct <= _FEW_NUMBERS and one.distinct < one.given
 
 
 def _score_rank(one: Profile, has_header: bool) -> int | None:

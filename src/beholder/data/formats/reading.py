@@ -99,7 +99,7 @@ def scan_with(source: Any, options: ReadOptions) -> Scan:
         except DataError as error:
             wrong = error.problems  # told together with what is wrong with the table
     scan = _scan(source, options, named)
-    scan = replace(scan, problems=[*wrong, *scan.problems])
+    scan = replace(scan, problems=bounded([*wrong, *scan.problems]))
     if scan.table is None and not any(problem.severity == "error" for problem in scan.problems):
         message = "The table is empty: there is no row in it."
         where = telling.name_of(source)
@@ -126,7 +126,7 @@ def _scan(source: Any, options: ReadOptions, codebook: Mapping[str, Mapping[str,
     scan = Interpreter(prepare(raw), file, options, codebook).scan()
     found = [*opened.problems, *scan.problems]
     found.sort(key=lambda problem: -1 if problem.row is None else problem.row)
-    return replace(scan, problems=bounded(found))
+    return replace(scan, problems=found)
 
 
 def _own_table(table: AnnotationTable, options: ReadOptions) -> Scan:
