@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from beholder.decoding.slots import Slots
-from beholder.features.device import has_float64
+from beholder.features.device import has_float64, send
 from beholder.models.expansionnet import ExpansionNet
 from beholder.models.incremental import IncrementalDecoder
 
@@ -98,7 +98,7 @@ class TorchStep:
         # A row has its chance whatever slot it lives in.
         chance_Rk = torch.empty_like(drawn_Rk)
         chance_Rk[torch.from_numpy(self._slots.slot_of_row)] = drawn_Rk
-        words_Rk = _drawn(exponentials_RV, chance_Rk.to(self._precision).to(self.device))
+        words_Rk = _drawn(exponentials_RV, send(chance_Rk.to(self._precision), self.device))
         return self._in_row_order(logits_RV.gather(1, words_Rk) - log_total_R1, words_Rk)
 
     def _advance(self, tokens_R: np.ndarray, parents_R: np.ndarray) -> list[Tensor]:
@@ -106,17 +106,17 @@ class TorchStep:
         pictures = self._slots.picture_of_slot
         move = self._slots.reorder(parents_R)
         if not np.array_equal(self._slots.picture_of_slot, pictures):
-            index_R = torch.from_numpy(self._slots.picture_of_slot).to(self.device)
+            index_R = torch.from_numpy(self._slots.picture_of_slot)
             for decoder in self._decoders:
                 decoder.assign(index_R)
         if move is not None:
-            sources, targets, positions = (torch.from_numpy(a).to(self.device) for a in move)
+            sources, targets, positions = (self._send(a) for a in move)
             for decoder in self._decoders:
                 decoder.move(sources, targets, positions)
         self._slots.written()
         in_slots_R = np.empty_like(tokens_R)
         in_slots_R[self._slots.slot_of_row] = tokens_R
-        fed_R = torch.from_numpy(in_slots_R).to(self.device)
+        fed_R = self._send(in_slots_R)
         rows = len(fed_R)
         for decoder, logits in zip(self._decoders, self._logits, strict=True):
             decoder.advance(fed_R, logits[:rows, : self.words])
@@ -130,8 +130,13 @@ class TorchStep:
         return exponentials_RV, maximum_R1 + exponentials_RV.sum(dim=1, keepdim=True).log()
 
     def _in_row_order(self, log_probs: Tensor, words: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        rows = self._slots.slot_of_row
-        return log_probs.cpu().numpy()[rows], words.cpu().numpy()[rows]
+        # together, for each read waits for the device; float32 holds ids up to 2^24 exactly
+        both = torch.stack([log_probs.float(), words.float()]).cpu().numpy()
+        both = both[:, self._slots.slot_of_row]
+        return both[0], both[1].astype(np.int64)
+
+    def _send(self, numbers: np.ndarray) -> Tensor:
+        return send(torch.from_numpy(numbers), self.device)
 
 
 def _largest(scores_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:

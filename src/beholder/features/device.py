@@ -109,6 +109,14 @@ def has_float64(device: torch.device) -> bool:
     return True
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on the device, without waiting for what the device is at: only page-locked memory
+    is copied beside the computation."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def _with_index(device: torch.device) -> torch.device:
     """The device among those of its type that is this process's; where one is named, that."""
     import torch

@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from beholder.features.device import send
+
 EPSILON = 1e-9
 """Added to every sum that weights are divided by, as published."""
 
@@ -166,9 +168,13 @@ class PictureGroups:
         picture_index: int64 [R], the picture of each row, in any order; None: row r is of
             picture r.
         pictures: B.
+        device: where the rows are. An index on the host is worked on there, so that a device is
+            not waited for.
     """
 
-    def __init__(self, picture_index: Tensor | None, pictures: int) -> None:
+    def __init__(
+        self, picture_index: Tensor | None, pictures: int, device: torch.device | None = None
+    ) -> None:
         self.pictures = pictures
         self.size = 1
         self.slots: Tensor | None = None
@@ -183,7 +189,8 @@ class PictureGroups:
         slots = torch.empty_like(by_picture)
         slots[by_picture] = picture_index[by_picture] * self.size + within
         even = len(picture_index) == pictures * self.size
-        self.slots = None if even and bool((slots == in_order).all()) else slots
+        in_place = even and bool((slots == in_order).all())
+        self.slots = None if in_place else send(slots, device or slots.device)
 
     def gather(self, x_RTd: Tensor) -> Tensor:
         """[R, T, d] -> [B, G * T, d], zeros where a picture has fewer rows."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from beholder.errors import CheckpointError
+from beholder.features.device import send
 from beholder.models.expansion import (
     DecoderLayer,
     EncoderLayer,
@@ -100,8 +101,9 @@ class ExpansionNet(nn.Module):
             tokens: word ids, bos first, int64 [R, T] with T at most `max_length`.
             lengths: as for `encode`, [B].
             token_lengths: how many positions of each row are real, [R]; None: all.
-            picture_index: the picture of each row, int64 [R], in any order; None: R = B, row by
-                row. Each picture's keys and values are made once, however many rows it has.
+            picture_index: the picture of each row, int64 [R], in any order, best on the host;
+                None: R = B, row by row. Each picture's keys and values are made once, however
+                many rows it has.
 
         Returns:
             [R, T, V]; zero at positions that are not real.
@@ -132,7 +134,7 @@ class ExpansionNet(nn.Module):
                 f"{tokens.shape[1]} positions, but the model was made for at most "
                 f"{self.config.max_length}"
             )
-        groups = PictureGroups(picture_index, len(memory))
+        groups = PictureGroups(picture_index, len(memory), memory.device)
         pictures = self.picture_memory(memory, lengths)
         x_RTd = self.decoder_input_dropout(self.words(tokens)) * math.sqrt(self.config.d_model)
         x_RTd = x_RTd + self.positions.weight[: tokens.shape[1]]
@@ -245,11 +247,11 @@ def _mask(lengths: Tensor | Sequence[int] | None, of: Tensor) -> Tensor | None:
     """True where a position of `of` [B, N, ...] is real; None if all are."""
     if lengths is None:
         return None
-    lengths_B = torch.as_tensor(lengths, device=of.device)
+    lengths_B = torch.as_tensor(lengths).cpu()  # read three times: not on a device
     if lengths_B.shape != of.shape[:1]:
         raise ValueError(f"{tuple(lengths_B.shape)} lengths for {of.shape[0]} rows")
     if bool((lengths_B < 1).any()) or bool((lengths_B > of.shape[1]).any()):
         raise ValueError(f"lengths must be between 1 and {of.shape[1]}: {lengths_B.tolist()}")
     if bool((lengths_B == of.shape[1]).all()):
         return None
-    return torch.arange(of.shape[1], device=of.device) < lengths_B.unsqueeze(1)
+    return send(torch.arange(of.shape[1]) < lengths_B.unsqueeze(1), of.device)

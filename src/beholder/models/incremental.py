@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from beholder.features.device import send
 from beholder.models.expansion import (
     EPSILON,
     CrossAttention,
@@ -85,9 +86,9 @@ class ExpansionCache:
         self.condition_ST2T = weight.new_empty(slots, room, 2, room)
         self.total_ST2E = weight.new_empty(slots, room, 2, self.expansions)
         # The negative part keeps its sign in weights and in their sums, so in its epsilon too.
-        self.epsilon_21 = weight.new_tensor([EPSILON, -EPSILON]).view(2, 1)
+        self.epsilon_21 = _signed(weight, EPSILON)
         # What neither part sees: no position expands over later ones.
-        self.hidden_21 = weight.new_tensor([-torch.inf, torch.inf]).view(2, 1)
+        self.hidden_21 = _signed(weight, -torch.inf)
 
     def _fold(self, block: DynamicExpansion) -> None:
         """Merge the layers that act on one input before the sums, and on one sum after them."""
@@ -269,7 +270,8 @@ class IncrementalDecoder:
         ]
         self._reduce = RowLinear(model.decoder_fusion.reduce, slots * room)
         self._output = RowLinear(model.output, slots * room)
-        self._pictures = torch.arange(len(memory), device=memory.device)
+        self._device = memory.device
+        self._pictures = torch.arange(len(memory))
         self._groups = PictureGroups(None, len(memory))
 
     def move(self, sources: Tensor, targets: Tensor, positions: Tensor) -> None:
@@ -281,19 +283,19 @@ class IncrementalDecoder:
             layer.expansion.copy(sources, targets, positions)
 
     def assign(self, picture_of_slot: Tensor) -> None:
-        """From now on slot r < R is a row of picture `picture_of_slot[r]`; int64 [R].
+        """From now on slot r < R is a row of picture `picture_of_slot[r]`; int64 [R], on the host.
 
         Pictures count as in `memory`. Those without a row are forgotten and can't come back.
         """
         kept, index = picture_of_slot.unique(return_inverse=True)
         if len(kept) < len(self._pictures):
-            places = torch.searchsorted(self._pictures, kept)
+            places = send(torch.searchsorted(self._pictures, kept), self._device)
             for layer in self._layers:
                 layer.attention.keep(places)
             if self._mask_B11N is not None:
                 self._mask_B11N = self._mask_B11N[places]
             self._pictures = kept
-        self._groups = PictureGroups(index, len(kept))
+        self._groups = PictureGroups(index, len(kept), self._device)
 
     def advance(self, tokens_R: Tensor, out_RV: Tensor) -> None:
         """Feed the next word of slots 0..R-1; their logits are written to `out_RV`."""
@@ -307,6 +309,14 @@ class IncrementalDecoder:
             outputs.append(x_Rd)
         x_Rd = model.decoder_fusion.norm(x_Rd + self._reduce(torch.cat(outputs, dim=-1)))
         self._output(x_Rd, out=out_RV)
+
+
+def _signed(like: Tensor, value: float) -> Tensor:
+    """The value and its opposite [2, 1], made on the device: what comes from the host is waited
+    for."""
+    signed_21 = like.new_full((2, 1), value)
+    signed_21[1].neg_()
+    return signed_21
 
 
 def _both_parts(score_RLE: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from beholder.data.vocabulary import Vocabulary
 from beholder.decoding import beam_search
 from beholder.errors import TrainingError
+from beholder.features.device import send
 from beholder.judge.model import JudgeModel
 from beholder.metrics.captions import evaluate_captions
 from beholder.models.heads import Moments
@@ -34,10 +35,14 @@ BAD_ENDINGS = frozenset({
 class Comments(NamedTuple):
     """The comments of a batch, one row each, and where their words are."""
 
-    picture_R: Tensor  # int64: the picture of each comment, rising
+    picture_R: Tensor  # int64, on the host: the picture of each comment, rising
     input_RT: Tensor  # bos and the words, padded
     target_M: Tensor  # the words and eos of all comments, one after the other
     place_M: Tensor  # where in the flattened [R, T] each target is predicted
+
+    def sent(self, device: torch.device) -> Comments:
+        """The same with its words on a device."""
+        return Comments(self.picture_R, *(send(part, device) for part in self[1:]))
 
 
 def pack_comments(comments: Sequence[Sequence[Sequence[int]]], pad: int) -> Comments:
@@ -113,7 +118,7 @@ class CommentTask(Task):
         packed = pack_comments(batch["comments"], self.vocabulary.pad)
         if not len(packed.target_M):
             return memory_BND.sum() * 0.0
-        comments = Comments(*(part.to(tokens_BNC.device) for part in packed))
+        comments = packed.sent(tokens_BNC.device)
         states_RTD = model.decode_states(
             memory_BND, comments.input_RT, picture_index=comments.picture_R
         )

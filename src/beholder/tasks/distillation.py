@@ -55,13 +55,13 @@ class DistillationTask(AttributesTask):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logits = self.attribute_heads(self.pooled(batch))
         taught, config = self._taught(batch), self.distillation
-        base, distilled = torch.zeros(()), torch.zeros(())
-        for name, logits_BK in logits.items():
-            own = self.label_loss(name, logits_BK, batch)
-            copied = self._distil(logits_BK, taught[name], targets_of(batch, name))
-            base, distilled = base.to(own) + own, distilled.to(copied) + copied
-        pairs = max(self.weight(batch), 1.0)
-        base, distilled = base / pairs, distilled / pairs
+        bases = [self.label_loss(name, logits_BK, batch) for name, logits_BK in logits.items()]
+        copies = [
+            self._distil(logits_BK, taught[name], targets_of(batch, name))
+            for name, logits_BK in logits.items()
+        ]
+        pairs = self.units(batch).sum().clamp_min(1.0)
+        base, distilled = torch.stack(bases).sum() / pairs, torch.stack(copies).sum() / pairs
         total = (1 - config.alpha) * base + config.alpha * distilled
         return {"loss": total, "base_loss": base, "distillation_loss": distilled}
 
@@ -74,17 +74,15 @@ class DistillationTask(AttributesTask):
 
     def _distil(self, student_BK: Tensor, teacher_BK: Tensor, targets: Targets) -> Tensor:
         """The configured loss, summed over pictures; in float32 also under autocast."""
-        config = self.distillation
+        config, known_B = self.distillation, None
         student_BK, teacher_BK = student_BK.float(), teacher_BK.float()
         if config.labelled_only:
-            known = torch.stack([target_B >= 0 for target_B, _ in targets]).any(dim=0)
-            student_BK, teacher_BK = student_BK[known], teacher_BK[known]
-            targets = [
-                (target_B[known], None if share_B is None else share_B[known])
-                for target_B, share_B in targets
-            ]
+            known_B = torch.stack([target_B >= 0 for target_B, _ in targets]).any(dim=0)
+            # from itself nobody differs, and learns nothing
+            teacher_BK = teacher_BK.where(known_B[:, None], student_BK.detach())
+            student_BK = student_BK.where(known_B[:, None], student_BK.detach())
         if config.form == "hard":
-            return hard_loss(student_BK, teacher_BK)
+            return hard_loss(student_BK, teacher_BK, known_B)
         if config.form == "decoupled":
             weights = (config.target_weight, config.others_weight)
             losses = [

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from beholder.tasks.losses import IGNORED
+
 
 def soft_loss(student_BK: Tensor, teacher_BK: Tensor, tau: float) -> Tensor:
     """Sum over pictures of tau^2 KL(teacher || student); divided by B it is the usual batch mean.
@@ -35,15 +37,21 @@ def soft_loss(student_BK: Tensor, teacher_BK: Tensor, tau: float) -> Tensor:
     )
 
 
-def hard_loss(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
+def hard_loss(student_BK: Tensor, teacher_BK: Tensor, known_B: Tensor | None = None) -> Tensor:
     """Sum over pictures of the cross-entropy with the teacher's best class.
 
     Source: Touvron et al., "Training data-efficient image transformers", ICML 2021.
 
+    Args:
+        known_B: bool, the pictures that count; None: all.
+
     Returns:
         A scalar >= 0, in nats.
     """
-    return F.cross_entropy(student_BK, teacher_BK.detach().argmax(-1), reduction="sum")
+    best_B = teacher_BK.detach().argmax(-1)
+    if known_B is not None:
+        best_B = best_B.where(known_B, IGNORED)
+    return F.cross_entropy(student_BK, best_B, reduction="sum", ignore_index=IGNORED)
 
 
 def decoupled_loss(

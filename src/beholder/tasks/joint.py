@@ -98,7 +98,7 @@ class JointTask(Task):
         for name, part in self.parts.items():
             part.gather = self.gather
             told = part(seen)
-            share = self._share(name, part, batch).to(told["loss"].device)
+            share = self._share(name, part, batch)
             losses.append(self.weights[name] * share * told["loss"])
             outputs |= {f"{name}.{key}": share * value for key, value in told.items()}
         return {"loss": torch.stack(losses).sum(), **outputs}
@@ -140,8 +140,7 @@ class JointTask(Task):
         units_B = part.units(batch).float()
         if part.whole_batch:
             units_B = self.gather(units_B)
-        known = self.get_buffer(f"units_{name}")
-        return units_B.mean().to(known.device) / known
+        return units_B.mean() / self.get_buffer(f"units_{name}")
 
 
 def _sum(values: list[float]) -> float:

@@ -16,7 +16,7 @@ VARIANCE_FLOOR = 1e-8  # keeps value and gradient finite where all rows are equa
 IGNORED = -100  # the target of a padded token, as in torch
 
 
-def plcc_loss(prediction_B: Tensor, target_B: Tensor) -> Tensor:
+def plcc_loss(prediction_B: Tensor, target_B: Tensor, known_B: Tensor | None = None) -> Tensor:
     """(1 - r) / 2, with r Pearson's linear correlation of predictions and targets.
 
     Source: Li, Jiang & Jiang, "Norm-in-Norm Loss with Faster Convergence and Better Performance
@@ -25,20 +25,25 @@ def plcc_loss(prediction_B: Tensor, target_B: Tensor) -> Tensor:
     Args:
         prediction_B, target_B: finite, in deviations of the scores: a deviation near or below
             1e-4 within the batch counts as equal.
+        known_B: bool, the rows that count; None: all.
 
     Returns:
         A scalar in [0, 1]; 0 is perfect, 0.5 uncorrelated or undefined.
     """
     if prediction_B.numel() == 0:
         return prediction_B.sum() + 0.5
-    prediction_B = prediction_B - prediction_B.mean()
-    target_B = target_B - target_B.mean()
-    prediction_B = prediction_B / (prediction_B.square().mean() + VARIANCE_FLOOR).sqrt()
-    target_B = target_B / (target_B.square().mean() + VARIANCE_FLOOR).sqrt()
-    return (1.0 - (prediction_B * target_B).mean()) / 2.0
+    known_B = torch.ones_like(target_B) if known_B is None else known_B.to(target_B.dtype)
+    rows = known_B.sum().clamp_min(1)
+    prediction_B = (prediction_B - (prediction_B * known_B).sum() / rows) * known_B
+    target_B = (target_B - (target_B * known_B).sum() / rows) * known_B
+    prediction_B = prediction_B / (prediction_B.square().sum() / rows + VARIANCE_FLOOR).sqrt()
+    target_B = target_B / (target_B.square().sum() / rows + VARIANCE_FLOOR).sqrt()
+    return (1.0 - (prediction_B * target_B).sum() / rows) / 2.0
 
 
-def pairwise_rank_loss(prediction_B: Tensor, target_B: Tensor) -> Tensor:
+def pairwise_rank_loss(
+    prediction_B: Tensor, target_B: Tensor, known_B: Tensor | None = None
+) -> Tensor:
     """Mean of log(1 + exp(-(p_i - p_j))) over all pairs with target_i > target_j.
 
     Source: RankNet (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005) with
@@ -47,18 +52,21 @@ def pairwise_rank_loss(prediction_B: Tensor, target_B: Tensor) -> Tensor:
     Args:
         prediction_B, target_B: finite; predictions in deviations of the scores, as the logistic
             takes a difference of 1 as a moderate preference.
+        known_B: bool, the rows that count; None: all.
 
     Returns:
         A scalar in (0, inf); log 2 when all predictions are equal. 0 if no pair differs.
     """
     above_BB = target_B[:, None] > target_B[None, :]
+    if known_B is not None:
+        above_BB = above_BB & known_B[:, None] & known_B[None, :]
     pairs = above_BB.sum()
     difference_BB = prediction_B[:, None] - prediction_B[None, :]
     # Multiplying by the mask rather than indexing keeps shapes static: no device synchronisation.
     return (F.softplus(-difference_BB) * above_BB).sum() / pairs.clamp_min(1)
 
 
-def emd_loss(probability_BK: Tensor, share_BK: Tensor) -> Tensor:
+def emd_loss(probability_BK: Tensor, share_BK: Tensor, known_B: Tensor | None = None) -> Tensor:
     """Squared earth mover's distance between predicted and given distributions over grades.
 
     Mean over pictures of 1 / K sum_k (P_k - Q_k)^2, with P and Q cumulative over the grades in
@@ -67,12 +75,15 @@ def emd_loss(probability_BK: Tensor, share_BK: Tensor) -> Tensor:
 
     Args:
         probability_BK, share_BK: each row sums to 1.
+        known_B: bool, the rows that count; None: all.
 
     Returns:
         A scalar in [0, 1]; 0 is perfect. 0 if there is no picture.
     """
-    difference_BK = (probability_BK - share_BK).cumsum(dim=1)
-    return difference_BK.square().sum() / max(difference_BK.numel(), 1)
+    if known_B is None:
+        known_B = torch.ones_like(share_BK[:, 0], dtype=torch.bool)
+    difference_BK = (probability_BK - share_BK).where(known_B[:, None], 0.0).cumsum(dim=1)
+    return difference_BK.square().sum() / (known_B.sum() * share_BK.shape[1]).clamp_min(1)
 
 
 def attribute_loss(

@@ -89,16 +89,16 @@ class ScoreTask(Task):
         """The losses of what `_predict` says against what `_given` does."""
         head, config = self.score_head, self.config
         prediction_B, score_B = predicted[0], given[0]
+        # Rows without a score are weighed by 0: to leave them out would wait for the device.
         known_B = score_B.isfinite()
-        prediction_B = prediction_B[known_B]
-        target_B = head.in_deviations(score_B[known_B])
+        target_B = head.in_deviations(score_B).where(known_B, 0.0)
+        distance_B = F.smooth_l1_loss(
+            prediction_B, target_B, beta=config.smooth_l1, reduction="none"
+        )
         parts = {
-            "plcc_loss": plcc_loss(prediction_B, target_B),
-            "rank_loss": pairwise_rank_loss(prediction_B, target_B),
-            "l1_loss": F.smooth_l1_loss(
-                prediction_B, target_B, beta=config.smooth_l1, reduction="sum"
-            )
-            / max(target_B.numel(), 1),
+            "plcc_loss": plcc_loss(prediction_B, target_B, known_B),
+            "rank_loss": pairwise_rank_loss(prediction_B, target_B, known_B),
+            "l1_loss": (distance_B * known_B).sum() / known_B.sum().clamp_min(1),
         }
         total = (
             config.plcc * parts["plcc_loss"]
@@ -107,7 +107,7 @@ class ScoreTask(Task):
         )
         if config.emd:
             voted_B = known_B & given[1].isfinite().all(dim=1)
-            parts["emd_loss"] = emd_loss(predicted[1][voted_B], given[1][voted_B])
+            parts["emd_loss"] = emd_loss(predicted[1], given[1], voted_B)
             total = total + config.emd * parts["emd_loss"]
         return {"loss": total, **parts}
 

@@ -32,10 +32,11 @@ from torch.nn import functional as F
 from beholder.data.vocabulary import EOS, comment_words
 from beholder.decoding import Hypothesis, sample_memory
 from beholder.errors import TrainingError
+from beholder.features.device import send
 from beholder.judge.model import JudgeModel
 from beholder.metrics.captions import CiderD
 from beholder.tasks.base import Batch, Collector, Direction
-from beholder.tasks.comments import Comments, CommentTask, ends_badly, pack_comments
+from beholder.tasks.comments import CommentTask, ends_badly, pack_comments
 from beholder.tasks.config import SelfCriticalTaskConfig
 from beholder.tasks.losses import self_critical_loss
 
@@ -107,7 +108,9 @@ class SelfCriticalTask(CommentTask):
         """loss; reward: mean CIDEr-D of the samples, 0 to 10; log_prob: mean per drawn word;
         bad_endings, no_end: shares of the samples that end on a word like "the", or not at all."""
         rows = [row for row, key in enumerate(batch["keys"]) if key in self._picture]
-        tokens_BNC = self.tokens(batch)[rows]
+        tokens_BNC = self.tokens(batch)
+        if len(rows) < len(tokens_BNC):
+            tokens_BNC = tokens_BNC[send(torch.tensor(rows, dtype=torch.int64), tokens_BNC.device)]
         memory_BND = self.model.comment.encode(tokens_BNC)
         if not rows:
             return {"loss": memory_BND.sum() * 0.0}
@@ -117,7 +120,9 @@ class SelfCriticalTask(CommentTask):
         ended = [one for own in samples for one in own if one.tokens[-1] == self.vocabulary.eos]
         bad = sum(ends_badly(self.vocabulary.words(one.tokens)) for one in ended)
         return {
-            "loss": self_critical_loss(log_prob_BS, reward_BS.to(log_prob_BS)),
+            "loss": self_critical_loss(
+                log_prob_BS, send(reward_BS.to(log_prob_BS.dtype), log_prob_BS.device)
+            ),
             "reward": reward_BS.mean(),
             "log_prob": log_prob_BS.detach().sum() / words,
             "bad_endings": torch.tensor(bad / reward_BS.numel()),
@@ -170,7 +175,7 @@ class SelfCriticalTask(CommentTask):
         """Log-probability of every sample [B, S], with gradient, and the number of words."""
         model = self.model.comment
         packed = pack_comments([[s.tokens for s in own] for own in samples], self.vocabulary.pad)
-        drawn = Comments(*(part.to(memory_BND.device) for part in packed))
+        drawn = packed.sent(memory_BND.device)
         states_RTD = model.decode_states(memory_BND, drawn.input_RT, picture_index=drawn.picture_R)
         logits_MV = model.output(states_RTD.flatten(0, 1)[drawn.place_M])
         log_prob_M = -F.cross_entropy(logits_MV.float(), drawn.target_M, reduction="none")

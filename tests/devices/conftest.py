@@ -1,0 +1,42 @@
+"""Tests of a device: which one is said by BEHOLDER_TEST_DEVICE, e.g. `cuda`, `pretend`, or
+`pretend-without-float64`. Without it nothing here but `test_on_the_pretend_device.py` is collected,
+which runs all of the rest in processes of its own: the pretend device changes torch for good.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+DEVICE = os.environ.get("BEHOLDER_TEST_DEVICE", "")
+STARTER = "test_on_the_pretend_device.py"
+
+collect_ignore = [
+    path.name for path in HERE.glob("test_*.py") if (path.name == STARTER) == bool(DEVICE)
+]
+sys.path += [str(HERE.parent / room) for room in ("tasks", "deploy")]  # their tiny judges
+
+if DEVICE:
+    import torch
+
+    if DEVICE.startswith("pretend"):
+        import pretend_device
+
+        pretend_device.install(refuse_float64=DEVICE != "pretend")
+    torch.backends.cudnn.allow_tf32 = False
+    NAME = DEVICE.partition("-")[0]
+
+    @pytest.fixture(autouse=True)
+    def chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BEHOLDER_DEVICE", NAME)
+
+    @pytest.fixture
+    def device() -> torch.device:
+        """The device under test, as Beholder chooses it."""
+        from beholder.features.device import choose_device
+
+        return choose_device(NAME)
