@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo check test test-all bench
+.PHONY: setup demo check test test-all bench gpu
 
 setup: $(READY)
 
@@ -27,6 +27,10 @@ test: check
 
 test-all: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+# The tests of devices on CUDA, and what it does in a second; says so where there is none.
+gpu: setup
+	$(BIN)/python scripts/on_gpu.py
 
 bench: setup
 	for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -29,6 +29,7 @@ LIGHT = (
     "beholder.data.vocabulary",
     "beholder.decoding",
     "beholder.decoding.graph_step",
+    "beholder.features.device",
     "beholder.judge",
     "beholder.judge.calibration",
     "beholder.judge.explanation",

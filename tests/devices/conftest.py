@@ -27,12 +27,13 @@ if DEVICE:
         import pretend_device
 
         pretend_device.install(refuse_float64=DEVICE != "pretend")
-    torch.backends.cudnn.allow_tf32 = False
     NAME = DEVICE.partition("-")[0]
 
     @pytest.fixture(autouse=True)
     def chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+        """Everything computes on the device, in float32: numbers are compared, not speed."""
         monkeypatch.setenv("BEHOLDER_DEVICE", NAME)
+        monkeypatch.setattr(torch.amp, "is_autocast_available", lambda kind: False)
 
     @pytest.fixture
     def device() -> torch.device:

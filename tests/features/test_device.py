@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from beholder.errors import DeviceError
-from beholder.features.device import VARIABLE, choose_device, has_float64, using_device
+from beholder.features.device import VARIABLE, choose_device, exact_float32, has_float64, using_device
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +91,14 @@ def test_choosing_cuda_allows_tf32_and_nothing_else_does(asked, monkeypatch):
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_tf32_is_off_where_float32_must_be_exact() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        with exact_float32():
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")

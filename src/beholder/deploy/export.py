@@ -33,6 +33,7 @@ from beholder.deploy.parity import (
 from beholder.deploy.quantise import Pixels, Version, quantised
 from beholder.deploy.size import MEGABYTE
 from beholder.errors import GateError, OutputError
+from beholder.features.device import exact_float32
 from beholder.judge import Judge, Verdict
 from beholder.judge.backends import require_onnxruntime
 from beholder.judge.folder import Stored, load_judge
@@ -94,7 +95,8 @@ def export_judge(
         raise OutputError("This is a folder.", where=str(target), fix="Name a file.")
     require_onnxruntime("Exporting a judge")
     stored = load_judge(judge)
-    original = Judge.load(judge)  # beside `stored`, whose weights stay on the host to be written
+    # beside `stored`, whose weights stay on the host to be written
+    original = Judge.load(judge, amp="off")
     pixels: list[NDArray[np.float32]] = []
     if precision == "int8":
         calibration, pictures = pictures.split()
@@ -106,7 +108,8 @@ def export_judge(
             write_packed(temporary, manifest, {**members, CARD: b""})
             _check_size(temporary, megabytes)
             # after the size: it takes minutes
-            expected = expected or verdicts(original, pictures)
+            with exact_float32():
+                expected = expected or verdicts(original, pictures)
             exported = Judge.load(temporary, device="cpu")  # where every file can run
             parity = compare(expected, verdicts(exported, pictures), pictures, original.classes)
             broken = parity.broken(LIMITS[precision])

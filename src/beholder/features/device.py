@@ -137,6 +137,21 @@ def _set_up(device: torch.device) -> torch.device:
     return device
 
 
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Inside the `with`, float32 is computed in float32 on CUDA, not in TF32."""
+    import torch
+
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
 def _not_there(asked: AskedDevice, what: str) -> DeviceError:
     usable = []
     for kind in ("cuda", "mps", "xpu", _custom_type(), "cpu"):
