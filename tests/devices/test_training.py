@@ -39,7 +39,13 @@ TRANSFORM = EvalTransform(size=(32, 32))
 def settings(**values: Any) -> TrainConfig:
     """Plain descent: Adam makes a step of what is no more than rounding, as of biases of keys."""
     given = {"epochs": 2, "batch_size": 4, "accumulate": 2, "lr": 1e-2, "log_every": 2}
-    given |= {"amp": "off", "ema_decay": 0.9, "clip_norm": 1.0, "optimizer": {"name": "sgd"}}
+    given |= {
+        "workers": 0,
+        "amp": "off",
+        "ema_decay": 0.9,
+        "clip_norm": 1.0,
+        "optimizer": {"name": "sgd"},
+    }
     return TrainConfig(**{**given, **values})
 
 
@@ -141,7 +147,7 @@ def test_a_teacher_teaches_the_same(cached: bool, pictures: PictureSource, tmp_p
     for where in ("cpu", None):
         processes, folder = start(where), tmp_path / str(where)
         teacher = make_teacher().to(processes.device)
-        config = settings(accumulate=1)
+        config = settings(accumulate=1, lr=1e-4)
         source: Any = pictures
         if cached:
             store = write_views(teacher, pictures, folder / "said", 2, config, processes)

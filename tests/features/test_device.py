@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from beholder.errors import DeviceError
-from beholder.features.device import VARIABLE, choose_device, exact_float32, has_float64, using_device
+from beholder.features.device import (
+    VARIABLE,
+    choose_device,
+    exact_float32,
+    has_float64,
+    using_device,
+)
 
 
 @pytest.fixture(autouse=True)
