@@ -28,7 +28,7 @@ PARTS = [
 )
 def test_on(device: str, part: str) -> None:
     name, *options = part.split()
-    program = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", str(HERE / name)]
+    program = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(HERE / name)]
     done = subprocess.run(
         [*program, *options],
         env={**os.environ, "BEHOLDER_TEST_DEVICE": device, "OMP_NUM_THREADS": "1"},
