@@ -21,6 +21,7 @@ from beholder.deploy.onnx_graphs import Trunk, to_onnx
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.judge.backends import BACKENDS, open_graphs
+from beholder.judge.graph_proto import OPERATORS, check_plain
 from beholder.judge.model import JudgeModel
 from beholder.models.expansionnet import ExpansionNet
 
@@ -168,3 +169,11 @@ def test_trunks_of_other_families(config: BackboneConfig) -> None:
         for one, other in ((pooled, seen.pooled_BP), (tokens, seen.tokens_BNC)):
             spread = float(other.max() - other.min())
             np.testing.assert_allclose(one / spread, other.numpy() / spread, atol=1e-5)
+
+
+def test_every_graph_passes_for_plain_and_has_only_operators_that_are_let_through(
+    written_graphs: dict[str, Any],
+) -> None:
+    for name, graph in written_graphs.items():
+        check_plain(name, graph.SerializeToString())
+        assert {node.op_type for node in graph.graph.node} <= OPERATORS

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from beholder.decoding.graph import Graph
 from beholder.errors import DeviceError, JudgeError, MissingExtra
+from beholder.judge.graph_proto import check_plain
 
 Backend = Literal["onnxruntime", "openvino"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -30,10 +31,13 @@ def open_graphs(
         device: see `providers.choose_placement`, and with OpenVINO `choose_openvino_device`.
 
     Raises:
-        JudgeError: no such backend, or it can't run a graph.
+        JudgeError: no such backend, a graph holds what no export writes (`graph_proto`), or the
+            backend can't run it.
         DeviceError: the backend does not know the device, or it is not there.
         MissingExtra: the backend is not installed.
     """
+    for name, graph in graphs.items():
+        check_plain(name, graph)
     if backend == "onnxruntime":
         return _in_onnxruntime(graphs, threads, device)
     if backend == "openvino":
