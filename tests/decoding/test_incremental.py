@@ -252,3 +252,17 @@ def test_more_beams_than_words_are_refused() -> None:
 def test_no_pictures_give_no_comments() -> None:
     assert beam_search(tiny(), torch.randn(0, 3, 4), 2, 6) == []
     assert sample(tiny(), torch.randn(0, 3, 4)) == []
+
+
+def test_words_are_looked_for_in_float32_under_autocast() -> None:
+    model = tiny()
+    features = torch.randn(2, 4, 4)
+    expected = beam_search(model, features, beam_size=3, max_length=8)
+    memory = model.eval().encode(features)
+    drawn = sample_memory(model, memory, 3, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = beam_search(model, features, beam_size=3, max_length=8)
+        again = sample_memory(model, memory, 3, 8, generator=torch.Generator().manual_seed(0))
+    assert again == drawn
+    scores = [[own[0].score for own in hypotheses] for hypotheses in (found, expected)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.1)

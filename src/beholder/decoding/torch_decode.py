@@ -1,6 +1,7 @@
 """Beam search and sampling of PyTorch captioners: features in, hypotheses out.
 
-Everything is done in evaluation mode and without gradient, whatever mode the model is in.
+Everything is done in evaluation mode and without gradient, whatever mode the model is in. Pictures
+may be encoded under autocast; words are looked for in float32, for beams differ in small numbers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from beholder.decoding.beam import search
 from beholder.decoding.hypothesis import Hypothesis
 from beholder.decoding.torch_step import TorchStep
 from beholder.models.expansionnet import ExpansionNet
+from beholder.models.heads import full_precision
 
 
 def beam_search(
@@ -47,9 +49,11 @@ def beam_search(
     given = [features] * len(models) if isinstance(features, Tensor) else list(features)
     pictures = len(given[0])
     with _evaluating(models):
+        encoded = [model.encode(own, lengths) for model, own in zip(models, given, strict=True)]
+    with _evaluating(models), full_precision(encoded[0]):
         step = TorchStep(
             models,
-            [model.encode(own, lengths) for model, own in zip(models, given, strict=True)],
+            [_as_weights(memory, model) for memory, model in zip(encoded, models, strict=True)],
             lengths,
             slots=pictures * beam_size,
             room=max(max_length - 1, 1),
@@ -112,6 +116,23 @@ def sample_memory(
         raise ValueError(f"n and max_length must be at least 1, not {n} and {max_length}")
     if pictures == 0:
         return []
+    with full_precision(memory):
+        return _sample(
+            model, _as_weights(memory, model), n, max_length, bos, eos, generator, lengths
+        )
+
+
+def _sample(
+    model: ExpansionNet,
+    memory: Tensor,
+    n: int,
+    max_length: int,
+    bos: int,
+    eos: int,
+    generator: torch.Generator | None,
+    lengths: Tensor | Sequence[int] | None,
+) -> list[list[Hypothesis]]:
+    pictures = len(memory)
     step = TorchStep([model], [memory], lengths, slots=pictures * n, room=max_length)
     tokens = np.full((pictures * n, max_length + 1), eos, dtype=np.int64)
     tokens[:, 0] = bos
@@ -135,6 +156,11 @@ def sample_memory(
         for row, chances, stop in zip(tokens, log_probs, lasts, strict=True)
     ]
     return [hypotheses[start : start + n] for start in range(0, len(hypotheses), n)]
+
+
+def _as_weights(memory: Tensor, model: ExpansionNet) -> Tensor:
+    """What the encoder gave, perhaps in half precision, in the type of the model's weights."""
+    return memory.to(model.output.weight.dtype)
 
 
 @contextmanager

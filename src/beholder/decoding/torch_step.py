@@ -131,7 +131,7 @@ class TorchStep:
 
     def _in_row_order(self, log_probs: Tensor, words: Tensor) -> tuple[np.ndarray, np.ndarray]:
         # together, for each read waits for the device; float32 holds ids up to 2^24 exactly
-        both = torch.stack([log_probs.float(), words.float()]).cpu().numpy()
+        both = torch.stack([log_probs, words.to(log_probs.dtype)]).cpu().numpy()
         both = both[:, self._slots.slot_of_row]
         return both[0], both[1].astype(np.int64)
 
