@@ -199,6 +199,13 @@ class JudgeError(BeholderError):
     code = "judge"
 
 
+class OpinionError(JudgeError):
+    """What a judge's networks say of a picture is no opinion, e.g. NaN: the judge is at fault, not
+    who asks."""
+
+    code = "opinion"
+
+
 class RegressorError(BeholderError):
     """A score ensemble is missing files, changed, or of a newer format."""
 

@@ -28,6 +28,7 @@ from beholder.judge.engine import (
     mean_opinions,
 )
 from beholder.judge.explanation import Explanation, place_heat, scale_heat
+from beholder.judge.sanity import check_opinions
 from beholder.judge.verdict import Attribute, Verdict
 
 if TYPE_CHECKING:
@@ -323,8 +324,12 @@ class Judge:
 
         Args:
             views: of each picture, as `prepare` gives them [V, 3, H, W].
+
+        Raises:
+            OpinionError: an opinion is no number, or there is none for a picture.
         """
         raw = self._opinions(views, self.beam_size)
+        check_opinions(raw, self.classes, names)
         return [self._verdict(name, raw, row) for row, name in enumerate(names)]
 
     def _opinions(self, views: Sequence[NDArray[np.float32]], beam_size: int | None) -> RawOpinions:
@@ -368,6 +373,7 @@ class Judge:
         upright = read_image(picture)
         views = self.prepare(picture, box)
         raw = self._opinions([views], None)
+        check_opinions(raw, self.classes, [_name(picture)])
         index = None
         if opinion in self.classes:
             said = self._verdict(_name(picture), raw, 0).attributes[opinion]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnxruntime import InferenceSession, OrtValue
 from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
-from beholder.errors import JudgeError
+from beholder.errors import JudgeError, OpinionError
 from beholder.judge.providers import CPU, ON_CPU, Placement, unusable
 
 _REFUSED = (
@@ -34,7 +34,8 @@ class OnnxRuntimeGraph:
     threads of the first one are not in it.
 
     Raises:
-        JudgeError: ONNX Runtime can't run it, or it was begun on an accelerator before a fork.
+        JudgeError: ONNX Runtime can't run it, or it was begun on an accelerator before a fork; an
+            `OpinionError`: it fails on a batch.
         DeviceError: it can't run it on the device.
     """
 
@@ -76,8 +77,14 @@ class OnnxRuntimeGraph:
             binding.bind_ortvalue_input(name, value)
         for name in self._outputs:
             binding.bind_output(name, *self._memory)
-        with self._turn:
-            self._session.run_with_iobinding(binding)
+        try:
+            with self._turn:
+                self._session.run_with_iobinding(binding)
+        except _REFUSED as error:
+            raise OpinionError(
+                f"The judge's graph {self._made_from[0]} failed: {_first_line(error)}",
+                fix="Judge fewer pictures at a time if memory is short; else export it again.",
+            ) from error
         outputs = dict(zip(self._outputs, binding.get_outputs(), strict=True))
         binding.clear_binding_inputs()  # which the outputs would keep
         return outputs
@@ -94,6 +101,11 @@ class OnnxRuntimeGraph:
         _left_behind.append(self._session)
         self._session = _open_session(*self._made_from)
         self._process = os.getpid()
+
+
+def _first_line(error: Exception) -> str:
+    """What ONNX Runtime says, without the lines of its own sources."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _open_session(

@@ -11,7 +11,7 @@ from typing import Any
 import openvino
 from numpy.typing import NDArray
 
-from beholder.errors import DeviceError, JudgeError
+from beholder.errors import DeviceError, JudgeError, OpinionError
 from beholder.features.device import asked_device
 
 # bfloat16, which OpenVINO chooses on processors that have it, is no longer the judge that was
@@ -118,7 +118,14 @@ class OpenVinoGraph:
             )
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
-        found = self._requests.own.infer(dict(given), share_inputs=True)
+        try:
+            found = self._requests.own.infer(dict(given), share_inputs=True)
+        except RuntimeError as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise OpinionError(
+                f"The judge's graph {self._made_from[0]} failed: {first}",
+                fix="Judge fewer pictures at a time if memory is short; else export it again.",
+            ) from error
         return dict(zip(self._outputs, found.to_tuple(), strict=True))
 
 

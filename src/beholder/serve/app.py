@@ -22,7 +22,7 @@ from starlette.datastructures import FormData, Headers, MutableHeaders, UploadFi
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from beholder.errors import BeholderError, OutOfMemory, PictureError
+from beholder.errors import BeholderError, OpinionError, OutOfMemory, PictureError
 from beholder.judge import Judge
 from beholder.predict.local import Failure
 from beholder.serve.batcher import Busy, MicroBatcher
@@ -272,6 +272,10 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(OutOfMemory)
     async def memory(request: Request, error: OutOfMemory) -> Response:
         return JSONResponse(error_body(error.code, error.what), 503)
+
+    @app.exception_handler(OpinionError)
+    async def opinion(request: Request, error: OpinionError) -> Response:
+        return JSONResponse(error_body(error.code, error.what), 500)
 
     @app.exception_handler(BeholderError)
     async def asked_wrongly(request: Request, error: BeholderError) -> Response:
