@@ -34,6 +34,7 @@ LIGHT = (
     "beholder.judge.calibration",
     "beholder.judge.explanation",
     "beholder.judge.graph_engine",
+    "beholder.judge.graph_proto",
     "beholder.judge.packed",
     "beholder.metrics.captions",
     "beholder.metrics.classification",

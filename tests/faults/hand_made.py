@@ -53,7 +53,7 @@ def heads(weight: float = 1.0) -> ModelProto:
         "heads", nodes, [_value("pooled", "B", 3)],
         [_value("score", "B"), _value("probabilities.0", "B", len(LABELS))],
         weight=np.full((3, 1), weight, np.float32), axis=np.array([1]),
-        wide=np.array([[-1, 1], [-1, 1], [0, 0]], np.float32) * np.float32(weight),
+        wide=np.array([[-1, 1], [-1, 1], [0, 0]], np.float32),
     )  # fmt: skip
 
 

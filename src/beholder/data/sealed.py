@@ -13,6 +13,8 @@ from beholder import __version__
 from beholder.data.files import sha256_file, write_json
 from beholder.errors import BeholderError
 
+_LONGEST_NAME, _UP = 200, (".", "..")
+
 
 @dataclass(frozen=True)
 class Seal:
@@ -62,31 +64,72 @@ class Seal:
         """
         path = folder / self.card
         try:
-            card: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            newer, _ = card["format"] > self.format, dict(card["files"])
+            card: dict[str, Any] = read_json(path.read_bytes())
+            newer, changed = card["format"] > self.format, card.get("sha256") != own_hash(card)
+            plain = all(map(_is_plain, dict(card["files"])))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise self.error(
                 f"There is no {self.what} here.",
                 where=str(folder),
                 fix=f"Name the folder that holds {self.card}.",
             ) from error
-        except (ValueError, TypeError, KeyError) as error:
-            raise self._refusal(f"{self.card} can't be read.", path) from error
+        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+            raise self._refusal(f"{self.card} can't be read: {_why(error)}.", path) from error
         if newer:
             raise self.error(
                 f"This {self.what} was written by a newer Beholder (format {card['format']}).",
                 where=str(path),
                 fix="Update Beholder.",
             )
-        if card.get("sha256") != own_hash(card):
+        if changed:
             raise self._refusal(f"{self.card} was changed after it was written.", path)
+        if not plain:
+            raise self._refusal(f"{self.card} names files outside of its folder.", path)
         return card
 
     def _refusal(self, what: str, where: Path) -> BeholderError:
         return self.error(what, where=str(where), fix=self.again)
 
 
+def read_json(content: bytes) -> Any:
+    """What JSON says, of a file that may be a stranger's.
+
+    NaN and Infinity are read: metrics of a run may be such. Schemas refuse them where it matters.
+
+    Raises:
+        ValueError: it is no JSON or not UTF-8, nested too deeply, or has a number of thousands of
+            digits.
+    """
+    try:
+        return json.loads(content.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is one of a file in the folder itself."""
+    return 0 < len(name) <= _LONGEST_NAME and not set(name) & set("/\\\0") and name not in _UP
+
+
+def _why(error: Exception) -> str:
+    """In a few words; a decoding error would show the whole content."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    if isinstance(error, (KeyError, TypeError, AttributeError)):
+        return "it lacks what every card has"
+    return str(error)
+
+
 def own_hash(card: Mapping[str, Any]) -> str:
-    """The SHA-256 of a card over all that it says but this hash."""
+    """The SHA-256 of a card over all that it says but this hash.
+
+    Raises:
+        ValueError: it is nested too deeply.
+    """
     rest = {name: value for name, value in card.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    try:
+        return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

@@ -32,6 +32,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # wide, or by panoramas of nearly the largest allowed size that are padded
 _MAX_INTERMEDIATE = 4 * MAX_PIXELS
 
+LARGEST_SIDE = 2048  # pixels
+
 _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -83,8 +85,10 @@ class EvalTransform:
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         object.__setattr__(self, "crop_fraction", float(self.crop_fraction))
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise ValueError(f"size must be (height, width) of at least 1 pixel, not {self.size}")
+        if len(self.size) != 2 or min(self.size) < 1 or max(self.size) > LARGEST_SIDE:
+            raise ValueError(
+                f"size must be (height, width) of 1 to {LARGEST_SIDE} pixels, not {self.size}"
+            )
         if self.resize not in get_args(Resize):
             raise ValueError(f"resize must be one of {get_args(Resize)}, not {self.resize!r}")
         if self.interpolation not in _RESAMPLING:
@@ -99,6 +103,8 @@ class EvalTransform:
             raise ValueError(f"crop_fraction must be in (0, 1], not {self.crop_fraction}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0.0:
             raise ValueError("mean and std are three numbers each, std above 0")
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise ValueError("mean and std must be finite")
 
     def __call__(self, image: Image.Image, box: Sequence[float] | None = None) -> np.ndarray:
         """The array of an RGB picture: float32 [3, height, width].
@@ -185,7 +191,10 @@ class EvalTransform:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"unknown fields of a transform: {unknown}; known: {sorted(known)}")
-        return cls(**values)  # type: ignore[arg-type]
+        try:
+            return cls(**values)  # type: ignore[arg-type]
+        except (TypeError, OverflowError) as error:
+            raise ValueError(f"a transform has no such values: {error}") from error
 
     def fingerprint(self) -> str:
         """SHA-256 of all fields, in hex. Transforms with the same one give the same arrays."""

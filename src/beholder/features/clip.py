@@ -8,7 +8,6 @@ out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from beholder.data.sealed import read_json
 from beholder.errors import BackboneError, MissingExtra
 
 # our name, as open_clip's in small letters -> (timm's architecture, entries of the embedding)
@@ -141,12 +141,29 @@ def _activation(folder: Path) -> str | None:
     FashionCLIP's are such); an open_clip one that does not say `quick_gelu` means gelu.
     """
     if (folder / _CONFIG).is_file():
-        config = json.loads((folder / _CONFIG).read_text("utf-8"))
-        return str(config.get("vision_config", config).get("hidden_act", "quick_gelu"))
+        config = _section(folder / _CONFIG, "vision_config")
+        return str(config.get("hidden_act", "quick_gelu"))
     if (folder / _OPEN_CONFIG).is_file():
-        config = json.loads((folder / _OPEN_CONFIG).read_text("utf-8"))
-        return "quick_gelu" if config.get("model_cfg", config).get("quick_gelu") else "gelu"
+        config = _section(folder / _OPEN_CONFIG, "model_cfg")
+        return "quick_gelu" if config.get("quick_gelu") else "gelu"
     return None
+
+
+def _section(path: Path, name: str) -> dict[str, Any]:
+    """A section of a config, or all of it where it has no such section.
+
+    Raises:
+        BackboneError: it is no config.
+    """
+    try:
+        config = read_json(path.read_bytes())
+        return dict(config.get(name, config))
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise BackboneError(
+            f"{path.name} can't be read as a config.",
+            where=str(path),
+            fix="Fetch it again, or name the file of weights instead of its folder.",
+        ) from error
 
 
 def _check_activation(folder: Path, name: str) -> None:

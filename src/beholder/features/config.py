@@ -14,6 +14,8 @@ from beholder.data.transforms import Background, Interpolation, Resize
 
 Option = bool | int | float | str | tuple[int, ...]
 OWN_OPTIONS = ("num_classes", "pretrained", "img_size")
+LARGEST_OPTION, MOST_BLOCKS = 65_536, 256
+_COUNTS = ("depth", "depths", "layers", "num_blocks", "num_layers")  # of blocks
 HOW_COMPUTED = ("gradient_checkpointing", "compile")
 
 
@@ -41,6 +43,7 @@ class BackboneConfig(BaseModel):
     seed: int = Field(0, ge=0, description="of random weights; without effect on others")
     options: dict[str, Option] = Field(
         {},
+        max_length=64,
         description="further arguments of the timm model, e.g. `drop_path_rate: 0.1` for training "
         "end to end, or its widths and depths for weights of your own",
     )
@@ -102,4 +105,11 @@ class BackboneConfig(BaseModel):
         for name in OWN_OPTIONS:
             if name in options:
                 raise ValueError(f"{name!r} is not an option: use `weights`, `size` and the heads")
+        for name, option in options.items():
+            most = MOST_BLOCKS if name in _COUNTS else LARGEST_OPTION
+            numbers = option if isinstance(option, tuple) else (option,)
+            if len(numbers) > MOST_BLOCKS:
+                raise ValueError(f"{name} has over {MOST_BLOCKS} numbers")
+            if any(isinstance(number, (int, float)) and abs(number) > most for number in numbers):
+                raise ValueError(f"{name} is beyond {most}")
         return options

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from beholder.data.files import atomic_path, write_json
+from beholder.data.sealed import read_json
 from beholder.data.sharing import ALONE, Group
 from beholder.errors import StoreError
 from beholder.features.shards import (
@@ -357,7 +358,7 @@ def is_store_of(path: str | Path, card: StoreCard) -> bool:
 
 def _read_card(path: Path) -> StoreCard:
     try:
-        raw = json.loads((path / _CARD).read_text("utf-8"))
+        raw = read_json((path / _CARD).read_bytes())
         if raw.pop("format") > FORMAT:
             raise StoreError(
                 "The feature store was written by a newer Beholder.",
@@ -368,7 +369,7 @@ def _read_card(path: Path) -> StoreCard:
         return StoreCard(**{**raw, "token_shape": tuple(shape) if shape else None})
     except FileNotFoundError as error:
         raise StoreError("There is no feature store here.", where=str(path), fix=_AGAIN) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise StoreError(f"{_CARD} is damaged.", where=str(path), fix=_AGAIN) from error
 
 
@@ -385,11 +386,11 @@ def _read_index(path: Path) -> dict[str, tuple[str, int]]:
 def _read_records(path: Path) -> dict[str, ShardRecord]:
     """What is remembered of the shards; nothing before an extraction has finished."""
     try:
-        raw = json.loads((path / _RECORDS).read_text("utf-8"))
+        raw = read_json((path / _RECORDS).read_bytes())
         return {name: ShardRecord(**values) for name, values in raw.items()}
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OSError) as error:
         raise StoreError(f"{_RECORDS} is damaged.", where=str(path), fix=_AGAIN) from error
 
 

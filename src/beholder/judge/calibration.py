@@ -30,7 +30,7 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperatures: dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]] = Field(
+    temperatures: dict[str, Annotated[float, Field(ge=1e-3, le=1e3)]] = Field(
         {}, description="attribute -> temperature of its probabilities; absent: not calibrated"
     )
     score: ConformalInterval | None = Field(

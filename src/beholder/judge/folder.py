@@ -6,18 +6,18 @@ or changed is refused and never half loaded.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from beholder import __version__
 from beholder.data.files import atomic_path, write_json
-from beholder.data.sealed import Seal
+from beholder.data.sealed import Seal, read_json
 from beholder.errors import JudgeError
+from beholder.judge.limits import MOST_BEAMS
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.judge.numbers import NumberType, stored_as
 
@@ -70,6 +70,16 @@ def save_judge(
         _SEAL.write(temporary, told)
 
 
+class _Card(BaseModel):
+    """What of `judge.json` is read beside the seal."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    config: dict[str, Any]
+    beam_size: int = Field(ge=1, le=MOST_BEAMS)
+    provenance: dict[str, Any]
+
+
 def is_judge(folder: Path) -> bool:
     """Whether a folder says that it is a judge's."""
     return (folder / _CARD).is_file()
@@ -91,27 +101,42 @@ def load_judge(folder: Path) -> Stored:
     Raises:
         JudgeError: it is missing, incomplete, changed, or of a newer format.
     """
-    card = _SEAL.read(folder)
-    raw = dict(card["config"])
-    raw["vocabulary"] = None
-    if _VOCABULARY in card["files"]:
-        raw["vocabulary"] = json.loads((folder / _VOCABULARY).read_text("utf-8"))
+    raw = _SEAL.read(folder)
     try:
-        config = JudgeConfig.model_validate(raw)
-    except ValidationError as error:
+        card = _Card.model_validate(raw)
+        vocabulary = None
+        if _VOCABULARY in raw["files"]:
+            vocabulary = read_json((folder / _VOCABULARY).read_bytes())
+        config = JudgeConfig.model_validate({**card.config, "vocabulary": vocabulary})
+    except (ValueError, TypeError) as error:
+        why = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise JudgeError(
-            f"The judge's configuration does not fit this version: {error.errors()[0]['msg']}.",
+            f"The judge's configuration does not fit this version: {why}.",
             where=str(folder / _CARD),
-            fix=f"It was written by Beholder {card['beholder']}; this is {__version__}.",
+            fix=f"It was written by Beholder {raw.get('beholder')}; this is {__version__}.",
         ) from error
-    return Stored(_load_model(config, folder), card["beam_size"], card["provenance"])
+    if _WEIGHTS not in raw["files"]:
+        raise JudgeError(f"The judge lacks its {_WEIGHTS}.", where=str(folder), fix=_SEAL.again)
+    return Stored(_load_model(config, folder), card.beam_size, card.provenance)
 
 
 def _load_model(config: JudgeConfig, folder: Path) -> JudgeModel:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    try:
+        state: dict[str, torch.Tensor] = load_file(folder / _WEIGHTS)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise JudgeError(
+            f"The judge's weights can't be read: {error}.",
+            where=str(folder / _WEIGHTS),
+            fix=_SEAL.again,
+        ) from error
+    _check_heads(config, state, folder)
     model = JudgeModel.from_config(config)
-    state: dict[str, torch.Tensor] = load_file(folder / _WEIGHTS)
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -120,3 +145,25 @@ def _load_model(config: JudgeConfig, folder: Path) -> JudgeModel:
             where=str(folder / _WEIGHTS),
         ) from error
     return model
+
+
+def _check_heads(config: JudgeConfig, state: dict[str, torch.Tensor], folder: Path) -> None:
+    """Make sure that the heads are those of the weights before any memory is taken for them: each
+    number of the configuration may be within its bounds, and their product beyond the memory.
+
+    Raises:
+        JudgeError: a tensor is missing, or has another shape.
+    """
+    with torch.device("meta"):
+        model = JudgeModel.from_config(
+            config.model_copy(update={"ensemble": 1}), with_backbone=False
+        )
+    for name, tensor in model.state_dict().items():
+        if name not in state or state[name].shape != tensor.shape:
+            has = tuple(state[name].shape) if name in state else "nothing"
+            raise JudgeError(
+                f"The judge's weights do not fit its configuration: {name} is {has} instead of "
+                f"{tuple(tensor.shape)}.",
+                where=str(folder / _WEIGHTS),
+                fix=_SEAL.again,
+            )

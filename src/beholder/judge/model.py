@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    field_validator,
+    model_validator,
+)
 from torch import Tensor, nn
 
 from beholder.data.views import ViewConfig
@@ -17,7 +24,8 @@ from beholder.errors import JudgeError
 from beholder.features.backbones import Backbone, Features, create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.judge.calibration import Calibration
-from beholder.models.config import HeadConfig
+from beholder.judge.limits import MOST_WRITERS, Classes
+from beholder.models.config import MOST_FEATURES, HeadConfig
 from beholder.models.expansionnet import ExpansionNet
 from beholder.models.expansionnet_config import ExpansionNetConfig
 from beholder.models.heads import AttributeHeads, ScoreHead, Standardise
@@ -32,11 +40,17 @@ class JudgeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: BackboneConfig
-    pooled_dim: int = Field(ge=1, description="pooled features that score and attributes read")
-    token_dim: int = Field(ge=1, description="features of a token that the comment head reads")
+    pooled_dim: int = Field(
+        ge=1, le=MOST_FEATURES, description="pooled features that score and attributes read"
+    )
+    token_dim: int = Field(
+        ge=1, le=MOST_FEATURES, description="features of a token that the comment head reads"
+    )
     score: HeadConfig | None = None
-    score_grades: tuple[float, ...] = Field(
-        (), description="grades whose probabilities the score is the mean of; empty: a plain score"
+    score_grades: tuple[FiniteFloat, ...] = Field(
+        (),
+        max_length=1024,
+        description="grades whose probabilities the score is the mean of; empty: a plain score",
     )
     attributes: HeadConfig | None = None
     comment: ExpansionNetConfig | None = None
@@ -46,9 +60,12 @@ class JudgeConfig(BaseModel):
     attribute_inputs: dict[str, int] = Field(
         {}, description="attributes that read only so many of the first pooled features"
     )
-    classes: dict[str, tuple[str, ...]] = Field({}, description="attribute -> labels, in order")
+    classes: Classes = Field({}, description="attribute -> labels, in order")
     ensemble: int = Field(
-        1, ge=1, description="comment heads that write together, probabilities averaged"
+        1,
+        ge=1,
+        le=MOST_WRITERS,
+        description="comment heads that write together, probabilities averaged",
     )
     own_backbones: bool = Field(
         False, description="every further comment head has a backbone of its own"
@@ -57,7 +74,7 @@ class JudgeConfig(BaseModel):
     views: ViewConfig = Field(
         ViewConfig(), description="views of a picture that scores and attributes are means over"
     )
-    score_range: tuple[float, float] | None = Field(
+    score_range: tuple[FiniteFloat, FiniteFloat] | None = Field(
         None, description="lowest and highest score of the training table"
     )
     calibration: Calibration = Field(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -24,19 +25,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from beholder import __version__
-from beholder.data.sealed import own_hash
+from beholder.data.sealed import own_hash, read_json
 from beholder.data.transforms import EvalTransform
 from beholder.data.views import ViewConfig
 from beholder.data.vocabulary import Vocabulary
 from beholder.errors import JudgeError
 from beholder.judge.calibration import Calibration
+from beholder.judge.limits import MOST_BEAMS, MOST_WRITERS, Classes
+from beholder.models.expansionnet_config import LONGEST
 
 FORMAT = 1
 MANIFEST, VOCABULARY, CARD = "manifest.json", "vocabulary.json", "README.md"
 GRAPH = ".onnx"
+HEADS = ("score", "attributes", "comment")
 Precision = Literal["fp32", "fp16", "int8"]
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -44,7 +56,11 @@ _MANIFEST_MOST = 4_000_000  # bytes
 # Weights hardly shrink when they are deflated; a file that grows by more is made to fill the memory
 _GROWTH_MOST, _GROWTH_FREE = 20, 50_000_000
 _AGAIN = "Export the judge again, or copy the file again as a whole."
-_TORN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError)
+# ValueError and its kind: names that are not UTF-8, places before the beginning of the file
+_TORN = (
+    zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, OverflowError,
+    struct.error,
+)  # fmt: skip
 
 
 class Member(BaseModel):
@@ -65,25 +81,44 @@ class Manifest(BaseModel):
     precision: Precision
     floating: str = Field("", description="in words: what of it is in floating point")
     heads: tuple[str, ...] = Field(description="those it has of score, attributes, comment")
-    classes: dict[str, tuple[str, ...]] = Field({}, description="attribute -> labels, in order")
-    score_range: tuple[float, float] | None = Field(
+    classes: Classes = Field({}, description="attribute -> labels, in order")
+    score_range: tuple[FiniteFloat, FiniteFloat] | None = Field(
         None, description="lowest and highest score of the training table"
     )
     transform: dict[str, Any] = Field(description="`EvalTransform.to_dict()`")
     views: ViewConfig = ViewConfig()
     calibration: Calibration = Calibration()
-    beam_size: int = Field(1, ge=1, description="beams when a comment is written")
-    max_length: int = Field(2, ge=2, description="longest comment in tokens, both ends included")
-    writers: int = Field(1, ge=1, description="comment heads that write together")
+    beam_size: int = Field(1, ge=1, le=MOST_BEAMS, description="beams when a comment is written")
+    max_length: int = Field(
+        2, ge=2, le=LONGEST, description="longest comment in tokens, both ends included"
+    )
+    writers: int = Field(1, ge=1, le=MOST_WRITERS, description="comment heads that write together")
     provenance: dict[str, Any] = Field({}, description="recipe, seed, stages: as in the folder")
     parity: dict[str, Any] = Field({}, description="how it was compared with the folder")
-    files: dict[str, Member] = {}
+    files: dict[str, Member] = Field({}, max_length=1024)
+
+    @field_validator("heads")
+    @classmethod
+    def _those_there_are(cls, heads: tuple[str, ...]) -> tuple[str, ...]:
+        if not heads or len(set(heads)) < len(heads) or not set(heads) <= set(HEADS):
+            raise ValueError(f"heads must be some of {', '.join(HEADS)}, each once")
+        return heads
 
     @field_validator("transform")
     @classmethod
     def _known(cls, transform: dict[str, Any]) -> dict[str, Any]:
         EvalTransform.from_dict(transform)
         return transform
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Manifest:
+        if ("attributes" in self.heads) != bool(self.classes):
+            raise ValueError("classes without an attribute head, or a head without classes")
+        if any(not labels or len(set(labels)) < len(labels) for labels in self.classes.values()):
+            raise ValueError("an attribute without classes, or with a class that comes twice")
+        if "comment" not in self.heads and self.writers > 1:
+            raise ValueError("several writers without a comment head")
+        return self
 
 
 @dataclass(frozen=True)
@@ -97,7 +132,10 @@ class Packed:
     def vocabulary(self) -> Vocabulary | None:
         if VOCABULARY not in self.members:
             return None
-        return Vocabulary.from_dict(json.loads(self.members[VOCABULARY]))
+        try:
+            return Vocabulary.from_dict(read_json(self.members[VOCABULARY]))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise JudgeError(f"The judge's {VOCABULARY} can't be read.", fix=_AGAIN) from error
 
     @property
     def transform(self) -> EvalTransform:
@@ -113,7 +151,7 @@ class Packed:
 
     @property
     def card(self) -> str:
-        return self.members[CARD].decode("utf-8")
+        return self.members[CARD].decode("utf-8", "replace")
 
 
 def write_packed(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -> None:
@@ -206,9 +244,10 @@ def _entries(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]
 
 def _manifest(content: bytes, where: str) -> Manifest:
     try:
-        told = json.loads(content)
-        newer = told["format"] > FORMAT
-    except (ValueError, TypeError, KeyError) as error:
+        told = read_json(content)
+        newer, said = told["format"] > FORMAT, told.pop("sha256", None)
+        changed = said != own_hash(told)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise JudgeError(f"{MANIFEST} can't be read.", where=where, fix=_AGAIN) from error
     if newer:
         raise JudgeError(
@@ -216,13 +255,15 @@ def _manifest(content: bytes, where: str) -> Manifest:
             where=where,
             fix="Update Beholder.",
         )
-    if told.pop("sha256", None) != own_hash(told):
+    if changed:
         raise JudgeError(f"{MANIFEST} was changed after it was written.", where=where, fix=_AGAIN)
     try:
         return Manifest.model_validate(told)
     except ValidationError as error:
+        first = error.errors()[0]
         raise JudgeError(
-            f"{MANIFEST} does not fit this version: {error.errors()[0]['msg']}.",
+            f"{MANIFEST} does not fit this version: {'.'.join(map(str, first['loc']))}: "
+            f"{first['msg']}.",
             where=where,
             fix=f"It was written by Beholder {told.get('beholder')}; this is {__version__}.",
         ) from error

@@ -11,9 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from beholder.data.files import sha256_file, write_json
+from beholder.data.sealed import read_json
 from beholder.errors import RunError
 
 FORMAT = 1
@@ -87,7 +88,7 @@ def load_manifest(folder: Path) -> Manifest | None:
     if not path.exists():
         return None
     try:
-        raw = json.loads(path.read_text("utf-8"))
+        raw = read_json(path.read_bytes())
         if raw.get("format", 0) > FORMAT:
             raise RunError(
                 f"This run was made by a newer Beholder (manifest format {raw['format']}).",
@@ -95,7 +96,7 @@ def load_manifest(folder: Path) -> Manifest | None:
                 fix="Update Beholder, or use another run folder.",
             )
         return Manifest.model_validate(raw)
-    except (ValueError, ValidationError) as error:
+    except (ValueError, TypeError, AttributeError, OSError) as error:
         raise RunError(
             "The run's manifest can't be read.",
             where=str(path),

@@ -16,6 +16,7 @@ from beholder.data.formats.options import ReadOptions
 from beholder.data.views import ViewConfig
 from beholder.errors import RecipeError
 from beholder.features.config import BackboneConfig
+from beholder.judge.limits import MOST_WRITERS
 from beholder.models.regressors.config import EnsembleConfig, RegressorConfig
 from beholder.pipeline.overrides import apply_overrides, read_yaml, validate
 from beholder.tasks.config import TaskConfig
@@ -313,6 +314,7 @@ class ExportStage(_Stage):
     ensemble: int = Field(
         1,
         ge=1,
+        le=MOST_WRITERS,
         description="newest checkpoints of the comment stage that write together, their "
         "probabilities averaged at every word; 1: none",
     )

@@ -16,7 +16,7 @@ from beholder.data.vocabulary import Vocabulary
 from beholder.errors import DataError, RecipeError
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeConfig
-from beholder.models.expansionnet_config import ExpansionNetConfig
+from beholder.models.expansionnet_config import LONGEST, ExpansionNetConfig
 from beholder.tasks.config import (
     AttributesTaskConfig,
     CommentTaskConfig,
@@ -152,11 +152,12 @@ def _check_attribute_inputs(
 def comment_config(
     task: CommentTaskConfig, vocabulary: Vocabulary, comments: list[str], width: int
 ) -> ExpansionNetConfig:
-    """The comment head for these comments: as long as the longest, unless the task says."""
+    """The comment head for these comments: as long as the longest, unless the task says
+    or no head is as long."""
     longest = max(len(vocabulary.encode(text)) for text in comments)
     return task.head.build(
         vocab_size=len(vocabulary),
-        max_length=task.max_length or longest,
+        max_length=task.max_length or min(longest, LONGEST),
         feature_dim=width,
     )
 

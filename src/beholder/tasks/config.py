@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from beholder.models.config import HeadConfig
-from beholder.models.expansionnet_config import ExpansionNetConfig
+from beholder.models.expansionnet_config import LONGEST, ExpansionNetConfig
 
 
 class _TaskConfig(BaseModel):
@@ -192,7 +192,10 @@ class CommentTaskConfig(_SingleTaskConfig):
         description="pieces of a subword vocabulary, for languages such as Korean; null: words",
     )
     max_length: int | None = Field(
-        None, ge=3, description="tokens of a comment with both ends; null: the longest in training"
+        None,
+        ge=3,
+        le=LONGEST,
+        description="tokens of a comment with both ends; null: the longest in training",
     )
     beam_sizes: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field(
         (3,),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from beholder.data.files import atomic_path
@@ -54,14 +55,20 @@ def load_parts(folder: Path) -> Parts:
         RegressorError: missing, incomplete, changed, or of a newer format.
     """
     card = _SEAL.read(folder)
-    tensors = load_file(folder / _ARRAYS)
+    try:
+        tensors = load_file(folder / _ARRAYS)
+        known = {member: f"{member}.txt" in card["files"] for member in card["members"]}
+        quality = dict(card["quality"])
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise RegressorError(
+            f"The score ensemble can't be read: {error}.", where=str(folder), fix=_SEAL.again
+        ) from error
 
     def own(prefix: str) -> dict[str, NDArray[Any]]:
         return {n.removeprefix(prefix): a for n, a in tensors.items() if n.startswith(prefix)}
 
     members = {}
-    for name in card["members"]:
-        text = folder / f"{name}.txt"
-        with_text = text.read_text("utf-8") if text.name in card["files"] else None
-        members[name] = Packed(own(f"{name}."), with_text)
-    return members, own("ensemble."), card["quality"]
+    for name, has_text in known.items():
+        text = (folder / f"{name}.txt").read_text("utf-8") if has_text else None
+        members[name] = Packed(own(f"{name}."), text)
+    return members, own("ensemble."), quality
