@@ -55,7 +55,7 @@ def test_the_server_answers_500_in_the_form_of_its_errors(absurd: Path, photo: P
         create_app(Judge.load(absurd), ServeConfig()), raise_server_exceptions=False
     ) as client:
         for _ in range(2):  # and goes on
-            answer = client.post("/v1/judge", files={"images": photo.read_bytes()})
+            answer = client.post("/v1/verdicts", files={"pictures": photo.read_bytes()})
             assert answer.status_code == 500, answer.text
             assert answer.json()["error"]["code"] == "opinion"
         assert client.get("/health").status_code == 200
