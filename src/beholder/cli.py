@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from beholder.errors import BeholderError, MissingExtra
 from beholder.pipeline.table_options import data_settings, with_table_options
@@ -20,7 +21,22 @@ if TYPE_CHECKING:
     from beholder.data.formats import ReadOptions
     from beholder.judge.backends import Backend
 
+INTERRUPTED = 130  # exit code: 128 and the number of SIGINT
+
+
+class _Commands(TyperGroup):
+    """The commands; typer itself would end one that is interrupted as if it had failed."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.stderr.write("Interrupted.\n")
+            sys.exit(INTERRUPTED)
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="beholder",
     help="Train, evaluate and use small models that look at a picture and say what people "
     "would say about it: a score, a comment, attributes.",
@@ -582,9 +598,28 @@ def _first_process() -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: prints a user's error without a traceback and leaves with its exit code."""
+    """Entry point: prints a user's error without a traceback and leaves with its exit code; any
+    other error in a sentence too, with a file that holds its traceback, and exit code 1."""
     try:
         app(args=arguments)
     except BeholderError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001  # the last guard
+        _tell_unexpected(error, sys.argv[1:] if arguments is None else arguments)
+        sys.exit(1)
+
+
+def _tell_unexpected(error: Exception, arguments: Sequence[str]) -> None:
+    from beholder.data.unexpected import describe, write_error_report
+
+    report = write_error_report(error, arguments)
+    if os.environ.get("BEHOLDER_DEBUG", "") not in ("", "0"):
+        import traceback
+
+        traceback.print_exception(error)
+    kept = f"The file {report} says where" if report else "BEHOLDER_DEBUG=1 shows where"
+    sys.stderr.write(
+        f"error: Beholder failed, which is its own fault: {describe(error)}\n"
+        f"  fix:   {kept}; report it with the command that you gave.\n"
+    )
