@@ -20,6 +20,14 @@ SHOWN = 20
 """Problems of one kind that are shown to a person."""
 
 
+def shortened(text: object, most: int = 300) -> str:
+    """The first line of what a library or a stranger's file says, to be put into a message: not
+    too long, and without what a terminal would obey."""
+    first = str(text).strip().partition("\n")[0]
+    plain = "".join(sign if sign.isprintable() else "?" for sign in first[: most + 1])
+    return plain if len(plain) <= most else f"{plain[:most]}..."
+
+
 class BeholderError(Exception):
     """Something the user can mend.
 

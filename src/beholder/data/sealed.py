@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from beholder import __version__
 from beholder.data.files import sha256_file, write_json
-from beholder.errors import BeholderError
+from beholder.errors import BeholderError, shortened
 
 _LONGEST_NAME, _UP = 200, (".", "..")
 
@@ -77,7 +79,8 @@ class Seal:
             raise self._refusal(f"{self.card} can't be read: {_why(error)}.", path) from error
         if newer:
             raise self.error(
-                f"This {self.what} was written by a newer Beholder (format {card['format']}).",
+                f"This {self.what} was written by a newer Beholder "
+                f"(format {shortened(card['format'])}).",
                 where=str(path),
                 fix="Update Beholder.",
             )
@@ -119,7 +122,13 @@ def _why(error: Exception) -> str:
         return error.strerror or type(error).__name__
     if isinstance(error, (KeyError, TypeError, AttributeError)):
         return "it lacks what every card has"
-    return str(error)
+    return shortened(error)
+
+
+def why_invalid(error: ValidationError) -> str:
+    """The first thing that a schema finds wrong, with its place."""
+    first = error.errors(include_url=False)[0]
+    return shortened(": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": "))
 
 
 def own_hash(card: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """What is kept of an error that nobody expected: a file to report it with, and one sentence.
 
-Only the standard library: it must work when nothing else does.
+Little more than the standard library: it must work when nothing else does.
 """
 
 from __future__ import annotations
@@ -14,20 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beholder import __version__
-
-_LONGEST = 200  # characters of an error's own words in the sentence
+from beholder.errors import shortened
 
 
 def describe(error: BaseException) -> str:
     """Type and first line of an error, without what a terminal would obey."""
     try:
-        said = str(error)
+        plain = shortened(error)
     except Exception as worse:  # noqa: BLE001  # an error that can't even say what it is
-        said = f"(its message fails: {type(worse).__name__})"
-    first = said.strip().partition("\n")[0]
-    plain = "".join(sign if sign.isprintable() else "?" for sign in first)
-    if len(plain) > _LONGEST:
-        plain = plain[:_LONGEST] + "..."
+        plain = f"(its message fails: {type(worse).__name__})"
     return f"{type(error).__name__}: {plain}" if plain else type(error).__name__
 
 

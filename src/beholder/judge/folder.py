@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from beholder import __version__
 from beholder.data.files import atomic_path, write_json
-from beholder.data.sealed import Seal, read_json
-from beholder.errors import JudgeError
+from beholder.data.sealed import Seal, read_json, why_invalid
+from beholder.errors import JudgeError, shortened
 from beholder.judge.limits import MOST_BEAMS
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.judge.numbers import NumberType, stored_as
@@ -109,14 +109,12 @@ def load_judge(folder: Path) -> Stored:
             vocabulary = read_json((folder / _VOCABULARY).read_bytes())
         config = JudgeConfig.model_validate({**card.config, "vocabulary": vocabulary})
     except (ValueError, TypeError) as error:
-        why = str(error)
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        why = why_invalid(error) if isinstance(error, ValidationError) else shortened(error)
         raise JudgeError(
             f"The judge's configuration does not fit this version: {why}.",
             where=str(folder / _CARD),
-            fix=f"It was written by Beholder {raw.get('beholder')}; this is {__version__}.",
+            fix=f"It was written by Beholder {shortened(raw.get('beholder'))}; this is "
+            f"{__version__}.",
         ) from error
     if _WEIGHTS not in raw["files"]:
         raise JudgeError(f"The judge lacks its {_WEIGHTS}.", where=str(folder), fix=_SEAL.again)
@@ -131,7 +129,7 @@ def _load_model(config: JudgeConfig, folder: Path) -> JudgeModel:
         state: dict[str, torch.Tensor] = load_file(folder / _WEIGHTS)
     except (SafetensorError, ValueError, KeyError) as error:
         raise JudgeError(
-            f"The judge's weights can't be read: {error}.",
+            f"The judge's weights can't be read: {shortened(error)}.",
             where=str(folder / _WEIGHTS),
             fix=_SEAL.again,
         ) from error
@@ -141,7 +139,7 @@ def _load_model(config: JudgeConfig, folder: Path) -> JudgeModel:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise JudgeError(
-            f"The judge's weights do not fit its configuration: {error}",
+            f"The judge's weights do not fit its configuration: {shortened(error)}",
             where=str(folder / _WEIGHTS),
         ) from error
     return model

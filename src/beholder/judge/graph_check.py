@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from beholder.data.transforms import EvalTransform
 from beholder.decoding.graph import Graph
 from beholder.errors import JudgeError
 from beholder.judge.packed import Manifest
@@ -28,7 +29,7 @@ def check_graphs(
     Raises:
         JudgeError: a graph takes or gives something else; names graph, input or output.
     """
-    height, width = manifest.transform["size"]
+    height, width = EvalTransform.from_dict(manifest.transform).size
     trunks = [name for name in graphs if name.partition(".")[0] == "trunk"]
     for name in trunks:
         _expect(name, "takes", graphs[name].inputs, {"pixels": (None, 3, height, width)}, where)

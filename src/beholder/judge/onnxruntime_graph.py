@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnxruntime import InferenceSession, OrtValue
 from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
-from beholder.errors import JudgeError, OpinionError
+from beholder.errors import JudgeError, OpinionError, shortened
 from beholder.judge.providers import CPU, ON_CPU, Placement, unusable
 
 _REFUSED = (
@@ -82,7 +82,7 @@ class OnnxRuntimeGraph:
                 self._session.run_with_iobinding(binding)
         except _REFUSED as error:
             raise OpinionError(
-                f"The judge's graph {self._made_from[0]} failed: {_first_line(error)}",
+                f"The judge's graph {self._made_from[0]} failed: {shortened(error)}",
                 fix="Judge fewer pictures at a time if memory is short; else export it again.",
             ) from error
         outputs = dict(zip(self._outputs, binding.get_outputs(), strict=True))
@@ -103,11 +103,6 @@ class OnnxRuntimeGraph:
         self._process = os.getpid()
 
 
-def _first_line(error: Exception) -> str:
-    """What ONNX Runtime says, without the lines of its own sources."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _open_session(
     name: str, content: bytes, threads: int | None, placement: Placement
 ) -> InferenceSession:
@@ -123,9 +118,10 @@ def _open_session(
         session = InferenceSession(content, options, **how)
     except (*_REFUSED, RuntimeError, ValueError) as error:
         if placement.provider != CPU:
-            raise unusable(placement, f"graph {name}: {error}") from error
+            raise unusable(placement, f"graph {name}: {shortened(error)}") from error
         raise JudgeError(
-            f"ONNX Runtime {onnxruntime.__version__} can't run the judge's graph {name}: {error}",
+            f"ONNX Runtime {onnxruntime.__version__} can't run the judge's graph {name}: "
+            f"{shortened(error)}",
             fix="Update onnxruntime, or export the judge again.",
         ) from error
     if placement.provider not in session.get_providers():

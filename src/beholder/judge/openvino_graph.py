@@ -11,7 +11,7 @@ from typing import Any
 import openvino
 from numpy.typing import NDArray
 
-from beholder.errors import DeviceError, JudgeError, OpinionError
+from beholder.errors import DeviceError, JudgeError, OpinionError, shortened
 from beholder.features.device import asked_device
 
 # bfloat16, which OpenVINO chooses on processors that have it, is no longer the judge that was
@@ -83,7 +83,7 @@ class OpenVinoGraph:
         except RuntimeError as error:
             raise JudgeError(
                 f"OpenVINO {openvino.__version__} can't run the judge's graph {name} on {device}: "
-                f"{error}",
+                f"{shortened(error)}",
                 fix="Leave the backend out, or update openvino.",
             ) from error
         self._requests = threading.local()  # a request must not be run by two threads at once
@@ -121,9 +121,8 @@ class OpenVinoGraph:
         try:
             found = self._requests.own.infer(dict(given), share_inputs=True)
         except RuntimeError as error:
-            first = (str(error).splitlines() or [""])[0]
             raise OpinionError(
-                f"The judge's graph {self._made_from[0]} failed: {first}",
+                f"The judge's graph {self._made_from[0]} failed: {shortened(error)}",
                 fix="Judge fewer pictures at a time if memory is short; else export it again.",
             ) from error
         return dict(zip(self._outputs, found.to_tuple(), strict=True))

@@ -36,11 +36,11 @@ from pydantic import (
 )
 
 from beholder import __version__
-from beholder.data.sealed import own_hash, read_json
+from beholder.data.sealed import own_hash, read_json, why_invalid
 from beholder.data.transforms import EvalTransform
 from beholder.data.views import ViewConfig
 from beholder.data.vocabulary import Vocabulary
-from beholder.errors import JudgeError
+from beholder.errors import JudgeError, shortened
 from beholder.judge.calibration import Calibration
 from beholder.judge.limits import MOST_BEAMS, MOST_WRITERS, Classes
 from beholder.models.expansionnet_config import LONGEST
@@ -196,7 +196,9 @@ def read_packed(path: Path) -> Packed:
             members = {name: _read(archive, entry) for name, entry in entries.items()}
     except _TORN as error:
         raise JudgeError(
-            f"This is no exported judge, or only a part of one: {error}.", where=where, fix=_AGAIN
+            f"This is no exported judge, or only a part of one: {shortened(error)}.",
+            where=where,
+            fix=_AGAIN,
         ) from error
     for name, content in members.items():
         if hashlib.sha256(content).hexdigest() != manifest.files[name].sha256:
@@ -229,7 +231,7 @@ def _entries(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]
         name = entry.orig_filename
         if not _PLAIN_NAME.fullmatch(name):
             raise JudgeError(
-                f"The file has a member {name!r}, which leads out of it.",
+                f"The file has a member {shortened(ascii(name))}, which leads out of it.",
                 where=where,
                 fix="Do not use this file: no export writes such a name.",
             )
@@ -251,7 +253,7 @@ def _manifest(content: bytes, where: str) -> Manifest:
         raise JudgeError(f"{MANIFEST} can't be read.", where=where, fix=_AGAIN) from error
     if newer:
         raise JudgeError(
-            f"This judge was exported by a newer Beholder (format {told['format']}).",
+            f"This judge was exported by a newer Beholder (format {shortened(told['format'])}).",
             where=where,
             fix="Update Beholder.",
         )
@@ -260,12 +262,11 @@ def _manifest(content: bytes, where: str) -> Manifest:
     try:
         return Manifest.model_validate(told)
     except ValidationError as error:
-        first = error.errors()[0]
         raise JudgeError(
-            f"{MANIFEST} does not fit this version: {'.'.join(map(str, first['loc']))}: "
-            f"{first['msg']}.",
+            f"{MANIFEST} does not fit this version: {why_invalid(error)}.",
             where=where,
-            fix=f"It was written by Beholder {told.get('beholder')}; this is {__version__}.",
+            fix=f"It was written by Beholder {shortened(told.get('beholder'))}; this is "
+            f"{__version__}.",
         ) from error
 
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from beholder.data.files import atomic_path
 from beholder.data.sealed import Seal
-from beholder.errors import RegressorError
+from beholder.errors import RegressorError, shortened
 from beholder.models.regressors.member import Packed
 
 FORMAT = 1
@@ -61,7 +61,9 @@ def load_parts(folder: Path) -> Parts:
         quality = dict(card["quality"])
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise RegressorError(
-            f"The score ensemble can't be read: {error}.", where=str(folder), fix=_SEAL.again
+            f"The score ensemble can't be read: {shortened(error)}.",
+            where=str(folder),
+            fix=_SEAL.again,
         ) from error
 
     def own(prefix: str) -> dict[str, NDArray[Any]]:
