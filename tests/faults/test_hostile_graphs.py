@@ -90,6 +90,14 @@ def referring(model: ModelProto) -> None:
     model.graph.node[-1].attribute[0].ref_attr_name = "of_a_function"
 
 
+def test_names_that_are_not_utf_8_are_refused() -> None:
+    content = heads().SerializeToString()
+    for name in (b"weight", b"pooled", b"logits", b"Softmax", b"heads"):
+        assert name in content
+        with pytest.raises(JudgeError, match=r"not UTF-8|'Softma"):
+            check_plain("heads", content.replace(name, name[:-1] + b"\xbf"))
+
+
 HOSTILE = [
     (external, "outside of itself"), (named_only, "outside of itself"),
     (external_constant, "outside of itself"), (functions, "functions"),

@@ -118,7 +118,7 @@ def test_words_of_an_error_are_bounded_and_harmless() -> None:
             raise RuntimeError
 
     assert describe(ValueError("\x1b[31mred\nmore")) == "ValueError: ?[31mred"
-    assert len(describe(ValueError("x" * 10_000))) < 300
+    assert describe(ValueError("x" * 10_000)) == f"ValueError: {'x' * 300}..."
     assert describe(ValueError()) == "ValueError"
     assert "message fails" in describe(Mute())
 

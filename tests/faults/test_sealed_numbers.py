@@ -32,7 +32,8 @@ MANIFESTS: list[dict[str, Any]] = [
 ]  # fmt: skip
 TRANSFORMS: list[dict[str, Any]] = [
     {"size": [100_000, 100_000]}, {"size": [32]}, {"size": 5}, {"size": [32, 10**30]},
-    {"mean": None}, {"mean": [1e999, 0, 0]}, {"std": [0, 0, 0]}, {"interpolation": []},
+    {"mean": None}, {"mean": [1e999, 0, 0]}, {"std": [0, 0, 0]}, {"std": [1e-300, 1, 1]},
+    {"interpolation": []},
     {"crop_fraction": []}, {"nonesuch": 1},
 ]  # fmt: skip
 

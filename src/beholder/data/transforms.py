@@ -103,8 +103,8 @@ class EvalTransform:
             raise ValueError(f"crop_fraction must be in (0, 1], not {self.crop_fraction}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0.0:
             raise ValueError("mean and std are three numbers each, std above 0")
-        if not all(map(math.isfinite, (*self.mean, *self.std))):
-            raise ValueError("mean and std must be finite")
+        if not all(abs(value) <= 1e6 for value in (*self.mean, *self.std)) or min(self.std) < 1e-6:
+            raise ValueError("mean and std must be at most 1e6, std at least 1e-6")
 
     def __call__(self, image: Image.Image, box: Sequence[float] | None = None) -> np.ndarray:
         """The array of an RGB picture: float32 [3, height, width].

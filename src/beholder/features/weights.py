@@ -7,7 +7,9 @@ shape is an error that names it.
 from __future__ import annotations
 
 import pickle
+import struct
 import sys
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from beholder.errors import BackboneError
+from beholder.errors import BackboneError, shortened
 from beholder.features import efficientnet_lite
 
 # where training codes put the tensors inside a checkpoint
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
+# What torch raises of a checkpoint that is torn, or made to fill the memory or the stack
+UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError,
+    AttributeError, AssertionError, ArithmeticError, MemoryError, struct.error, zipfile.BadZipFile,
+)  # fmt: skip
+
 # before the backbone's tensors in an end-to-end checkpoint of the published ExpansionNet v2
 _PUBLISHED_SWIN = "swin_transf."
 
@@ -39,9 +47,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except (SafetensorError, *UNREADABLE) as error:
         raise BackboneError(
-            f"The backbone's weights can't be read: {str(error).splitlines()[0]}",
+            f"The backbone's weights can't be read: {shortened(error) or type(error).__name__}",
             where=str(path),
             fix="Give a safetensors file, or a torch checkpoint that holds only tensors.",
         ) from error
@@ -49,7 +57,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
             break
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if content else {}
+    named = content.items() if isinstance(content, dict) else ()
+    tensors = {k: v for k, v in named if isinstance(k, str) and isinstance(v, Tensor)}
     if any(name.startswith(_PUBLISHED_SWIN) for name in tensors):
         tensors = {
             name.removeprefix(_PUBLISHED_SWIN): tensor

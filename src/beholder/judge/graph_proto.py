@@ -66,15 +66,18 @@ class _Field:
         wires: wire types it may have; a repeated number may be packed.
         enter: the kind of message it holds, if that is looked into.
         refused: said of a graph that has it.
+        name: whether it is a name, and so must be UTF-8.
     """
 
     wires: tuple[int, ...] = (_BYTES,)
     enter: str | None = None
     refused: str | None = None
+    name: bool = False
 
 
 _NUMBER = _Field((_VARINT,))
 _NUMBERS = _Field((_VARINT, _BYTES))
+_NAME = _Field(name=True)
 _TEXT = _Field()  # also messages that hold only names and numbers
 _EXTERNAL = "keeps tensors outside of itself"
 _WITHIN = "holds a graph within a graph"
@@ -87,17 +90,17 @@ _MESSAGES: Mapping[str, Mapping[int, _Field]] = {
         25: _Field(refused="holds functions"), 26: _Field(refused="is shared out over devices"),
     },
     "graph": {
-        1: _Field(enter="node"), 2: _TEXT, 5: _Field(enter="tensor"), 10: _TEXT,
+        1: _Field(enter="node"), 2: _NAME, 5: _Field(enter="tensor"), 10: _TEXT,
         11: _Field(enter="value"), 12: _Field(enter="value"), 13: _Field(enter="value"),
         14: _TEXT, 15: _Field(refused=_SPARSE), 16: _TEXT,
     },
     "node": {
-        1: _TEXT, 2: _TEXT, 3: _TEXT, 4: _TEXT, 5: _Field(enter="attribute"), 6: _TEXT, 7: _TEXT,
+        1: _NAME, 2: _NAME, 3: _NAME, 4: _NAME, 5: _Field(enter="attribute"), 6: _TEXT, 7: _NAME,
         8: _Field(refused="calls functions"), 9: _TEXT,
         10: _Field(refused="is shared out over devices"),
     },
     "attribute": {
-        1: _TEXT, 2: _Field((_FIXED32,)), 3: _NUMBER, 4: _TEXT, 5: _Field(enter="tensor"),
+        1: _NAME, 2: _Field((_FIXED32,)), 3: _NUMBER, 4: _TEXT, 5: _Field(enter="tensor"),
         6: _Field(refused=_WITHIN), 7: _Field((_FIXED32, _BYTES)), 8: _NUMBERS, 9: _TEXT,
         10: _Field(enter="tensor"), 11: _Field(refused=_WITHIN), 13: _TEXT,
         14: _Field(refused="holds types as values"), 15: _Field(refused="holds types as values"),
@@ -107,10 +110,10 @@ _MESSAGES: Mapping[str, Mapping[int, _Field]] = {
     "tensor": {
         1: _NUMBERS, 2: _NUMBER, 3: _Field(refused="holds parts of tensors"),
         4: _Field((_FIXED32, _BYTES)), 5: _NUMBERS, 6: _Field(refused="holds texts as tensors"),
-        7: _NUMBERS, 8: _TEXT, 9: _TEXT, 10: _Field((_FIXED64, _BYTES)), 11: _NUMBERS, 12: _TEXT,
+        7: _NUMBERS, 8: _NAME, 9: _TEXT, 10: _Field((_FIXED64, _BYTES)), 11: _NUMBERS, 12: _TEXT,
         13: _Field(refused=_EXTERNAL), 14: _NUMBER, 16: _TEXT,
     },
-    "value": {1: _TEXT, 2: _Field(enter="type"), 3: _TEXT, 4: _TEXT},
+    "value": {1: _NAME, 2: _Field(enter="type"), 3: _TEXT, 4: _TEXT},
     "type": {
         1: _TEXT, 4: _Field(refused="takes or gives a sequence"),
         5: _Field(refused="takes or gives a map"), 6: _TEXT,
@@ -174,6 +177,8 @@ def _walk(content: bytes) -> None:
                 raise _Malformed(f"field {number} of a {part.kind} has wire type {wire}")
             if field.refused:
                 raise _Refused(field.refused)
+            if field.name and not _is_utf8(content[start:end]):
+                raise _Malformed("a name is not UTF-8")
             if field.enter:
                 parts.append(_Part(field.enter, start, end))
             elif part.kind == "node" and number in (_OP_TYPE, _DOMAIN):
@@ -182,6 +187,14 @@ def _walk(content: bytes) -> None:
                 raise _Refused(_EXTERNAL)
     if not graphs:
         raise _Malformed("it holds no graph")
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_node(number: int, text: bytes) -> None:

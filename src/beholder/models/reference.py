@@ -8,8 +8,10 @@ is ever run.
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
+import pickletools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +24,11 @@ from beholder.data.vocabulary import Vocabulary
 from beholder.errors import CheckpointError, VocabularyError
 from beholder.features.backbones import Backbone, create_backbone
 from beholder.features.config import BackboneConfig
-from beholder.features.weights import fit_weights
+from beholder.features.weights import UNREADABLE, fit_weights
 from beholder.models.expansionnet_config import ExpansionNetConfig
 
 SWIN_PREFIX = "swin_transf."
+_LARGEST_VOCABULARY = 100_000_000  # bytes
 _DAMAGED_PICKLE = (
     pickle.UnpicklingError,
     EOFError,
@@ -71,7 +74,7 @@ def read_reference_checkpoint(path: str | Path) -> ReferenceCheckpoint:
         raise CheckpointError("There is no such checkpoint.", where=str(path))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(
             "The checkpoint is damaged, or holds more than tensors and plain values.",
             where=str(path),
@@ -83,6 +86,10 @@ def read_reference_checkpoint(path: str | Path) -> ReferenceCheckpoint:
             "This is not a checkpoint of the published ExpansionNet v2: it has no "
             "'vocab_linear.weight'.",
             where=str(path),
+        )
+    if not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
+        raise CheckpointError(
+            "The checkpoint's state holds more than tensors by name.", where=str(path)
         )
     swin = {
         name.removeprefix(SWIN_PREFIX): tensor
@@ -197,7 +204,9 @@ def read_reference_vocabulary(path: str | Path) -> Vocabulary:
     path = Path(path)
     try:
         with path.open("rb") as stream:
-            content = _PlainUnpickler(stream).load()
+            pickled = stream.read(_LARGEST_VOCABULARY + 1)
+        _check_memo(pickled)
+        content = _PlainUnpickler(io.BytesIO(pickled)).load()
     except OSError as error:
         raise VocabularyError("The vocabulary can't be read.", where=str(path)) from error
     except VocabularyError as error:
@@ -213,6 +222,22 @@ def read_reference_vocabulary(path: str | Path) -> Vocabulary:
     if content.get("word2idx_dict") != {word: index for index, word in enumerate(words)}:
         raise VocabularyError("The vocabulary's words and ids do not match.", where=str(path))
     return Vocabulary(words)
+
+
+def _check_memo(pickled: bytes) -> None:
+    """Refuse what would fill the memory: the unpickler makes room for the largest index it reads.
+
+    Raises:
+        VocabularyError: it is too large, or has an index that no vocabulary of its size has.
+        ValueError: it is torn.
+    """
+    if len(pickled) > _LARGEST_VOCABULARY:
+        raise VocabularyError(f"The vocabulary has over {_LARGEST_VOCABULARY:,} bytes.")
+    for code, argument, _ in pickletools.genops(pickled):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            index = int(argument or 0)
+            if not 0 <= index <= len(pickled):
+                raise VocabularyError(f"The vocabulary's pickle has the memo index {index:,}.")
 
 
 class _PlainUnpickler(pickle.Unpickler):
