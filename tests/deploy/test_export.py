@@ -123,11 +123,11 @@ def test_it_needs_nothing_of_training(
 def test_the_light_install_runs_it(
     judge: Path, exported: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    """In an environment that `pip install beholder` makes; needs a package index."""
+    """In an environment that `pip install 'beholder[cpu]'` makes; needs a package index."""
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
     home = Path(__file__).parents[2]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", home], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", f"{home}[cpu]"], check=True)
     told = f"import importlib.util as u; print([n for n in {FORBIDDEN!r} if u.find_spec(n)])"
     shown = subprocess.run([python, "-c", told], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
