@@ -20,6 +20,7 @@ from beholder.pipeline.table_options import data_settings, with_table_options
 if TYPE_CHECKING:
     from beholder.data.formats import ReadOptions
     from beholder.judge.backends import Backend
+    from beholder.predict.local import Request
 
 INTERRUPTED = 130  # exit code: 128 and the number of SIGINT
 
@@ -139,9 +140,9 @@ def check(
 ) -> None:
     """Say how a table of opinions is read, and list everything wrong with it and its pictures.
 
-    Without `--images` the pictures are not opened. Where the table says who gave which score, also
-    tell how far its raters can be trusted, and what a perfect model could reach. Exit code 2 if
-    there are errors, 0 if there are only warnings.
+    Without `--images` pictures are opened only where they are inside the table. Where the table
+    says who gave which score, also tell how far its raters can be trusted, and what a perfect model
+    could reach. Exit code 2 if there are errors, 0 if there are only warnings.
     """
     from beholder.data.check import read_and_check, render_json, render_text
     from beholder.metrics.opinion_check import check_opinions, render_opinions
@@ -190,6 +191,7 @@ def fit(
 @app.command()
 @with_table_options
 def judge(
+    context: typer.Context,
     model: Annotated[
         Path, typer.Argument(help="A judge: the folder that `fit` wrote, or an exported file.")
     ],
@@ -257,6 +259,7 @@ def judge(
         raise typer.BadParameter("--ray-address goes with --engine ray.")
     if gpus_per_worker and engine is not BatchEngine.ray:
         raise typer.BadParameter("--gpus-per-worker goes with --engine ray.")
+    from beholder.data.inside import pictures_at_hand
     from beholder.judge import Judge
     from beholder.predict.local import Failure, find_pictures, judge_pictures, listed_pictures
     from beholder.predict.output import check_output, identity_of
@@ -264,7 +267,12 @@ def judge(
     runtime: Backend | None = backend.value if backend else None
     if file:
         check_output(file, engine.value)
-    requests = listed_pictures(listed, images, reading) if listed else find_pictures(pictures or [])
+    if listed:
+        # pictures inside the table are unpacked for as long as the command runs
+        place = context.with_resource(pictures_at_hand(listed, images, reading))
+        requests: Sequence[Request] = listed_pictures(listed, place, reading)
+    else:
+        requests = find_pictures(pictures or [])
     if file:
         if engine is BatchEngine.ray:
             from beholder.predict.on_ray import judge_on_ray
@@ -338,15 +346,17 @@ def evaluate(
     if not (model and data) or references or hypotheses or metric:
         raise typer.BadParameter("Name MODEL and DATA, or --references and --hypotheses.")
     from beholder.data.formats import read_with
+    from beholder.data.inside import pictures_at_hand
     from beholder.judge import Judge
     from beholder.predict.evaluation import evaluate_judge, render_metrics
 
-    place = images or (data if data.is_dir() else data.parent)
-    table = read_with(data, replace(reading, images=place, codebook=codebook))
-    if split:
-        table = table.subset(split)
-    loaded = Judge.load(model, backend=backend.value if backend else None)
-    result = evaluate_judge(loaded, table, place)
+    with pictures_at_hand(data, images, reading) as root:
+        place = root or (data if data.is_dir() else data.parent)
+        table = read_with(data, replace(reading, images=place, codebook=codebook))
+        if split:
+            table = table.subset(split)
+        loaded = Judge.load(model, backend=backend.value if backend else None)
+        result = evaluate_judge(loaded, table, place)
     as_json = json.dumps(result.metrics, ensure_ascii=False, indent=2)
     typer.echo(as_json if output is TextOrJson.json else render_metrics(result.metrics))
 

@@ -60,7 +60,7 @@ def test_a_data_set_as_save_to_disk_writes_it(tmp_path: Path) -> None:
         "train2.jpg",
     ]
     assert scan.read.to_dict()["splits"] == {"test": 2, "train": 3}
-    assert any("inside the table" in note for note in scan.read.notes)
+    assert any("paths of pictures, not the pictures" in note for note in scan.read.notes)
 
 
 def test_an_imagefolder_with_splits(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
 from beholder.data.fingerprints import Fingerprint, fingerprint_all
 from beholder.data.formats import Reading, ReadOptions, Scan, scan_with
 from beholder.data.images import MAX_PIXELS
+from beholder.data.inside import pictures_at_hand
 from beholder.data.lookalikes import near_pairs, near_sets
 from beholder.data.splits import connected, find_leaks, large_sets
 from beholder.data.transforms import clip_box
@@ -63,7 +64,7 @@ def read_and_check(
 
     Args:
         source: an `AnnotationTable`, or whatever `read_annotations` reads.
-        images: the image root; None: pictures are not opened.
+        images: the image root; None: pictures are opened only where they are inside the table.
         options: how to read it.
         max_pixels: pictures with more are errors.
         workers: pictures open at a time; by default the number of cores.
@@ -73,6 +74,19 @@ def read_and_check(
         DataError: an argument is wrong: no such format or encoding.
     """
     reading = replace(options or ReadOptions(), images=images, **changes)
+    if isinstance(source, AnnotationTable):
+        return _check(source, images, reading, max_pixels, workers)
+    with pictures_at_hand(source, images, reading) as root:
+        return _check(source, root, replace(reading, images=root), max_pixels, workers)
+
+
+def _check(
+    source: Any,
+    images: str | Path | None,
+    reading: ReadOptions,
+    max_pixels: int,
+    workers: int | None,
+) -> Checked:
     score_range = reading.score_range
     file: str | None = None
     if isinstance(source, AnnotationTable):

@@ -7,7 +7,7 @@ size and modification time, so that a file is read again only when it has been t
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from beholder.data.files import atomic_path, write_json
 from beholder.data.fingerprints import LOOK_VERSION, Fingerprint, fingerprint_all
 from beholder.data.formats import scan_with, usable_table
 from beholder.data.images import content_hash, read_header, resolve_key
+from beholder.data.inside import unpack_pictures
 from beholder.data.keys import make_key
 from beholder.data.lookalikes import near_pairs, near_sets
 from beholder.data.progress import progress
@@ -33,6 +34,7 @@ from beholder.pipeline.recipe import DataConfig
 log = logging.getLogger("beholder")
 
 _PICTURES = "pictures.parquet"
+_UNPACKED = "pictures"
 _LOOK = f"look.{LOOK_VERSION}"
 _SCHEMA = {
     "image": pl.String(), "size": pl.Int64(), "mtime_ns": pl.Int64(), "sha256": pl.String(),
@@ -162,9 +164,7 @@ def _read_table(config: DataConfig, folder: Path) -> tuple[AnnotationTable, Path
         DataError: it can't be used; names every problem.
     """
     path = Path(config.annotations)
-    root = path if path.is_dir() else path.parent
-    if config.images:
-        root = Path(config.images)
+    root = Path(config.images) if config.images else _default_root(config, path, folder)
     scan = scan_with(path, config.read_options(root))
     if scan.table is not None:
         for line in scan.read.lines():
@@ -172,6 +172,27 @@ def _read_table(config: DataConfig, folder: Path) -> tuple[AnnotationTable, Path
     table = usable_table(scan, str(path))
     write_json(folder / READ, scan.read.to_dict())
     return table, root
+
+
+def _default_root(config: DataConfig, path: Path, folder: Path) -> Path:
+    """Where the pictures are when the recipe does not say: beside the table, or inside it; then
+    they are unpacked into the run.
+
+    Raises:
+        OutputError: there is no room for them.
+    """
+    beside = path if path.is_dir() else path.parent
+    place = folder / _UNPACKED
+    unpacked = unpack_pictures(path, place, replace(config.read_options(place), images=None))
+    if unpacked is None:
+        return beside
+    log.info(
+        "%d pictures inside the table are unpacked into %s, %d of them were there already",
+        unpacked.written + unpacked.kept,
+        place,
+        unpacked.kept,
+    )
+    return place
 
 
 @dataclass(frozen=True)

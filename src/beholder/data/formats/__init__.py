@@ -8,6 +8,7 @@ from beholder.data.formats.known import FORMATS
 from beholder.data.formats.options import ReadOptions
 from beholder.data.formats.reading import (
     picture_names,
+    pictures_inside,
     read_annotations,
     read_with,
     scan_annotations,
@@ -23,6 +24,7 @@ __all__ = [
     "Scan",
     "captioner_ids",
     "picture_names",
+    "pictures_inside",
     "read_annotations",
     "read_with",
     "scan_annotations",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from beholder.data.formats import inside
 from beholder.data.formats.delimited import ROW
 from beholder.data.formats.layout_guess import unique_names
 from beholder.data.formats.raw import RawTable, frame_of_records
@@ -18,6 +21,8 @@ EXCEL_ENDINGS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
 _STATE = "state.json"
 _DATA_SETS = ("dataset_dict.json", _STATE, "dataset_info.json")
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+_SHARD = re.compile(r"^(\w+)-\d{5}-of-\d{5}(?:-\w+)?\.parquet$")
+_BATCH = 256  # rows with pictures that are in memory at a time
 
 
 def table_of_frame(frame: pl.DataFrame, container: str, start: int = 0) -> RawTable:
@@ -27,31 +32,34 @@ def table_of_frame(frame: pl.DataFrame, container: str, start: int = 0) -> RawTa
         start: the number of the first row.
     """
     columns: list[pl.Series] = []
-    inside: list[str] = []
+    notes: list[str] = []
+    held: list[str] = []
+    frame = inside.without_bytes(frame)
     names, repeated = unique_names([str(name) for name in frame.columns], frame.width)
     for name, column in zip(names, frame.iter_columns(), strict=True):
-        dtype = column.dtype
-        if isinstance(dtype, pl.Struct) and {"bytes", "path"} <= {f.name for f in dtype.fields}:
-            inside.append(name)
-            columns.append(_names_inside(column).alias(name))
-        else:
+        if not inside.is_marked(column):
             columns.append(_text_column(column).alias(name))
+            continue
+        texts, count = inside.names_of(column)
+        columns.append(texts.alias(name))
+        notes += inside.notes_on(name, column, count)
+        if count:
+            held.append(name)
     rows = pl.int_range(start, start + frame.height, eager=True).cast(pl.Int64).alias(ROW)
-    notes: tuple[str, ...] = ()
-    if inside:
-        notes = (
-            f"The pictures are inside the table, in {', '.join(inside)}; their names there are "
-            "looked for in the folder of pictures.",
-        )
-    return RawTable(pl.DataFrame([rows, *columns]), container, repeated=repeated, notes=notes)
+    return RawTable(
+        pl.DataFrame([rows, *columns]),
+        container,
+        repeated=repeated,
+        notes=tuple(notes),
+        inside=tuple(held),
+    )
 
 
-def _names_inside(column: pl.Series) -> pl.Series:
-    """Names of the pictures of a Hugging Face `Image` column; nameless ones by their row."""
-    fields = column.struct.unnest()
-    path = fields["path"].cast(pl.String)
-    rows = pl.Series([f"{row:08d}.png" for row in range(len(column))], dtype=pl.String)
-    return path.fill_null(rows)
+def _table_of_frames(frames: Iterable[pl.DataFrame], container: str) -> RawTable:
+    """A table that comes in parts, of whose pictures never more than a part's are in memory."""
+    parts = [inside.without_bytes(frame) for frame in frames]
+    whole = pl.concat(parts, how="diagonal_relaxed") if parts else pl.DataFrame()
+    return table_of_frame(whole, container)
 
 
 def _text_column(column: pl.Series) -> pl.Series:
@@ -81,8 +89,28 @@ def read_parquet(path: Path) -> RawTable:
     Raises:
         DataError: it is damaged.
     """
+    return _table_of_frames(_parquet_frames(path), "Parquet")
+
+
+def _parquet_frames(path: Path, column: str | None = None) -> Iterator[pl.DataFrame]:
+    """A Parquet file, or one column of it: at once, or in batches where it may hold pictures.
+
+    Raises:
+        DataError: it is damaged.
+    """
     try:
-        return table_of_frame(pl.read_parquet(path), "Parquet")
+        lazy = pl.scan_parquet(path, glob=False)
+        schema = lazy.collect_schema()
+        if column is not None:
+            lazy = lazy.select(column)
+        if any(map(inside.may_hold_pictures, schema.dtypes())):
+            empty = True
+            for batch in lazy.collect_batches(chunk_size=_BATCH, maintain_order=True):
+                empty = False
+                yield batch
+            if not empty:
+                return
+        yield lazy.collect()
     except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
         raise DataError(f"The Parquet file can't be read: {str(error)[:200]}") from error
 
@@ -139,12 +167,15 @@ def is_data_set(folder: Path) -> bool:
 
 
 def data_set_kind(folder: Path) -> str | None:
-    """ "arrow" as of `save_to_disk`, "metadata" as of `imagefolder`, or None."""
+    """ "arrow" as of `save_to_disk`, "metadata" as of `imagefolder`, "parquet" as of the hub, or
+    None."""
     if any((folder / name).is_file() for name in _DATA_SETS) and next(
         iter(_arrow_files(folder)), None
     ):
         return "arrow"
-    return "metadata" if _metadata_files(folder) else None
+    if _metadata_files(folder):
+        return "metadata"
+    return "parquet" if _parquet_files(folder) else None
 
 
 def _arrow_files(folder: Path) -> list[tuple[str | None, Path]]:
@@ -159,22 +190,37 @@ def _arrow_files(folder: Path) -> list[tuple[str | None, Path]]:
     ]
 
 
-def read_arrow_folder(folder: Path) -> RawTable:
-    """A data set that `save_to_disk` wrote: its shards one below the other, splits as a column.
+def _parquet_files(folder: Path) -> list[tuple[str | None, Path]]:
+    """(split, file) of the shards that `push_to_hub` writes, here or in a folder `data`."""
+    for place in (folder, folder / "data"):
+        matches = [(_SHARD.match(path.name), path) for path in sorted(place.glob("*.parquet"))]
+        shards = [(SPLIT_NAMES.get(m[1].lower()), path) for m, path in matches if m]
+        if shards:
+            return shards
+    return []
+
+
+def read_shards(folder: Path) -> RawTable:
+    """A data set that `save_to_disk` or `push_to_hub` wrote: its shards one below the other, splits
+    as a column.
 
     Raises:
         DataError: a shard is damaged.
     """
-    frames: list[pl.DataFrame] = []
-    for split, path in _arrow_files(folder):
+    return _table_of_frames(_shard_frames(folder), "Hugging Face data set")
+
+
+def _shard_frames(folder: Path) -> Iterator[pl.DataFrame]:
+    arrow = data_set_kind(folder) == "arrow"
+    for split, path in _arrow_files(folder) if arrow else _parquet_files(folder):
         try:
-            frame = pl.read_ipc_stream(path)
+            frames = iter([pl.read_ipc_stream(path)]) if arrow else _parquet_frames(path)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise DataError(f"{path.name} can't be read: {str(error)[:200]}") from error
-        if split and "split" not in frame.columns:
-            frame = frame.with_columns(pl.lit(split).alias("split"))
-        frames.append(frame)
-    return table_of_frame(pl.concat(frames, how="diagonal_relaxed"), "Hugging Face data set")
+        for frame in frames:
+            if split and "split" not in frame.columns:
+                frame = frame.with_columns(pl.lit(split).alias("split"))
+            yield frame
 
 
 def _metadata_files(folder: Path) -> list[Path]:
@@ -201,27 +247,99 @@ def table_of_object(source: Any) -> RawTable:
     Raises:
         DataError: it is none of these.
     """
-    if isinstance(source, pl.LazyFrame):
-        source = source.collect()
-    if isinstance(source, pl.DataFrame):
-        return table_of_frame(source, "polars frame")
+    container = _container_of(source)
+    if container:
+        return _table_of_frames(_frames_of_object(source), container)
+    return _of_mappings(_mappings(source))
+
+
+def _container_of(source: Any) -> str | None:
+    """What an object with columns is called; None: it is none."""
+    if isinstance(source, (pl.DataFrame, pl.LazyFrame)):
+        return "polars frame"
     module = type(source).__module__.partition(".")[0]
     if module == "pandas" and hasattr(source, "to_dict"):
-        return table_of_frame(_of_pandas(source), "pandas frame")
+        return "pandas frame"
     if module == "datasets" and hasattr(source, "with_format"):
-        return table_of_frame(_of_data_set(source), "Hugging Face data set")
-    if module == "pyarrow":
-        return table_of_frame(pl.DataFrame(pl.from_arrow(source)), "Arrow table")
+        return "Hugging Face data set"
+    return "Arrow table" if module == "pyarrow" else None
+
+
+def _frames_of_object(source: Any) -> Iterator[pl.DataFrame]:
+    if isinstance(source, pl.LazyFrame):
+        source = source.collect()
+    module = type(source).__module__.partition(".")[0]
+    if isinstance(source, pl.DataFrame):
+        yield source
+    elif module == "pandas":
+        yield _of_pandas(source)
+    elif module == "datasets":
+        yield from _of_data_set(source)
+    else:
+        yield pl.DataFrame(pl.from_arrow(source))
+
+
+def _mappings(source: Any) -> Iterable[Any]:
+    """The rows of an iterable of mappings, or of a mapping of columns.
+
+    Raises:
+        DataError: it is neither.
+    """
     if isinstance(source, Mapping):
-        source = [
-            dict(zip(source, row, strict=False)) for row in zip(*source.values(), strict=False)
-        ]
+        return [dict(zip(source, row, strict=False)) for row in zip(*source.values(), strict=False)]
     if not isinstance(source, Iterable) or isinstance(source, (str, bytes)):
         raise DataError(
             f"A {type(source).__name__} is no table.",
             fix="Give a path, a frame of pandas or polars, a datasets.Dataset, or mappings.",
         )
-    return _of_mappings(source)
+    return source
+
+
+def may_have_pictures_inside(source: Any) -> bool:
+    """A quick look at what a source is, before it is read for the pictures inside it."""
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if path.is_dir():
+            return data_set_kind(path) in ("arrow", "parquet")
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return stream.read(4) == b"PAR1"
+    if isinstance(source, pl.DataFrame):
+        return any(map(inside.may_hold_pictures, source.dtypes))
+    if _container_of(source) or isinstance(source, Mapping):
+        return True
+    if not isinstance(source, Iterable):
+        return False  # no table at all, which its reader tells
+    first = islice((one for one in source if isinstance(one, Mapping)), _BATCH)
+    return any(inside.picture_in(value) for record in first for value in record.values())
+
+
+def pictures_of(source: Any, column: str) -> Iterator[bytes | None]:
+    """The bytes of the pictures in a column that is among `RawTable.inside`, row by row.
+
+    Args:
+        source: a file, folder or object that has been read before.
+
+    Raises:
+        DataError: it can't be read a second time.
+    """
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        frames = _shard_frames(path) if path.is_dir() else _parquet_frames(path, column)
+    elif _container_of(source):
+        frames = _frames_of_object(source)
+    else:
+        for record in _mappings(source):
+            if isinstance(record, Mapping):
+                picture = inside.picture_in(record.get(column))
+                yield picture[0] if picture else None
+        return
+    for frame in frames:
+        if column in frame.columns:
+            yield from inside.bytes_of(frame[column])
+        else:
+            yield from [None] * frame.height
 
 
 def _of_pandas(source: Any) -> pl.DataFrame:
@@ -240,27 +358,43 @@ def _of_pandas(source: Any) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def _of_data_set(source: Any) -> pl.DataFrame:
-    """By Arrow, so that no picture is decoded."""
-    if isinstance(source, dict):  # a DatasetDict: its splits one below the other
-        parts = [
-            _of_data_set(part).with_columns(pl.lit(name).alias("split"))
-            for name, part in source.items()
-        ]
-        return pl.concat(parts, how="diagonal_relaxed")
-    return pl.DataFrame(pl.from_arrow(source.with_format("arrow")[:]))
+def _of_data_set(source: Any) -> Iterator[pl.DataFrame]:
+    """By Arrow, so that no picture is decoded; the splits of a DatasetDict one below the other."""
+    parts = source.items() if isinstance(source, dict) else [(None, source)]
+    for split, part in parts:
+        for batch in part.with_format("arrow").iter(batch_size=_BATCH):
+            frame = pl.DataFrame(pl.from_arrow(batch))
+            yield frame if split is None else frame.with_columns(pl.lit(str(split)).alias("split"))
 
 
 def _of_mappings(source: Iterable[Any]) -> RawTable:
     problems: list[Problem] = []
     records: list[tuple[int, Mapping[str, Any]]] = []
+    pictures: dict[str, dict[int, inside.Picture]] = {}
     for row, record in enumerate(source):
-        if isinstance(record, Mapping):
-            records.append((row, {str(name): value for name, value in record.items()}))
-        else:
+        if not isinstance(record, Mapping):
             message = f"The entry is no mapping but {record!r:.40}."
             problems.append(Problem("error", "entry", message, row=row))
-    return RawTable(frame_of_records(records), "records", tuple(problems))
+            continue
+        plain = {}
+        for name, value in record.items():
+            picture = inside.picture_in(value)
+            if picture:
+                pictures.setdefault(str(name), {})[len(records)] = picture
+            else:
+                plain[str(name)] = value
+        records.append((row, plain))
+    frame = frame_of_records(records)
+    notes: list[str] = []
+    held: list[str] = []
+    for name, of_rows in pictures.items():
+        marks = inside.marks_of_records(of_rows, len(records))
+        names, count = inside.names_of(marks)
+        frame = frame.with_columns(names.alias(name))
+        notes += inside.notes_on(name, marks, count)
+        if count:
+            held.append(name)
+    return RawTable(frame, "records", tuple(problems), notes=tuple(notes), inside=tuple(held))
 
 
 def workbook_kind(start: bytes, path: Path) -> bool:
@@ -273,6 +407,6 @@ def workbook_kind(start: bytes, path: Path) -> bool:
 
 
 __all__ = [
-    "data_set_kind", "metadata_files", "read_arrow_folder", "read_excel",
-    "read_parquet", "table_of_frame", "table_of_object", "workbook_kind",
+    "data_set_kind", "may_have_pictures_inside", "metadata_files", "pictures_of", "read_excel",
+    "read_parquet", "read_shards", "table_of_frame", "table_of_object", "workbook_kind",
 ]  # fmt: skip

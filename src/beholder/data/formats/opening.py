@@ -70,12 +70,14 @@ def _open_path(path: Path, options: ReadOptions) -> Opened:
         return _open_folder(path, options)
     if format == "folder":
         return _failed(f"The format {format} wants {folder.WANTS}.", "format", file)
-    data = path.read_bytes()
-    refused = not_a_table(data[:4096])
+    with path.open("rb") as stream:
+        data = stream.read(4096)
+    refused = not_a_table(data)
     if refused:
         return _failed(refused, "not_a_table", file)
     if format == "parquet" or (format == "auto" and data.startswith(b"PAR1")):
         return _open_parquet(path, options)
+    data = path.read_bytes()
     if containers.workbook_kind(data[:4096], path):
         return Opened(containers.read_excel(path))
     if data.startswith(b"PK\x03\x04"):
@@ -97,8 +99,8 @@ def _open_folder(path: Path, options: ReadOptions) -> Opened:
         message = f"The format {options.format} wants {FORMATS[options.format]}."
         return _failed(message, "format", str(path))
     kind = None if options.format == "folder" else containers.data_set_kind(path)
-    if kind == "arrow":
-        return Opened(replace(containers.read_arrow_folder(path), format="dataset"))
+    if kind in ("arrow", "parquet"):
+        return Opened(replace(containers.read_shards(path), format="dataset"))
     if kind == "metadata":
         return _open_metadata(path, options)
     frame, problems = folder.folder_rows(path, options.attribute)

@@ -27,6 +27,7 @@ class RawTable:
         notes: what was understood on the way, for people.
         encoding: of a text file.
         columns: role -> column, where the shape of the content says it.
+        inside: columns that hold pictures themselves; their cells are the pictures' names.
     """
 
     frame: pl.DataFrame
@@ -38,6 +39,7 @@ class RawTable:
     notes: tuple[str, ...] = ()
     encoding: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    inside: tuple[str, ...] = ()
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -63,7 +65,7 @@ def frame_of_records(records: Iterable[tuple[int, Mapping[str, Any]]]) -> pl.Dat
 def _flat(record: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterable[tuple[str, Any]]:
     for name, value in record.items():
         if isinstance(value, Mapping) and depth < 4:
-            if set(value) >= {"bytes", "path"}:  # a picture of a Hugging Face data set
+            if set(value) >= {"bytes", "path"}:  # a picture within a field of a record
                 yield f"{prefix}{name}", value["path"]
             else:
                 yield from _flat(value, f"{prefix}{name}.", depth + 1)

@@ -3,6 +3,7 @@
 | step | file |
 | --- | --- |
 | which container: text, JSON, Parquet, Excel, folder, frame | `opening` |
+| pictures inside a table, and what they are called | `inside` |
 | cells as programs write them, as plain text | `prepare` |
 | a published table, known by its header | `layouts` |
 | any other: which column is what, by what is in it | `roles`, `opinions`, `wide` |
@@ -23,6 +24,7 @@ import polars as pl
 from beholder.data.annotations import AnnotationTable
 from beholder.data.formats import telling
 from beholder.data.formats.codebook import read_codebook
+from beholder.data.formats.containers import may_have_pictures_inside
 from beholder.data.formats.interpreting import Interpreter, Scan, turn_over
 from beholder.data.formats.known import FORMATS
 from beholder.data.formats.layouts import known_layout
@@ -30,6 +32,7 @@ from beholder.data.formats.opening import open_table
 from beholder.data.formats.options import ReadOptions
 from beholder.data.formats.prepare import prepare
 from beholder.data.formats.reading_record import Reading
+from beholder.data.keys import make_key
 from beholder.errors import DataError, Problem, bounded, count_problems
 
 log = logging.getLogger(__name__)
@@ -138,6 +141,24 @@ def _own_table(table: AnnotationTable, options: ReadOptions) -> Scan:
         kept, problems = turn_over(kept, options.score_range, "")
         return Scan(kept, problems, "parquet", rows, replace(read, table=kept))
     return Scan(kept, [], "parquet", rows, read)
+
+
+def pictures_inside(source: Any, options: ReadOptions) -> tuple[str, pl.Series] | None:
+    """The column that holds a table's pictures themselves, and the image key of every row; None
+    where the pictures are files, or the table can't be read."""
+    if not may_have_pictures_inside(source) or options.format not in ("auto", *FORMATS):
+        return None
+    opened = open_table(source, options)
+    if opened.raw is None or not opened.raw.inside:
+        return None
+    table = prepare(opened.raw)
+    interpreter = Interpreter(table, telling.name_of(source), replace(options, images=None))
+    column = interpreter.roles().get("image")
+    if column not in table.inside:
+        return None
+    names = table.frame[column]
+    keys = {name: make_key(name, options.prefix) for name in names.drop_nulls().unique()}
+    return column, names.replace(keys)
 
 
 def picture_names(source: Any, options: ReadOptions) -> tuple[pl.Series, list[str]]:
