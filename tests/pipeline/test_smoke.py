@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from beholder.data import images
+from beholder.data.annotations import AnnotationTable
 from beholder.errors import DataError, OutputError, RecipeError
+from beholder.judge import Judge
 from beholder.pipeline import cost, estimates, runner, smoke
 from beholder.pipeline.checks import Problems, SeveralProblems
 from beholder.pipeline.context import RepeatedSource
@@ -24,6 +26,7 @@ from beholder.pipeline.recipe import DataConfig, Recipe, parse_recipe
 from beholder.pipeline.runner import fit_recipe
 from beholder.pipeline.smoke import few_rows, smoke_run
 from beholder.pipeline.stages.evaluate import Evaluate
+from beholder.pipeline.stages.shared import with_verdicts
 
 PICTURES = 24
 
@@ -356,3 +359,24 @@ def test_memory_of_a_block_is_its_own() -> None:
     if Path("/proc/self/clear_refs").exists():
         assert large.host_bytes - small.host_bytes > 200_000_000
     assert Cost(1.0).device_bytes is None
+
+
+def test_verdicts_cost_by_the_picture_and_memory_by_the_batch(finished: Path) -> None:
+    judge = Judge.load(finished / "run" / "judge")
+    table = pl.read_csv(finished / "opinions.csv").head(2)
+    few = AnnotationTable.from_columns(table["image"].to_list())
+    judged: list[int] = []
+    verdicts = judge.verdicts
+    judge.verdicts = lambda names, views: (judged.append(len(names)), verdicts(names, views))[1]  # type: ignore[method-assign]
+    known = Cost(1.0, host_bytes=10, disk_bytes=5)
+    assert with_verdicts(known, [judge], few, finished / "pictures", 2) == known
+    assert judged == []
+    grown = with_verdicts(known, [judge], few, finished / "pictures", 100)
+    assert judged == [32]  # a whole batch of the two, over and over
+    assert grown.seconds > 1.0
+    assert grown.host_bytes is not None
+    assert grown.host_bytes > 50e6
+    assert grown.disk_bytes == 5
+    halved = with_verdicts(known, [judge], few, finished / "pictures", 5, processes=2)
+    assert judged[1:] == [5]
+    assert halved.seconds > 1.0

@@ -21,7 +21,7 @@ from beholder.pipeline.manifest import path_digest
 from beholder.pipeline.processes import current_processes
 from beholder.pipeline.recipe import EvaluateStage
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
-from beholder.pipeline.stages.shared import grown, seconds_per_picture
+from beholder.pipeline.stages.shared import with_verdicts
 from beholder.predict.evaluation import (
     CORRELATIONS,
     Evaluation,
@@ -66,8 +66,9 @@ class Evaluate(Stage):
         context, split = smoke.context, self.config.split
         judge = Judge.load(context.output(self.config.judge, "judge"))
         few, pictures = context.rows(split), len(self.context.rows(split))
-        each = seconds_per_picture(judge, few, context.data.root) / current_processes().size
-        cost = grown(smoke.cost, each, len(few), pictures)
+        size = current_processes().size
+        root = context.data.root
+        cost = with_verdicts(smoke.cost, [judge], few, root, pictures, processes=size)
         further = 0.0
         if judge.score_range is not None:
             given, predicted = np.random.default_rng(0).random((2, pictures))

@@ -23,11 +23,10 @@ from beholder.pipeline.recipe import CrossStage, ExportStage, TrainStage
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
 from beholder.pipeline.stages.several import State, check_enough, mean_state, newest_states
 from beholder.pipeline.stages.shared import (
-    grown,
     outlined_backbone,
-    seconds_per_picture,
     stage_backbone,
     trained_by,
+    with_verdicts,
 )
 from beholder.pipeline.stages.trained import Trained
 from beholder.predict.calibrate import Compared, calibrate_judge, fit_interval
@@ -77,8 +76,8 @@ class Export(Stage):
         folder, _ = smoke.result.outputs["judge"]
         judge, few = Judge.load(folder), context.rows(split)
         judge.beam_size = None  # comments are not calibrated
-        each = seconds_per_picture(judge, few, context.data.root)
-        return grown(smoke.cost, each, len(few), len(self.context.rows(split)))
+        pictures = len(self.context.rows(split))
+        return with_verdicts(smoke.cost, [judge], few, context.data.root, pictures)
 
     def run(self, folder: Path) -> StageResult:
         context = self.context

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +30,7 @@ from beholder.predict.local import judge_pictures
 T = TypeVar("T")
 
 QUARANTINE = "quarantine.csv"  # beside a feature store, and in the run's folder
+JUDGED_TOGETHER = 32  # pictures, where a stage judges many
 _KEPT = "backbone"  # in `live`: the last backbone with its identity
 
 
@@ -133,25 +133,41 @@ def quarantined_keys(path: Path) -> list[str]:
     return pl.read_csv(path, schema_overrides={"image": pl.String})["image"].to_list()
 
 
-def seconds_per_picture(judge: Judge, table: AnnotationTable, root: Path) -> float:
-    """What a verdict takes of a judge that has given some: the mean over a table's pictures; 0
-    without a picture that can be judged."""
-    requests, _ = find_requests(table, root)
-    if not requests:
-        return 0.0
-    with measured() as meter:
-        for _ in judge_pictures(judge, requests):
-            pass
-    return meter.seconds / len(requests)
-
-
-def grown(few: Cost, each: float, pictures_of_few: int, pictures: int) -> Cost:
-    """What more pictures take.
+def with_verdicts(
+    cost: Cost,
+    judges: Iterable[Judge],
+    few: AnnotationTable,
+    root: Path,
+    pictures: int,
+    *,
+    processes: int = 1,
+) -> Cost:
+    """A cost with verdicts on more pictures, as another look of the same judges tells.
 
     Args:
-        few: what a smoke run has taken.
-        each: seconds of a further picture.
-        pictures_of_few, pictures: how many there were, and how many there will be.
+        cost: of a smoke run, which has judged the few.
+        few: its rows; batches as large as the whole will have are made of them, for their memory.
+        pictures: how many there will be.
+        processes: that share them.
     """
-    further = max(0, pictures - pictures_of_few)
-    return replace(few, seconds=few.seconds + each * further)
+    requests, _ = find_requests(few, root)
+    further = max(0, pictures - len(few))
+    if not requests or not further:
+        return cost
+    batch = [requests[index % len(requests)] for index in range(min(pictures, JUDGED_TOGETHER))]
+    for judge in judges:
+        with measured() as meter:
+            for _ in judge_pictures(judge, batch, batch_size=JUDGED_TOGETHER):
+                pass
+        cost = Cost(
+            cost.seconds + meter.seconds / len(batch) * further / processes,
+            _most(cost.host_bytes, meter.host_bytes),
+            _most(cost.device_bytes, meter.device_bytes),
+            cost.disk_bytes,
+        )
+    return cost
+
+
+def _most(first: int | None, second: int | None) -> int | None:
+    known = [count for count in (first, second) if count is not None]
+    return max(known, default=None)

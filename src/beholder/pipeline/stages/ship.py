@@ -25,7 +25,7 @@ from beholder.pipeline.context import RunContext
 from beholder.pipeline.cost import Cost
 from beholder.pipeline.recipe import ShipStage
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
-from beholder.pipeline.stages.shared import grown, seconds_per_picture
+from beholder.pipeline.stages.shared import with_verdicts
 
 FILE = "judge.beholder"
 
@@ -76,14 +76,11 @@ class Ship(Stage):
         if split is None:
             return smoke.cost  # the smoke run has compared on the sample too
         file, _ = smoke.result.outputs["file"]
-        root, few = context.data.root, context.rows(split)
         folder = context.output(self.config.judge, "judge")
-        each = sum(
-            seconds_per_picture(Judge.load(path, device="cpu"), few, root)
-            for path in (folder, file)
-        )
+        judges = [Judge.load(path, device="cpu") for path in (folder, file)]
         pictures = min(MOST, len(self.context.rows(split)))
-        return grown(smoke.cost, each, len(few), pictures)
+        few = context.rows(split)
+        return with_verdicts(smoke.cost, judges, few, context.data.root, pictures)
 
     def _export(self, target: Path, pictures: Material) -> StageResult:
         done = export_judge(

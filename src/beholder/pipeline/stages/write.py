@@ -25,10 +25,9 @@ from beholder.pipeline.recipe import TrainStage, WriteStage
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
 from beholder.pipeline.stages.learnt import taught_rows
 from beholder.pipeline.stages.shared import (
-    grown,
-    seconds_per_picture,
     stage_backbone,
     trained_by,
+    with_verdicts,
 )
 from beholder.predict.batches import judge_to_file
 from beholder.predict.local import Request
@@ -74,8 +73,7 @@ class Write(Stage):
             for here in (context, self.context)
         )
         judge, _ = Write(self.name, self.config, context)._judge()
-        each = seconds_per_picture(judge, few, context.data.root)
-        return grown(smoke.cost, each, len(few), len(many))
+        return with_verdicts(smoke.cost, [judge], few, context.data.root, len(many))
 
     def run(self, folder: Path) -> StageResult:
         judge, identity = self._judge()
