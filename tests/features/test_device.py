@@ -62,8 +62,8 @@ def test_cuda_is_preferred_and_is_the_local_ranks(monkeypatch: pytest.MonkeyPatc
         ("meta", "There is no device 'meta' here."),
         ("xpu:2", "There is no device 'xpu:2' here: of xpu there are 2, counted from 0."),
         ("cpu:1", "There is no device 'cpu:1' here: of cpu there is one."),
-        ("gpu", "'gpu' is no name of a device."),
-        ("cuda:x", "'cuda:x' is no name of a device."),
+        ("gpu", "'gpu' is not the name of a device."),
+        ("cuda:x", "'cuda:x' is not the name of a device."),
     ],
 )
 def test_one_sentence_says_what_is_usable_and_who_asked(

@@ -95,7 +95,7 @@ def test_what_is_wrong_is_told(hub: Hub, folder: Path) -> None:
         judge.push_to_hub(NAME, token="wrong", endpoint=hub.address)
     with pytest.raises(JudgeError, match="could not be fetched"):
         Judge.from_hub("me/nothing", endpoint=hub.address)
-    with pytest.raises(JudgeError, match="no name of a repository"):
+    with pytest.raises(JudgeError, match="not a valid repository name"):
         Judge.from_hub("../../etc", endpoint=hub.address)
     hub.repositories["me/other"] = {"model.bin": b"x"}
     with pytest.raises(JudgeError, match="no judge in this repository"):

@@ -77,7 +77,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     try:
         chosen = torch.device(asked.name)
     except RuntimeError as error:
-        raise _not_there(asked, f"{asked.name!r} is no name of a device.") from error
+        raise _not_there(asked, f"{asked.name!r} is not the name of a device.") from error
     count = count_devices(chosen.type)
     if not count:
         raise _not_there(asked, f"There is no device {asked.name!r} here.")

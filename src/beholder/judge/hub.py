@@ -147,7 +147,7 @@ def _library() -> Any:
 def _check_name(repo: str) -> None:
     if not _NAME.fullmatch(repo):
         raise JudgeError(
-            f"{repo!r} is no name of a repository.", fix="Repositories are named owner/name."
+            f"{repo!r} is not a valid repository name.", fix="Repositories are named owner/name."
         )
 
 

@@ -163,7 +163,8 @@ def comment_config(
 
 
 def _nothing_to_learn(opinion: str, wanted: str, task: SingleTaskConfig) -> DataError:
+    article = "an" if opinion == "attribute" else "a"
     return DataError(
-        f"No training row has a {opinion}, which the {task.kind} task learns.",
+        f"No training row has {article} {opinion}, which the {task.kind} task learns.",
         fix=f"Give the table {wanted}, or leave the {task.kind} stage out.",
     )
