@@ -325,5 +325,6 @@ def test_the_environment_names_a_device_too(
     picture = data / "pictures" / "3.png"
     monkeypatch.setenv("BEHOLDER_DEVICE", "abacus")
     assert run("judge", data / "run" / "judge", picture) == 2
-    assert "'abacus' is not the name of a device.\n  where: BEHOLDER_DEVICE" in capsys.readouterr().err
+    refusal = "'abacus' is not the name of a device.\n  where: BEHOLDER_DEVICE"
+    assert refusal in capsys.readouterr().err
     assert run("judge", data / "run" / "judge", picture, "--device", "cpu") == 0
