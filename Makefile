@@ -23,7 +23,8 @@ check: setup
 
 # Two processes of one thread each: on a busy machine, threads that wait for each other cost far more.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'alone and not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not slow and not alone'
 
 test-all: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest

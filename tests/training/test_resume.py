@@ -73,6 +73,7 @@ def assert_same_end(folder: Path, *, stopped: bool = False) -> None:
     assert len(lines[0]) == steps // 3 + evaluations
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ten_kills_at_random_instants_change_nothing(workers, tmp_path):
     report = run_server(tmp_path, workers, 10, "SIGKILL")
