@@ -68,6 +68,19 @@ def wait_for(log: Path) -> None:
         time.sleep(0.005)
 
 
+def wait_for_checkpoint(home: Path) -> None:
+    """Until a checkpoint is there that was not there before."""
+
+    def saved() -> set[str]:
+        place = home / "stages" / "tiny" / "checkpoints"
+        paths = list(place.iterdir()) if place.is_dir() else []
+        return {path.name for path in paths if path.name.startswith("step-")}
+
+    before = saved()
+    while not saved() - before:
+        time.sleep(0.005)
+
+
 def main() -> None:
     folder, workers, kills = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     number = signal.Signals[sys.argv[4]]
@@ -83,10 +96,15 @@ def main() -> None:
     outcomes = []
     while len(outcomes) < kills:
         process = attempt(folder / "killed", workers)
-        # every other kill may come while the process starts; a SIGTERM needs its handler there
-        if number == signal.SIGTERM or len(outcomes) % 2:
+        # every other kill may come while the process starts, and every other one comes after
+        # something was saved, however slow the start; a SIGTERM needs its handler there
+        window = 0.15
+        if number == signal.SIGTERM:
             wait_for(folder / "killed" / "log.txt")
-        time.sleep(chance.uniform(0.0, 0.15) * seconds)
+        elif len(outcomes) % 2:
+            wait_for_checkpoint(folder / "killed")
+            window = 0.03
+        time.sleep(chance.uniform(0.0, window) * seconds)
         os.kill(process, number)
         _, status = os.waitpid(process, 0)
         outcomes.append(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
