@@ -29,11 +29,11 @@ import polars as pl
 from PIL import Image
 
 from beholder import Judge
+from beholder.batch.local import judge_to_file
+from beholder.batch.output import identity_of
+from beholder.batch.ray import judge_on_ray
 from beholder.data.images import read_image
-from beholder.predict.batches import judge_to_file
-from beholder.predict.local import Request
-from beholder.predict.on_ray import judge_on_ray
-from beholder.predict.output import identity_of
+from beholder.judge.runner import Request
 
 PHOTOS = Path(__file__).parents[1] / "src" / "beholder" / "data" / "sample" / "photos"
 QUALITY, MARKS = 88, (0.1, 0.5, 1.0)
@@ -190,13 +190,13 @@ SMALL_JUDGE = """
 import sys
 from pathlib import Path
 import torch
-from beholder.deploy.export import pack, versions
-from beholder.deploy.onnx_graphs import judge_graphs
+from beholder.export.judge_file import pack, versions
+from beholder.export.graphs import judge_graphs
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig
-from beholder.judge.folder import Stored
+from beholder.judge.store.folder import Stored
 from beholder.judge.model import JudgeConfig, JudgeModel
-from beholder.judge.packed import CARD, write_packed
+from beholder.judge.store.packed import CARD, write_packed
 from beholder.models.config import HeadConfig
 
 torch.manual_seed(0)

@@ -33,14 +33,14 @@ from PIL import Image
 
 from beholder import Judge
 from beholder.data.vocabulary import Vocabulary
-from beholder.deploy.export import pack, versions
-from beholder.deploy.onnx_graphs import judge_graphs
+from beholder.export.graphs import judge_graphs
+from beholder.export.judge_file import pack, versions
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig
-from beholder.judge.backends import BACKENDS, Backend
-from beholder.judge.folder import Stored
 from beholder.judge.model import JudgeConfig, JudgeModel
-from beholder.judge.packed import CARD, Precision, write_packed
+from beholder.judge.runtime.backends import BACKENDS, Backend
+from beholder.judge.store.folder import Stored
+from beholder.judge.store.packed import CARD, Precision, write_packed
 from beholder.models.config import HeadConfig
 from beholder.models.expansionnet import ExpansionNetConfig
 from measure import conditions

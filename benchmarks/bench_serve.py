@@ -25,7 +25,7 @@ from typing import Any
 
 from beholder import Judge
 from beholder.errors import BeholderError
-from beholder.predict.local import find_pictures
+from beholder.judge.runner import find_pictures
 
 BOUNDARY = "picture-boundary"
 PICTURES, TOGETHER, ROUNDS, AT_ONCE = 32, 32, 5, 1000

@@ -11,8 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "beholder"
 ROOMS = (
-    "cli", "serve", "report", "pipeline", "deploy", "predict", "training", "tasks", "judge",
-    "decoding", "models", "features", "metrics", "data", "errors",
+    "cli", "serve", "report", "pipeline", "challenges", "export", "batch", "evaluation",
+    "training", "tasks", "judge", "decoding", "models", "features", "metrics", "data", "errors",
 )  # fmt: skip
 # Allowed where a schema below is part of a schema above, or a type of an argument.
 LIGHT = (
@@ -32,19 +32,19 @@ LIGHT = (
     "beholder.features.device",
     "beholder.judge",
     "beholder.judge.calibration",
-    "beholder.judge.explanation",
-    "beholder.judge.graph_engine",
-    "beholder.judge.graph_proto",
-    "beholder.judge.packed",
+    "beholder.judge.explain",
+    "beholder.judge.runtime.graph_engine",
+    "beholder.judge.store.graph_proto",
+    "beholder.judge.store.packed",
     "beholder.metrics.captions",
     "beholder.metrics.classification",
     "beholder.metrics.correlation",
     "beholder.pipeline.recipe",
     "beholder.pipeline.runner",
-    "beholder.predict.calibrate",
-    "beholder.predict.evaluation",
-    "beholder.predict.local",
-    "beholder.predict.on_ray",
+    "beholder.evaluation.calibrate",
+    "beholder.evaluation.evaluate",
+    "beholder.judge.runner",
+    "beholder.batch.ray",
     "beholder.report",
     "beholder.serve.app",
     "beholder.serve.server",

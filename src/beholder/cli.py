@@ -19,8 +19,8 @@ from beholder.pipeline.table_options import data_settings, with_table_options
 
 if TYPE_CHECKING:
     from beholder.data.formats import ReadOptions
-    from beholder.judge.backends import Backend
-    from beholder.predict.local import Request
+    from beholder.judge.runner import Request
+    from beholder.judge.runtime.backends import Backend
 
 INTERRUPTED = 130  # exit code: 128 and the number of SIGINT
 
@@ -259,10 +259,10 @@ def judge(
         raise typer.BadParameter("--ray-address goes with --engine ray.")
     if gpus_per_worker and engine is not BatchEngine.ray:
         raise typer.BadParameter("--gpus-per-worker goes with --engine ray.")
+    from beholder.batch.output import check_output, identity_of
     from beholder.data.inside import pictures_at_hand
     from beholder.judge import Judge
-    from beholder.predict.local import Failure, find_pictures, judge_pictures, listed_pictures
-    from beholder.predict.output import check_output, identity_of
+    from beholder.judge.runner import Failure, find_pictures, judge_pictures, listed_pictures
 
     runtime: Backend | None = backend.value if backend else None
     if file:
@@ -275,14 +275,14 @@ def judge(
         requests = find_pictures(pictures or [])
     if file:
         if engine is BatchEngine.ray:
-            from beholder.predict.on_ray import judge_on_ray
+            from beholder.batch.ray import judge_on_ray
 
             done = judge_on_ray(
                 model, requests, file, batch_size=batch_size, workers=workers,
                 address=ray_address, backend=runtime, gpus_per_worker=gpus_per_worker,
             )  # fmt: skip
         else:
-            from beholder.predict.batches import judge_to_file
+            from beholder.batch.local import judge_to_file
 
             identity = identity_of(model, runtime)
             done = judge_to_file(
@@ -293,8 +293,8 @@ def judge(
         if done.failed:
             raise typer.Exit(1)
         return
-    from beholder.predict.explaining import explain_outcomes
-    from beholder.predict.printing import print_outcomes
+    from beholder.batch.printing import print_outcomes
+    from beholder.evaluation.overlays import explain_outcomes
 
     loaded = Judge.load(model, backend=runtime)
     outcomes = judge_pictures(loaded, requests, batch_size=batch_size, workers=workers)
@@ -347,8 +347,8 @@ def evaluate(
         raise typer.BadParameter("Name MODEL and DATA, or --references and --hypotheses.")
     from beholder.data.formats import read_with
     from beholder.data.inside import pictures_at_hand
+    from beholder.evaluation.evaluate import evaluate_judge, render_metrics
     from beholder.judge import Judge
-    from beholder.predict.evaluation import evaluate_judge, render_metrics
 
     with pictures_at_hand(data, images, reading) as root:
         place = root or (data if data.is_dir() else data.parent)
@@ -393,8 +393,8 @@ def export(
     if (pictures and table) or ((images or codebook) and not table):
         raise typer.BadParameter("Name --pictures, or --table with its --images, or neither.")
     try:
-        from beholder.deploy.export import export_judge
-        from beholder.deploy.parity import material
+        from beholder.export.judge_file import export_judge
+        from beholder.export.parity import material
     except ModuleNotFoundError as error:
         raise MissingExtra("Exporting a judge", "train") from error
 
@@ -409,7 +409,7 @@ def card(
     model: Annotated[Path, typer.Argument(help="An exported judge.")],
 ) -> None:
     """Print the model card of an exported judge."""
-    from beholder.judge.packed import read_packed
+    from beholder.judge.store.packed import read_packed
 
     typer.echo(read_packed(model).card)
 
@@ -449,7 +449,7 @@ def submit(
     if form is SubmissionForm.samsung_iqa:
         if model or not (sample and scores and comments):
             raise typer.BadParameter("samsung-iqa: name --sample, --scores and --comments alone.")
-        from beholder.predict.submission import write_challenge_table
+        from beholder.challenges.samsung_iqa import write_challenge_table
 
         written = write_challenge_table(sample, scores, comments, into)
         unused = f"; predictions of {written.unused} more are not used" if written.unused else ""
@@ -458,7 +458,7 @@ def submit(
     if not model or sample or scores or comments:
         raise typer.BadParameter("fascode: name a judge alone.")
     try:
-        from beholder.deploy.submission import write_submission
+        from beholder.challenges.fascode import write_submission
     except ModuleNotFoundError as error:
         raise MissingExtra("Writing a submission", "train") from error
 
@@ -545,7 +545,7 @@ def import_(
         if not all(part.strip().isdigit() and int(part) for part in parts):
             raise typer.BadParameter(f"{enc_expansions!r} is no list such as 32,64,128.")
         lengths = [int(part) for part in parts]
-    from beholder.judge.imported import import_reference
+    from beholder.judge.store.imported import import_reference
 
     _check_device()
     config = import_reference(

@@ -128,7 +128,7 @@ def test_without_opencv_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_submissions_files_do_the_same(tmp_path: Path) -> None:
-    from beholder.deploy.submission import COPIED
+    from beholder.challenges.fascode import COPIED
 
     image, _ = coat()
     image.save(tmp_path / "a.png")

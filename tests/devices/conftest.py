@@ -6,7 +6,6 @@ which runs all of the rest in processes of its own: the pretend device changes t
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ STARTER = "test_on_the_pretend_device.py"
 collect_ignore = [
     path.name for path in HERE.glob("test_*.py") if (path.name == STARTER) == bool(DEVICE)
 ]
-sys.path += [str(HERE.parent / room) for room in ("tasks", "deploy")]  # their tiny judges
 
 if DEVICE:
     import torch

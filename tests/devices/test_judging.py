@@ -19,8 +19,8 @@ from beholder.cli import main
 from beholder.decoding import beam_search, sample
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig
-from beholder.judge.folder import save_judge
 from beholder.judge.model import JudgeConfig, JudgeModel
+from beholder.judge.store.folder import save_judge
 from beholder.models.config import HeadConfig
 from beholder.models.expansionnet import ExpansionNet, ExpansionNetConfig
 from beholder.serve.app import create_app

@@ -13,8 +13,8 @@ from onnx import helper
 from beholder import Judge
 from beholder.cli import main
 from beholder.errors import OpinionError
-from beholder.judge.backends import BACKENDS
-from beholder.judge.engine import RawOpinions
+from beholder.judge.runtime.backends import BACKENDS
+from beholder.judge.runtime.engine import RawOpinions
 from beholder.judge.sanity import check_opinions
 from beholder.serve.app import create_app
 from beholder.serve.config import ServeConfig

@@ -14,8 +14,8 @@ from onnx import ModelProto, TensorProto, helper
 
 from beholder import Judge
 from beholder.errors import JudgeError
-from beholder.judge.backends import BACKENDS, open_graphs
-from beholder.judge.graph_proto import MOST_NODES, OPERATORS, check_plain
+from beholder.judge.runtime.backends import BACKENDS, open_graphs
+from beholder.judge.store.graph_proto import MOST_NODES, OPERATORS, check_plain
 
 
 def within(operator: str) -> Callable[[ModelProto], None]:
@@ -117,7 +117,7 @@ def test_a_hostile_graph_is_refused_before_a_session_is_made(
     path = write_judge(tmp_path / "judge", {"heads": model.SerializeToString()})
     for backend in BACKENDS:
         with (
-            patch("beholder.judge.onnxruntime_graph.InferenceSession") as session,
+            patch("beholder.judge.runtime.onnxruntime_graph.InferenceSession") as session,
             pytest.raises(JudgeError, match=told) as refused,
         ):
             Judge.load(path, backend=backend)
@@ -205,7 +205,7 @@ def test_a_good_graph_beside_a_hostile_one_is_not_opened_either() -> None:
     bad = heads()
     domain(bad)
     with (
-        patch("beholder.judge.onnxruntime_graph.InferenceSession") as session,
+        patch("beholder.judge.runtime.onnxruntime_graph.InferenceSession") as session,
         pytest.raises(JudgeError),
     ):
         open_graphs(

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from beholder import Judge
 from beholder.errors import JudgeError
 from beholder.features.config import BackboneConfig
-from beholder.judge.packed import read_packed
+from beholder.judge.store.packed import read_packed
 from beholder.models.config import HeadConfig
 from beholder.models.expansionnet_config import ExpansionNetConfig
 
@@ -120,8 +120,8 @@ class TestFolder:
     @pytest.fixture(scope="class")
     def whole(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
         from beholder.features.backbones import create_backbone
-        from beholder.judge.folder import save_judge
         from beholder.judge.model import JudgeConfig, JudgeModel
+        from beholder.judge.store.folder import save_judge
 
         backbone = create_backbone(
             BackboneConfig(name="timm/test_efficientnet", weights="random", size=32)

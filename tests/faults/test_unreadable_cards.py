@@ -106,7 +106,7 @@ def test_names_in_a_file_that_are_not_utf_8(tmp_path: Path) -> None:
 
 
 def test_a_nested_vocabulary_of_a_file(tmp_path: Path) -> None:
-    from beholder.judge.packed import Packed, read_packed
+    from beholder.judge.store.packed import Packed, read_packed
 
     packed = read_packed(write_judge(tmp_path / "judge"))
     for content in (*CONTENTS, b'{"kind": "words", "tokens": [[]]}', b'{"kind": "subwords"}'):

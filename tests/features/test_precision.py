@@ -19,7 +19,7 @@ from beholder.features.extract import extract
 from beholder.features.precision import amp_dtype, autocast
 from beholder.features.store import FeatureStore
 from beholder.judge.model import JudgeConfig, JudgeModel
-from beholder.judge.torch_engine import TorchEngine
+from beholder.judge.runtime.torch_engine import TorchEngine
 from beholder.models.config import HeadConfig
 from beholder.models.heads import AttributeHeads, ScoreHead
 

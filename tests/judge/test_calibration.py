@@ -13,7 +13,7 @@ from beholder.data.transforms import EvalTransform
 from beholder.errors import DataError
 from beholder.judge import Judge
 from beholder.judge.calibration import HIGHEST, LOWEST, Calibration, fit_temperature, tempered
-from beholder.judge.engine import RawOpinions
+from beholder.judge.runtime.engine import RawOpinions
 from beholder.metrics.conformal import ConformalInterval
 
 

@@ -23,10 +23,10 @@ from beholder.features.backbones import Features, create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.judge import Judge
 from beholder.judge.calibration import Calibration
-from beholder.judge.engine import RawOpinions
-from beholder.judge.explain import heat_map, map_modules
-from beholder.judge.explanation import place_heat, scale_heat
+from beholder.judge.explain import place_heat, scale_heat
 from beholder.judge.model import JudgeConfig, JudgeModel
+from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.runtime.grad_cam import heat_map, map_modules
 from beholder.models.config import HeadConfig
 
 CLASSES = {"gender": ("a", "b", "c"), "light": ("dark", "bright")}

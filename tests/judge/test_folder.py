@@ -16,8 +16,8 @@ from beholder.errors import JudgeError, OutputError, PictureError
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.judge.calibration import Calibration, tempered
-from beholder.judge.folder import save_judge
 from beholder.judge.model import JudgeConfig, JudgeModel
+from beholder.judge.store.folder import save_judge
 from beholder.metrics.conformal import ConformalInterval
 from beholder.models.config import HeadConfig
 from beholder.models.expansionnet import ExpansionNetConfig

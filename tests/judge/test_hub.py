@@ -15,9 +15,9 @@ from beholder.errors import JudgeError
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.judge import Judge
-from beholder.judge.folder import save_judge
-from beholder.judge.hub import CARD, FOLDER
 from beholder.judge.model import JudgeConfig, JudgeModel
+from beholder.judge.store.folder import save_judge
+from beholder.judge.store.hub import CARD, FOLDER
 from beholder.models.config import HeadConfig
 
 NAME = "me/sharpness"

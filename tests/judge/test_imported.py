@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from beholder import Judge
 from beholder.cli import main
-from beholder.judge.torch_engine import TorchEngine
+from beholder.judge.runtime.torch_engine import TorchEngine
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CHECKPOINT = GOLDEN / "reference_checkpoint.pth"

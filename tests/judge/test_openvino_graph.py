@@ -17,7 +17,7 @@ pytest.importorskip("openvino")
 SIGNALLED = """
 import gc, os, signal, sys
 from pathlib import Path
-from beholder.judge.openvino_graph import OpenVinoGraph
+from beholder.judge.runtime.openvino_graph import OpenVinoGraph
 
 content = Path(sys.argv[1]).read_bytes()
 graphs = [OpenVinoGraph(str(number), content, None) for number in range(3)]
@@ -48,7 +48,7 @@ def content() -> bytes:
 
 
 def test_names_are_those_of_the_graph(content: bytes) -> None:
-    from beholder.judge.openvino_graph import OpenVinoGraph
+    from beholder.judge.runtime.openvino_graph import OpenVinoGraph
 
     graph = OpenVinoGraph("heads", content, threads=1)
     assert dict(graph.inputs) == {"pooled": [None, 3]}
@@ -60,7 +60,7 @@ def test_names_are_those_of_the_graph(content: bytes) -> None:
 
 
 def test_what_it_can_not_run_is_told(content: bytes) -> None:
-    from beholder.judge.openvino_graph import OpenVinoGraph
+    from beholder.judge.runtime.openvino_graph import OpenVinoGraph
 
     with pytest.raises(JudgeError, match="graph trunk"):
         OpenVinoGraph("trunk", content[: len(content) // 2], threads=None)

@@ -16,7 +16,7 @@ from beholder.cli import main
 from beholder.data.sealed import own_hash
 from beholder.data.transforms import EvalTransform
 from beholder.errors import JudgeError
-from beholder.judge.packed import (
+from beholder.judge.store.packed import (
     FORMAT,
     Manifest,
     expected_members,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from beholder.errors import JudgeError, OutOfMemory
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeConfig, JudgeModel
-from beholder.judge.torch_engine import TorchEngine
+from beholder.judge.runtime.torch_engine import TorchEngine
 from beholder.models.config import HeadConfig
 
 PIXELS = np.random.default_rng(0).normal(size=(3, 3, 64, 64)).astype(np.float32)
@@ -45,7 +44,7 @@ def test_a_fork_after_a_judge_has_run_can_judge() -> None:
     for them for ever."""
     code = """
 import multiprocessing, numpy as np, torch
-from beholder.judge.torch_engine import TorchEngine
+from beholder.judge.runtime.torch_engine import TorchEngine
 from small_judge import make_model
 
 def judge():
@@ -62,11 +61,10 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
 np.testing.assert_allclose(there, scores, rtol=1e-4)
 assert torch.get_num_threads() == 2, "the parent keeps its threads"
 """
-    here = Path(__file__).parents[1]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**environment, "PYTHONPATH": os.pathsep.join([*sys.path, str(here / "deploy")])},
+        env={**environment, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

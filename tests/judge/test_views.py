@@ -16,8 +16,8 @@ from beholder.errors import JudgeError
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.judge import Judge
-from beholder.judge.folder import save_judge
 from beholder.judge.model import JudgeConfig, JudgeModel
+from beholder.judge.store.folder import save_judge
 from beholder.models.config import HeadConfig
 
 NATIVE = EvalTransform(size=(32, 32), resize="native", mean=(0, 0, 0), std=(1, 1, 1))

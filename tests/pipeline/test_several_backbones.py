@@ -18,7 +18,7 @@ from beholder import Judge
 from beholder.errors import BackboneError, RecipeError
 from beholder.features.backbones import create_backbone
 from beholder.features.store import FeatureStore
-from beholder.judge.folder import load_judge
+from beholder.judge.store.folder import load_judge
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.data import load_data
 from beholder.pipeline.manifest import Manifest

@@ -27,7 +27,7 @@ from beholder.errors import (
     RecipeError,
 )
 from beholder.features.store import FeatureStore
-from beholder.judge.folder import load_judge
+from beholder.judge.store.folder import load_judge
 from beholder.pipeline.origins import backbone_after, backbone_of
 from beholder.pipeline.recipe import Recipe, find_recipe, load_recipe, parse_recipe
 from beholder.pipeline.runner import fit_recipe

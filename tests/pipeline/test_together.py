@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 
 from beholder import Judge
 from beholder.data.annotations import AnnotationTable
-from beholder.deploy import export
 from beholder.errors import DataError, GateError, JudgeError, RecipeError
-from beholder.judge.folder import load_judge
+from beholder.export import judge_file as export
+from beholder.judge.store.folder import load_judge
 from beholder.pipeline.manifest import load_manifest
 from beholder.pipeline.recipe import Recipe, parse_recipe
 from beholder.pipeline.runner import fit_recipe

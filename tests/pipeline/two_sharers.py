@@ -14,18 +14,17 @@ import torch
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.sharing import joined_parts
+from beholder.evaluation.evaluate import evaluate_judge
 from beholder.features.extract import extract
 from beholder.judge import Judge
-from beholder.predict.evaluation import evaluate_judge
 from beholder.training import TrainConfig
 from beholder.training.distributed import start
 from beholder.training.loader import Loader
 
-HERE = Path(__file__).parents[1]
-sys.path += [str(HERE / "deploy"), str(HERE / "tasks")]
-from sixteen import ListSource  # noqa: E402
-from small_judge import make_model, small_backbone  # noqa: E402
-from together import make_batch, make_joint  # noqa: E402
+sys.path.append(str(Path(__file__).parents[1] / "helpers"))
+from sixteen import ListSource
+from small_judge import make_model, small_backbone
+from together import make_batch, make_joint
 
 
 def share(pictures: Path, folder: Path) -> None:

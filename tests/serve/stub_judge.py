@@ -14,7 +14,7 @@ from beholder.data.transforms import EvalTransform
 from beholder.data.vocabulary import Vocabulary
 from beholder.judge import Judge
 from beholder.judge.calibration import Calibration
-from beholder.judge.engine import RawOpinions
+from beholder.judge.runtime.engine import RawOpinions
 from beholder.metrics.conformal import ConformalInterval
 from beholder.serve.config import ServeConfig
 from beholder.serve.server import serve

@@ -10,7 +10,7 @@ import pytest
 from stub_judge import StubEngine, stub_judge
 
 from beholder.judge import Judge, Verdict
-from beholder.predict.local import Failure, Outcome
+from beholder.judge.runner import Failure, Outcome
 from beholder.serve.batcher import Busy, MicroBatcher
 from beholder.serve.config import ServeConfig
 

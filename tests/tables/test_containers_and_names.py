@@ -24,7 +24,7 @@ from beholder.data.formats.delimited import parse_delimited
 from beholder.data.formats.options import columns_from
 from beholder.data.walk import files_below, pictures_below
 from beholder.errors import DataError
-from beholder.predict.local import find_pictures, listed_pictures
+from beholder.judge.runner import find_pictures, listed_pictures
 
 
 def write_pictures(folder: Path, *names: str) -> None:

@@ -1,6 +1,6 @@
 """Steps of exported captioners for beam search; several are an ensemble.
 
-What graphs take and give is told in `deploy.onnx_graphs`. The past stays in the runtime's memory;
+What graphs take and give is told in `export.graphs`. The past stays in the runtime's memory;
 it grows by a position with each step, and rows are reordered inside the graph. Only numpy.
 
 Shapes: B pictures, R rows, V words, k words asked for.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from beholder.judge.explanation import Explanation
+from beholder.judge.explain import Explanation
 from beholder.judge.judge import Judge
 from beholder.judge.verdict import Attribute, Verdict
 

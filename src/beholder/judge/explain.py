@@ -1,123 +1,97 @@
-"""Grad-CAM: which places of a picture speak for an opinion.
+"""Where in a picture an opinion comes from: a heat map on the upright picture, and its overlay.
 
-Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-Localization", ICCV 2017: relu(sum over channels of mean gradient x activation), of the deepest map
-that the opinion depends on at every place.
-
-Which maps those are differs by family:
-
-- ViT and CLIP towers: after the last norm, and before the attention of each block. Where a class
-  token is pooled, the attention of the last block is the last to read the patches.
-- EfficientNet: after the last convolution, and after each group of blocks.
-- Swin, TinyViT, ConvNeXt, ResNet and others: after each of timm's stages.
-
-An opinion from early features (`pooling: early`, `inputs`) thereby gets the deepest map it reads.
-
-Shape suffixes: B pictures (1), L tokens, C channels, h, w sides of a map.
+Shape suffixes: H, W sides of the picture; h, w sides of the network's last map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
+import PIL.Image
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from beholder.errors import JudgeError
-from beholder.features.backbones import Backbone
-from beholder.judge.model import JudgeModel
+# the warm half of a fire: cold parts of the picture stay as they are, hot ones glow
+_COLOURS = np.array([[60, 15, 110], [190, 40, 90], [245, 125, 20], [250, 225, 90]], np.float32)
+_MOST = 0.65  # how opaque the hottest place is
 
 
-def heat_map(
-    model: JudgeModel, pixels_13HW: Tensor, opinion: str, index: int | None
-) -> NDArray[np.float32]:
-    """Where one prepared picture speaks for an opinion [h, w], at least 0, not scaled.
+@dataclass(frozen=True)
+class Explanation:
+    """Why a judge says something of a picture.
 
     Args:
-        model: a judge's network with its backbone, in evaluation mode.
+        image: the picture's name.
         opinion: an attribute's name, or `score`.
-        index: which class of the attribute; None for the score.
-
-    Raises:
-        JudgeError: nothing of the backbone's maps is known, or the opinion depends on none.
+        label: the class that is explained; None for a score.
+        value: the probability of that class, 0 to 1, or the score.
+        heat: [H, W] float32, 0 (does not matter) to 1 (matters most), a value per pixel of the
+            upright picture; 0 where the judge does not look: outside of box and crop. All 0 where
+            nothing speaks for the opinion.
+        picture: the upright picture, RGB.
     """
-    backbone = model.backbone
-    assert backbone is not None, "a judge without a backbone can't see"
-    maps = map_modules(backbone.trunk)
-    if not maps:
-        raise _unexplained(backbone)
-    # parameters may be frozen: that the pixels want a gradient is enough
-    pixels = pixels_13HW.detach().clone().requires_grad_()
-    with torch.enable_grad(), _outputs_of(maps) as outputs:
-        pooled_1P = model.features({"pixels": pixels}, tokens=False).pooled_BP
-        if index is None:
-            target = model.heads["score"](pooled_1P)[0]
-        else:
-            target = model.heads["attributes"](pooled_1P)[opinion][0, index]
-        seen = [outputs[module] for module in maps if module in outputs]
-        gradients = torch.autograd.grad(target, seen, allow_unused=True)
-    for output, gradient in zip(seen, gradients, strict=True):
-        if gradient is None:
-            continue
-        gradient_Chw = as_map(gradient, backbone)
-        if gradient_Chw.any():
-            weights_C = gradient_Chw.mean(dim=(1, 2))
-            heat_hw = torch.einsum("c,chw->hw", weights_C, as_map(output.detach(), backbone))
-            return heat_hw.clamp_min(0).float().cpu().numpy()
-    raise _unexplained(backbone)
+
+    image: str
+    opinion: str
+    label: str | None
+    value: float
+    heat: NDArray[np.float32] = field(repr=False)
+    picture: PIL.Image.Image = field(repr=False)
+
+    def overlay(self, longest: int | None = None) -> PIL.Image.Image:
+        """The picture with the heat glowing on it.
+
+        Args:
+            longest: the longer side of the result in pixels; None: as large as the picture.
+        """
+        picture, heat = self.picture, PIL.Image.fromarray(self.heat)
+        if longest is not None and longest < max(picture.size):
+            scale = longest / max(picture.size)
+            size = tuple(max(1, round(side * scale)) for side in picture.size)
+            picture = picture.resize((size[0], size[1]), PIL.Image.Resampling.BICUBIC)
+            heat = heat.resize((size[0], size[1]), PIL.Image.Resampling.BILINEAR)
+        warmth_HW = np.asarray(heat)
+        stops = np.linspace(0, 1, len(_COLOURS))
+        glow = [np.interp(warmth_HW, stops, _COLOURS[:, channel]) for channel in range(3)]
+        share_HW1 = (_MOST * warmth_HW)[..., None]
+        mixed = np.asarray(picture) * (1 - share_HW1) + np.stack(glow, axis=-1) * share_HW1
+        return PIL.Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def map_modules(trunk: Any) -> list[nn.Module]:
-    """The modules whose outputs are maps of the picture, deepest first; empty: none is known."""
-    blocks = getattr(trunk, "blocks", None)
-    if blocks is not None and all(hasattr(block, "norm1") for block in blocks):
-        return [trunk.norm, *(block.norm1 for block in reversed(blocks))]
-    if hasattr(trunk, "conv_head") and hasattr(trunk, "bn2"):  # EfficientNet
-        return [trunk.bn2, *reversed(trunk.blocks), trunk.bn1]
-    info = getattr(trunk, "feature_info", None)
-    if info is None:
-        return []
-    stages = info if isinstance(info, list) else list(info)
-    return [trunk.get_submodule(stage["module"]) for stage in reversed(stages)]
+def scale_heat(map_hw: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The map from 0 (its least) to 1 (its most); 0 everywhere if it is flat."""
+    least, most = float(map_hw.min()), float(map_hw.max())
+    if most <= least:
+        return np.zeros_like(map_hw)
+    return (map_hw - least) / (most - least)
 
 
-def as_map(output_B: Tensor, backbone: Backbone) -> Tensor:
-    """A module's output for one picture as [C, h, w], without class and register tokens."""
-    if output_B.ndim == 3:
-        height, width = backbone.grid
-        prefix = output_B.shape[1] - height * width
-        patches_LC = output_B[0, prefix:]
-        return patches_LC.t().reshape(-1, height, width)
-    if getattr(backbone.trunk, "output_fmt", None) == "NHWC":
-        return output_B[0].permute(2, 0, 1)
-    return output_B[0]
+def place_heat(
+    map_hw: NDArray[np.float32], region: Sequence[float], size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """A map over a region of a picture as a value per pixel of it [H, W], bilinear, 0 outside.
+
+    Args:
+        region: (left, top, right, bottom) in pixels of the picture; may reach out of it.
+        size: (width, height) of the picture.
+    """
+    left, top, right, bottom = region
+    across_Ww = _weights(size[0], left, right, map_hw.shape[1])
+    down_Hh = _weights(size[1], top, bottom, map_hw.shape[0])
+    return down_Hh @ map_hw.astype(np.float32) @ across_Ww.T
 
 
-@contextmanager
-def _outputs_of(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
-    """What the modules give while they run, where it has a gradient."""
-    outputs: dict[nn.Module, Tensor] = {}
-
-    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.requires_grad:
-            outputs[module] = output
-
-    handles = [module.register_forward_hook(keep) for module in modules]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _unexplained(backbone: Backbone) -> JudgeError:
-    return JudgeError(
-        f"What a judge over {backbone.config.name} says can't be explained: no map of the picture "
-        "is known that it depends on.",
-        where=backbone.config.name,
-        fix="ViT, Swin, TinyViT, EfficientNet, ConvNeXt, ResNet and CLIP towers can be explained.",
-    )
+def _weights(pixels: int, start: float, end: float, cells: int) -> NDArray[np.float32]:
+    """How much of each cell every pixel gets [pixels, cells]; nothing outside start to end."""
+    centres = np.arange(pixels) + 0.5
+    inside = (centres >= start) & (centres <= end)
+    place = np.clip((centres - start) / (end - start) * cells - 0.5, 0, cells - 1)
+    lower = np.minimum(np.floor(place).astype(np.int64), max(cells - 2, 0))
+    share = (place - lower).astype(np.float32)
+    weights = np.zeros((pixels, cells), np.float32)
+    rows = np.arange(pixels)
+    weights[rows, lower] = 1 - share
+    weights[rows, np.minimum(lower + 1, cells - 1)] += share
+    weights[~inside] = 0
+    return weights

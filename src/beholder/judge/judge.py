@@ -18,16 +18,16 @@ from beholder.data.transforms import EvalTransform
 from beholder.data.views import ViewConfig, read_views
 from beholder.data.vocabulary import Vocabulary, display_form
 from beholder.errors import DataError, JudgeError, MissingExtra
-from beholder.judge.backends import DEFAULT, Backend
 from beholder.judge.calibration import Calibration
-from beholder.judge.engine import (
+from beholder.judge.explain import Explanation, place_heat, scale_heat
+from beholder.judge.runtime.backends import DEFAULT, Backend
+from beholder.judge.runtime.engine import (
     Engine,
     ExplainingEngine,
     RawOpinions,
     joined,
     mean_opinions,
 )
-from beholder.judge.explanation import Explanation, place_heat, scale_heat
 from beholder.judge.sanity import check_opinions
 from beholder.judge.verdict import Attribute, Verdict
 
@@ -136,7 +136,7 @@ class Judge:
         except ModuleNotFoundError as error:
             raise MissingExtra("Judging with a folder of weights", "train") from error
         from beholder.features import device as devices
-        from beholder.judge.folder import load_judge
+        from beholder.judge.store.folder import load_judge
 
         if threads is not None:
             torch.set_num_threads(threads)
@@ -175,7 +175,7 @@ class Judge:
             JudgeError: it can't be fetched, or is not a whole judge.
             MissingExtra: huggingface_hub is not installed.
         """
-        from beholder.judge.hub import download
+        from beholder.judge.store.hub import download
 
         return cls.load(download(repo, revision=revision, token=token, endpoint=endpoint), device)
 
@@ -202,7 +202,7 @@ class Judge:
             JudgeError: it was not loaded from anywhere, or can't be sent.
             MissingExtra: huggingface_hub is not installed.
         """
-        from beholder.judge.hub import short_card, upload
+        from beholder.judge.store.hub import short_card, upload
 
         if self.source is None:
             raise JudgeError(
@@ -210,7 +210,7 @@ class Judge:
                 fix="Save it first, and send what Judge.load gives.",
             )
         if card is None and self.source.is_file():
-            from beholder.judge.packed import read_packed
+            from beholder.judge.store.packed import read_packed
 
             card = read_packed(self.source).card
         text = short_card(self, repo) if card is None else card
@@ -221,10 +221,10 @@ class Judge:
         cls, path: Path, device: str | None, backend: Backend, threads: int | None
     ) -> Judge:
         """The judge that runs an exported file."""
-        from beholder.judge.backends import open_graphs
-        from beholder.judge.graph_check import check_graphs
-        from beholder.judge.graph_engine import GraphEngine, Search
-        from beholder.judge.packed import read_packed
+        from beholder.judge.runtime.backends import open_graphs
+        from beholder.judge.runtime.graph_engine import GraphEngine, Search
+        from beholder.judge.store.graph_check import check_graphs
+        from beholder.judge.store.packed import read_packed
 
         packed = read_packed(path)
         manifest, vocabulary = packed.manifest, packed.vocabulary
@@ -263,7 +263,7 @@ class Judge:
         Args:
             amp: as for `load`.
         """
-        from beholder.judge.torch_engine import TorchEngine
+        from beholder.judge.runtime.torch_engine import TorchEngine
 
         assert model.backbone is not None, "a judge without a backbone can't see"
         return cls(
@@ -295,7 +295,7 @@ class Judge:
 
         Raises:
             PictureError: a picture can't be used. `beholder judge` and
-                `predict.local.judge_pictures` report it in place and go on instead.
+                `judge.runner.judge_pictures` report it in place and go on instead.
         """
         if isinstance(pictures, (str, Path, bytes, PIL.Image.Image)):
             return self([pictures])[0]

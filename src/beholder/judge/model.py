@@ -24,7 +24,7 @@ from beholder.errors import JudgeError
 from beholder.features.backbones import Backbone, Features, create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.judge.calibration import Calibration
-from beholder.judge.limits import MOST_WRITERS, Classes
+from beholder.judge.store.limits import MOST_WRITERS, Classes
 from beholder.models.config import MOST_FEATURES, HeadConfig
 from beholder.models.expansionnet import ExpansionNet
 from beholder.models.expansionnet_config import ExpansionNetConfig

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.errors import OpinionError
-from beholder.judge.engine import RawOpinions
+from beholder.judge.runtime.engine import RawOpinions
 
 MOST_SCORE = 1e12
 MOST_PROBABILITY = 1.001  # 1 and the rounding of half precision

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import polars as pl
 
+from beholder.batch.printing import render_outcome
 from beholder.data.sample.builder import IMAGES
 from beholder.judge import Judge
-from beholder.predict.printing import render_outcome
 
 SHOWN = 3
 

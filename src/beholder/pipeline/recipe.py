@@ -16,7 +16,7 @@ from beholder.data.formats.options import ReadOptions
 from beholder.data.views import ViewConfig
 from beholder.errors import RecipeError
 from beholder.features.config import BackboneConfig
-from beholder.judge.limits import MOST_WRITERS
+from beholder.judge.store.limits import MOST_WRITERS
 from beholder.models.regressors.config import EnsembleConfig, RegressorConfig
 from beholder.pipeline.overrides import apply_overrides, read_yaml, validate
 from beholder.tasks.config import TaskConfig

@@ -7,9 +7,9 @@ from typing import Any
 
 import polars as pl
 
+from beholder.evaluation.overlays import by_chance
 from beholder.metrics.classification import show
 from beholder.metrics.info import METRICS
-from beholder.predict.explaining import by_chance
 from beholder.report import plots
 from beholder.report.attributes import attribute_parts, explained
 from beholder.report.cards import picture_cards

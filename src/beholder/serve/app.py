@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from beholder.errors import BeholderError, OpinionError, OutOfMemory, PictureError
 from beholder.judge import Judge
-from beholder.predict.local import Failure
+from beholder.judge.runner import Failure
 from beholder.serve.batcher import Busy, MicroBatcher
 from beholder.serve.config import ServeConfig
 from beholder.serve.limits import BodyLimits, Refused, error_body

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from beholder.errors import PictureError
 from beholder.judge import Judge, Verdict
-from beholder.predict.local import Failure, Outcome
+from beholder.judge.runner import Failure, Outcome
 from beholder.serve.config import ServeConfig
 
 log = logging.getLogger("beholder")

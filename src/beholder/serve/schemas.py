@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from beholder.judge import Verdict
-from beholder.predict.local import Outcome
+from beholder.judge.runner import Outcome
 
 EXAMPLE: dict[str, Any] = {
     "image": "photo.jpg",

@@ -10,13 +10,13 @@ import polars as pl
 
 from beholder.data.files import atomic_path, sha256_file, write_json
 from beholder.errors import RecipeError
+from beholder.evaluation.regressors import average_predictions
 from beholder.metrics.conformal import ConformalInterval, coverage, enough_for, fit_conformal
 from beholder.metrics.correlation import mos_challenge, plcc, rmse, srcc
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.recipe import AverageStage, RegressStage
 from beholder.pipeline.stages.base import Stage, StageResult
-from beholder.predict.scores import average_predictions
 
 log = logging.getLogger("beholder")
 

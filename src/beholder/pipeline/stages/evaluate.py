@@ -12,6 +12,15 @@ import numpy as np
 
 from beholder.data.files import atomic_path, sha256_file, write_json
 from beholder.errors import JudgeError, RecipeError
+from beholder.evaluation.evaluate import (
+    CORRELATIONS,
+    Evaluation,
+    evaluate_judge,
+    find_requests,
+    headline,
+    render_metrics,
+)
+from beholder.evaluation.overlays import explain_some
 from beholder.judge import Judge
 from beholder.metrics.correlation import bootstrap
 from beholder.pipeline.checks import Problems
@@ -22,15 +31,6 @@ from beholder.pipeline.processes import current_processes
 from beholder.pipeline.recipe import EvaluateStage
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
 from beholder.pipeline.stages.shared import with_verdicts
-from beholder.predict.evaluation import (
-    CORRELATIONS,
-    Evaluation,
-    evaluate_judge,
-    find_requests,
-    headline,
-    render_metrics,
-)
-from beholder.predict.explaining import explain_some
 
 log = logging.getLogger("beholder")
 

@@ -10,11 +10,12 @@ import polars as pl
 
 from beholder.data.files import sha256_file
 from beholder.errors import RecipeError
+from beholder.evaluation.calibrate import Compared, calibrate_judge, fit_interval
 from beholder.features import device as devices
 from beholder.judge import Judge
-from beholder.judge.folder import save_judge
 from beholder.judge.model import JudgeConfig, JudgeModel
-from beholder.judge.numbers import stored_as
+from beholder.judge.store.dtypes import stored_as
+from beholder.judge.store.folder import save_judge
 from beholder.metrics.conformal import enough_for
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
@@ -29,7 +30,6 @@ from beholder.pipeline.stages.shared import (
     with_verdicts,
 )
 from beholder.pipeline.stages.trained import Trained
-from beholder.predict.calibrate import Compared, calibrate_judge, fit_interval
 
 log = logging.getLogger("beholder")
 

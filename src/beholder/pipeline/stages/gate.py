@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 
 from beholder.data.files import sha256_file, write_json
-from beholder.deploy.size import MEGABYTE, check_size, measure, state_bytes, too_large
 from beholder.errors import RecipeError
-from beholder.judge.numbers import narrowed
+from beholder.export.size import MEGABYTE, check_size, measure, state_bytes, too_large
+from beholder.judge.store.dtypes import narrowed
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.recipe import ExportStage, GateStage

@@ -19,6 +19,12 @@ from beholder.data.annotations import AnnotationTable
 from beholder.data.files import atomic_path, sha256_file
 from beholder.data.splits import assign_folds
 from beholder.errors import DataError
+from beholder.evaluation.regressors import (
+    predict_stores,
+    same_backbone,
+    stored_features,
+    usable_keys,
+)
 from beholder.features.store import FeatureStore
 from beholder.metrics.correlation import plcc, srcc
 from beholder.models.regressors.autogluon import (
@@ -35,7 +41,6 @@ from beholder.pipeline.manifest import path_digest
 from beholder.pipeline.recipe import RegressStage
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
 from beholder.pipeline.stages.shared import QUARANTINE, quarantined_keys
-from beholder.predict.scores import predict_stores, same_backbone, stored_features, usable_keys
 
 log = logging.getLogger("beholder")
 

@@ -11,6 +11,7 @@ import polars as pl
 from beholder.data.annotations import AnnotationTable
 from beholder.data.files import sha256_file
 from beholder.errors import CheckpointError
+from beholder.evaluation.evaluate import find_requests
 from beholder.features.backbones import (
     Backbone,
     BackboneConfig,
@@ -18,14 +19,13 @@ from beholder.features.backbones import (
     outline_backbone,
 )
 from beholder.judge import Judge
+from beholder.judge.runner import judge_pictures
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.cost import Cost, measured
 from beholder.pipeline.origins import Origin, backbone_of, config_of
 from beholder.pipeline.plan import check_weights
 from beholder.pipeline.stages.trained import Trained, load_trained
-from beholder.predict.evaluation import find_requests
-from beholder.predict.local import judge_pictures
 
 T = TypeVar("T")
 

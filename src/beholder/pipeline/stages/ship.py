@@ -6,8 +6,9 @@ import importlib.util
 from pathlib import Path
 
 from beholder.data.files import sha256_file
-from beholder.deploy.export import export_judge
-from beholder.deploy.parity import (
+from beholder.errors import MissingExtra, RecipeError
+from beholder.export.judge_file import export_judge
+from beholder.export.parity import (
     CALIBRATION_LEAST,
     ENOUGH,
     LEAST,
@@ -17,8 +18,7 @@ from beholder.deploy.parity import (
     sample_material,
     table_material,
 )
-from beholder.deploy.size import MEGABYTE
-from beholder.errors import MissingExtra, RecipeError
+from beholder.export.size import MEGABYTE
 from beholder.judge import Judge
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext

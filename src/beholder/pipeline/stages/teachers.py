@@ -16,9 +16,9 @@ from beholder.errors import RecipeError
 from beholder.features.backbones import Backbone, create_backbone
 from beholder.features.precision import amp_dtype
 from beholder.features.store import FeatureStore, StoreCard, is_store_of
-from beholder.judge.folder import load_judge
-from beholder.judge.headers import read_header
 from beholder.judge.model import JudgeConfig
+from beholder.judge.store.folder import load_judge
+from beholder.judge.store.headers import read_header
 from beholder.models.heads import AttributeHeads
 from beholder.models.teachers import Member, Teacher, check_classes
 from beholder.pipeline.checks import Problems

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import polars as pl
 
+from beholder.batch.local import judge_to_file
+from beholder.batch.output import identity_of
 from beholder.data.files import atomic_path, sha256_file
 from beholder.data.images import resolve_key
 from beholder.errors import PictureError, RecipeError
 from beholder.features import device as devices
 from beholder.judge import Judge
-from beholder.judge.headers import read_header
 from beholder.judge.model import JudgeModel
+from beholder.judge.runner import Request
+from beholder.judge.store.headers import read_header
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.cost import Cost
@@ -29,9 +32,6 @@ from beholder.pipeline.stages.shared import (
     trained_by,
     with_verdicts,
 )
-from beholder.predict.batches import judge_to_file
-from beholder.predict.local import Request
-from beholder.predict.output import identity_of
 
 log = logging.getLogger("beholder")
 

@@ -1,0 +1,287 @@
+"""The files that verdicts of many pictures go to, and what lies beside them.
+
+`verdicts.jsonl` grows by whole lines and is flushed to the disk chunk by chunk; what a crash has
+left of a line is cut off before going on. `verdicts.parquet` is a folder of parts, each written at
+once. Beside it lies `<name>.state.json`: which judge and which pictures it belongs to, so that
+nothing of another work is ever gone on with. The pictures that could not be judged are in their
+places, and together in `<name>.quarantine.csv` at the end.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from beholder.data.files import atomic_path, sha256_file, write_json, write_text
+from beholder.errors import OutputError
+from beholder.judge.runner import Outcome, Request
+from beholder.judge.runtime.backends import DEFAULT, Backend
+from beholder.judge.verdict import Verdict
+
+Engine = Literal["local", "ray"]
+
+
+class State(BaseModel):
+    """Whose work an output is, as it lies beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    judge: str = Field(description="what tells it from all others: `identity_of`")
+    pictures: str = Field(description="hash of their names and boxes, in order")
+    engine: Engine = "local"
+    rows: int | None = Field(None, ge=1, description="of every part but the last; None: any number")
+
+    def compared(self, other: State) -> dict[str, bool]:
+        """What must be the same for both to be one work, and whether it is."""
+        return {
+            "judge or backend": self.judge == other.judge,
+            "list of pictures": self.pictures == other.pictures,
+            "engine": self.engine == other.engine,
+        }
+
+
+def identity_of(model: str | Path, backend: Backend | None = None) -> str:
+    """What tells a judge from all others: the hash of its file, or of the card in its folder, which
+    holds those of all its files; and what runs it, as other backends differ in the last digits."""
+    model = Path(model)
+    file = sha256_file(model / "judge.json" if model.is_dir() else model)
+    return f"{file} {backend}" if backend not in (None, DEFAULT) else file
+
+
+class Sink(Protocol):
+    """A file of verdicts that grows."""
+
+    def open(self) -> int:
+        """Cut off what is not whole; how many verdicts there are."""
+        ...
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Append them: all are on the disk, or, after a crash, none or the first few."""
+        ...
+
+    def failures(self) -> Iterator[tuple[str, str, str]]:
+        """Image, code and message of all that could not be judged."""
+        ...
+
+
+class Lines:
+    """JSON lines, as `beholder judge --format jsonl` prints them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def open(self) -> int:
+        with self.path.open("a+b") as stream:
+            stream.seek(0)
+            whole = count = 0
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                whole += len(line)
+                count += 1
+            stream.truncate(whole)
+        return count
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        lines = [json.dumps(outcome.to_dict(), ensure_ascii=False) + "\n" for outcome in outcomes]
+        with self.path.open("ab") as stream:
+            stream.write("".join(lines).encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def failures(self) -> Iterator[tuple[str, str, str]]:
+        with self.path.open(encoding="utf-8") as stream:
+            for line in stream:
+                found = json.loads(line)
+                if "error" in found:
+                    yield found["image"], found["error"]["code"], found["error"]["message"]
+
+
+class Parts:
+    """A folder of Parquet files, a row per picture: `image`, `score`, `low`, `high`, `comment`,
+    `attribute.<name>`, `probability.<name>`, `error_code`, `error`."""
+
+    def __init__(self, path: Path, attributes: Sequence[str]) -> None:
+        self.path = path
+        self.attributes = attributes
+        self.schema: dict[str, Any] = {
+            "image": pl.String(), "score": pl.Float64(), "low": pl.Float64(), "high": pl.Float64(),
+            "comment": pl.String(),
+            **{f"attribute.{name}": pl.String() for name in attributes},
+            **{f"probability.{name}": pl.Float64() for name in attributes},
+            "error_code": pl.String(), "error": pl.String(),
+        }  # fmt: skip
+        self._count = 0
+
+    def open(self) -> int:
+        self.path.mkdir(exist_ok=True)
+        self.clear()
+        counts = [_length(part) for part in self._parts()]
+        self._count = len(counts)
+        return sum(counts)
+
+    def clear(self) -> None:
+        """Remove what a writer that was killed has left of a part."""
+        for half in self.path.glob(".part-*"):
+            shutil.rmtree(half, ignore_errors=True)
+        for tried in self.path.glob(".tried-*"):
+            tried.unlink(missing_ok=True)
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        self.write_part(self._count, outcomes)
+        self._count += 1
+
+    def part(self, number: int) -> Path:
+        return self.path / f"part-{number:08}.parquet"
+
+    def tried(self, number: int) -> Path:
+        """Where it is counted how often a part was begun, until it is there."""
+        return self.path / f".tried-{number:08}"
+
+    def write_part(self, number: int, outcomes: Iterable[Outcome]) -> None:
+        rows = [self._row(outcome) for outcome in outcomes]
+        with atomic_path(self.part(number)) as temporary:
+            pl.DataFrame(rows, self.schema, orient="row").write_parquet(temporary)
+
+    def failures(self) -> Iterator[tuple[str, str, str]]:
+        for part in self._parts():
+            frame = pl.read_parquet(part, columns=["image", "error_code", "error"])
+            yield from frame.drop_nulls("error_code").iter_rows()
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.glob("part-*.parquet"))
+
+    def _row(self, outcome: Outcome) -> list[object]:
+        if not isinstance(outcome, Verdict):
+            blank = [None] * (len(self.schema) - 3)
+            return [outcome.image, *blank, outcome.code, outcome.message]
+        found = [outcome.attributes[name] for name in self.attributes]
+        return [
+            outcome.image,
+            outcome.score,
+            *(outcome.interval or (None, None)),
+            outcome.comment,
+            *[one.label for one in found],
+            *[one.probability for one in found],
+            None,
+            None,
+        ]
+
+
+def check_output(path: Path, engine: Engine) -> None:
+    """Make sure that verdicts can be written to a file of this name.
+
+    Raises:
+        OutputError: it has another ending than those that the engine writes.
+    """
+    endings = (".parquet",) if engine == "ray" else (".jsonl", ".parquet")
+    if path.suffix not in endings:
+        raise OutputError(
+            f"Verdicts are written as {' or '.join(endings)}"
+            f"{' on Ray' if engine == 'ray' else ''}, not as {path.suffix or 'nothing'}.",
+            where=str(path),
+            fix=f"Let the output end with {' or '.join(endings)}.",
+        )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in words why an output can't be written.
+
+    Raises:
+        OutputError: whatever the operating system refused.
+    """
+    try:
+        yield
+    except (OSError, pl.exceptions.ComputeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OutputError(
+            f"The verdicts can't be written: {reason}.",
+            where=str(path),
+            fix="Make room, or a place that you may write to. The same command then goes on: "
+            "what was written before is kept.",
+        ) from error
+
+
+def claim(
+    path: Path,
+    identity: str,
+    requests: Sequence[Request],
+    *,
+    engine: Engine = "local",
+    rows: int | None = None,
+) -> State:
+    """Make sure that what is there already belongs to the same judge, pictures and engine.
+
+    Args:
+        rows: of every part, for a work that has not begun yet.
+
+    Returns:
+        The state that lies there now.
+
+    Raises:
+        OutputError: it belongs to other work.
+    """
+    digest = hashlib.sha256()
+    for request in requests:
+        digest.update(json.dumps([request.name, request.box]).encode() + b"\n")
+    mine = State(judge=identity, pictures=digest.hexdigest(), engine=engine, rows=rows)
+    file = _beside(path, "state.json")
+    if not file.exists():
+        if path.exists():
+            raise OutputError(
+                "There is something here already, and not a work that could be gone on with.",
+                where=str(path),
+                fix="Choose another output, or remove it.",
+            )
+        write_json(file, mine.model_dump())
+        return mine
+    try:
+        theirs = State.model_validate_json(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"What tells whose work this is can't be read: {error}.",
+            where=str(file),
+            fix="Choose another output, or remove this one with its state.",
+        ) from error
+    differing = [what for what, same in mine.compared(theirs).items() if not same]
+    if differing:
+        raise OutputError(
+            f"The verdicts here are of another {differing[0]}.",
+            where=str(path),
+            fix=f"Choose another output, or remove it together with {file.name}.",
+        )
+    return theirs
+
+
+def write_quarantine(path: Path, sink: Sink) -> int:
+    """Write what could not be judged; how many pictures that are."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["image", "code", "reason"])
+    count = 0
+    for row in sink.failures():
+        writer.writerow(row)
+        count += 1
+    write_text(_beside(path, "quarantine.csv"), table.getvalue())
+    return count
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f"{path.name}.{ending}")
+
+
+def _length(part: Path) -> int:
+    return int(pl.scan_parquet(part).select(pl.len()).collect().item())

@@ -1,0 +1,1 @@
+"""A judge against a table of opinions; its calibration; averages of regressors."""

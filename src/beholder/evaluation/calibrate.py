@@ -1,0 +1,156 @@
+"""Fits a judge's calibration on pictures that it was not trained on.
+
+Shape suffixes: B pictures, K classes of an attribute.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
+from beholder.data.progress import progress
+from beholder.evaluation.evaluate import find_requests
+from beholder.judge.calibration import Calibration, fit_temperature, tempered
+from beholder.judge.runner import Failure, judge_pictures
+from beholder.judge.verdict import Verdict
+from beholder.metrics.classification import ece
+from beholder.metrics.conformal import enough_for, fit_conformal
+
+if TYPE_CHECKING:
+    from beholder.judge import Judge
+
+log = logging.getLogger("beholder")
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The calibration; per attribute its temperature and the expected calibration error on the
+    same pictures before and after, and of scores how wide their intervals are."""
+
+    calibration: Calibration
+    metrics: dict[str, float]
+
+
+class Compared(NamedTuple):
+    """A picture's given score, what it was predicted as without having been learnt from, and what
+    it belongs to: pictures of one group are no strangers to each other."""
+
+    given: float
+    predicted: float
+    group: str
+
+
+def calibrate_judge(
+    judge: Judge,
+    table: AnnotationTable,
+    root: Path,
+    *,
+    level: float = 0.9,
+    compared: Sequence[Compared] | None = None,
+    batch_size: int = 32,
+) -> Calibrated:
+    """Judge a split's pictures and fit what makes the judge's probabilities and intervals true of
+    them.
+
+    An attribute without a label there, scores of too few pictures for the level, and a picture that
+    can't be judged are left out and told.
+
+    Args:
+        judge: without a calibration; comments are not needed (`beam_size` None).
+        table: rows of the split, with scores and the attributes' labels.
+        root: folder that the image keys start from.
+        level: share of pictures whose given score lies within the interval, above 0 and below 1.
+        compared: what the intervals are fitted on instead of the table's pictures.
+    """
+    assert judge.calibration == Calibration(), "the judge is calibrated already"
+    requests, failures = find_requests(table, root)
+    verdicts: dict[str, Verdict] = {}
+    outcomes = judge_pictures(judge, requests, batch_size=batch_size)
+    for outcome in progress(outcomes, "calibrating", total=len(requests)):
+        if isinstance(outcome, Failure):
+            failures.append(outcome)
+        else:
+            verdicts[outcome.image] = outcome
+    for failure in failures:
+        log.warning("not calibrated on: %s: %s", failure.image, failure.message)
+    temperatures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
+    for name, labels in judge.classes.items():
+        given: dict[str, str | None] = {}
+        if name in table.attribute_names:
+            given = dict(table.frame.select("image", ATTRIBUTE_PREFIX + name).iter_rows())
+        known = [v for key, v in verdicts.items() if given.get(key) in labels]
+        if not known:
+            log.warning("%s: no labelled picture to calibrate on; no temperature is fitted", name)
+            continue
+        given_B = np.array([labels.index(given[v.image]) for v in known])
+        raw_BK = _probabilities(known, name, labels)
+        temperatures[name] = fit_temperature(raw_BK, given_B)
+        metrics |= _effect(name, given_B, raw_BK, temperatures[name])
+    gives_scores = any(verdict.score is not None for verdict in verdicts.values())
+    if compared is None and gives_scores:
+        compared = _compared(table, verdicts)
+    interval = Calibrated(Calibration(), {})
+    if compared is not None:
+        interval = fit_interval(compared, level)
+    calibration = Calibration(temperatures=temperatures, score=interval.calibration.score)
+    return Calibrated(calibration, metrics | interval.metrics)
+
+
+def fit_interval(compared: Sequence[Compared], level: float) -> Calibrated:
+    """The scores' interval alone; none, and why in the log, where there are too few pictures."""
+    groups = {one.group for one in compared}
+    if len(compared) < enough_for(level):
+        log.warning(
+            "score: %d pictures with a score to calibrate on, %.0f%% intervals need %d; none is "
+            "fitted", len(compared), 100 * level, enough_for(level),
+        )  # fmt: skip
+        return Calibrated(Calibration(), {})
+    if len(groups) < enough_for(level):
+        log.warning(
+            "score: the %d pictures that intervals are calibrated on are of %d groups only; "
+            "pictures of other groups may be covered less often than %.0f%%",
+            len(compared), len(groups), 100 * level,
+        )  # fmt: skip
+    given, predicted, _ = zip(*compared, strict=True)
+    interval = fit_conformal(given, predicted, level=level)
+    width = {"interval_width": round(2.0 * interval.quantile, 6)}
+    return Calibrated(Calibration(score=interval), width)
+
+
+def _compared(table: AnnotationTable, verdicts: Mapping[str, Verdict]) -> list[Compared]:
+    """The table's pictures that have a score and got one."""
+    found = []
+    for key, score, group in table.frame.select("image", "score", "group").iter_rows():
+        said = verdicts[key].score if key in verdicts else None
+        if score is not None and said is not None:
+            # a picture without a group is one of its own, whatever it is called
+            own = f"picture {key}" if group is None else f"group {group}"
+            found.append(Compared(score, said, own))
+    return found
+
+
+def _probabilities(verdicts: Sequence[Verdict], name: str, labels: Sequence[str]) -> np.ndarray:
+    """Of all classes in the order of `labels` [B, K]."""
+    said = [verdict.attributes[name].probabilities for verdict in verdicts]
+    return np.array([[each[label] for label in labels] for each in said])
+
+
+def _effect(
+    name: str, given_B: np.ndarray, raw_BK: np.ndarray, temperature: float
+) -> dict[str, float]:
+    guessed_B = raw_BK.argmax(axis=1)
+    before = ece(given_B, guessed_B, raw_BK)
+    after = ece(given_B, guessed_B, tempered(raw_BK, temperature))
+    assert before is not None and after is not None, "all pictures here are labelled"
+    return {
+        f"temperature.{name}": round(temperature, 6),
+        f"ece_before.{name}": round(before, 6),
+        f"ece_after.{name}": round(after, 6),
+    }

@@ -1,0 +1,349 @@
+"""A judge against given opinions: verdicts of a table's pictures, and the metrics of each head.
+
+A picture that can't be judged is left out of the metrics, counted, and listed. What else a table
+asks that the judge can't answer is counted too (`asked` of the metrics), and never makes a figure
+better: a label that is no class of the judge counts as a wrong answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from beholder.data.annotations import AnnotationTable
+from beholder.data.images import resolve_key
+from beholder.data.progress import progress
+from beholder.data.sharing import ALONE, Group, joined_parts, part_of
+from beholder.errors import DataError, PictureError
+from beholder.judge.calibration import tempered
+from beholder.judge.runner import Failure, Request, judge_pictures
+from beholder.judge.verdict import Verdict
+from beholder.metrics.captions import evaluate_captions
+from beholder.metrics.classification import (
+    UNLABELLED,
+    calibration_error,
+    mean_acsa,
+    mean_top1,
+    reliability,
+    score_attribute,
+    show,
+)
+from beholder.metrics.conformal import coverage
+from beholder.metrics.correlation import bootstrap
+from beholder.metrics.info import signature
+
+if TYPE_CHECKING:
+    from beholder.judge import Judge
+
+log = logging.getLogger("beholder")
+
+CORRELATIONS = ("plcc", "srcc", "krcc", "rmse")
+ATTRIBUTE_METRICS = ("top1", "acsa", "macro_f1", "ece")
+CAPTION_METRICS = ("BLEU", "ROUGE_L", "CIDEr-D")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics as plain JSON values, one row per judged picture, and what could not be judged."""
+
+    metrics: dict[str, Any]
+    predictions: pl.DataFrame
+    failures: list[Failure]
+
+
+def evaluate_judge(
+    judge: Judge,
+    table: AnnotationTable,
+    root: Path,
+    *,
+    batch_size: int = 32,
+    resamples: int = 2000,
+    seed: int = 0,
+    group: Group = ALONE,
+) -> Evaluation:
+    """Judge every picture of the table and compare with the opinions it gives.
+
+    Args:
+        table: its rows' opinions are the truth; what is missing in a row is not compared.
+        root: folder that the image keys start from.
+        resamples, seed: of the bootstrap behind the intervals (95 %).
+        group: processes that all call this and judge a part each; every one gets the whole.
+
+    Raises:
+        DataError: the table is empty, the root is missing, or no picture could be judged.
+    """
+    if len(table) == 0:
+        raise DataError("There is no row to evaluate on.", fix="Choose another table or split.")
+    if not root.is_dir():
+        raise DataError("The folder of pictures does not exist.", where=str(root))
+    requests, failures = find_requests(table, root)
+    starts = part_of(range(0, len(requests), batch_size), group)
+    part = requests[starts[0] : starts[-1] + batch_size] if starts else []
+    outcomes = judge_pictures(judge, part, batch_size=batch_size)
+    if group.rank == 0:
+        outcomes = progress(outcomes, "judging", total=len(part))
+    verdicts: list[Verdict] = []
+    for outcome in joined_parts(list(outcomes), group):
+        if isinstance(outcome, Failure):
+            failures.append(outcome)
+        else:
+            verdicts.append(outcome)
+    if not verdicts:
+        raise DataError(
+            f"None of the {len(table)} pictures could be judged; the first: {failures[0].message}",
+            where=failures[0].image,
+        )
+    for failure in failures:
+        log.warning("not judged: %s: %s", failure.image, failure.message)
+    frame = _join(judge, table, verdicts)
+    metrics: dict[str, Any] = {
+        "counts": {"pictures": len(verdicts), "failed": len(failures)},
+        "image_root": str(root),
+        "asked": _asked(judge, table, frame),
+        "signature": {},
+    }
+    _score_metrics(metrics, frame, resamples, seed)
+    _interval_metrics(metrics, frame, judge)
+    _attribute_metrics(metrics, frame, judge, verdicts)
+    frame = _comment_metrics(metrics, frame)
+    for line in not_answered(metrics):
+        log.warning("%s", line)
+    return Evaluation(metrics, frame, failures)
+
+
+def find_requests(table: AnnotationTable, root: Path) -> tuple[list[Request], list[Failure]]:
+    """The table's pictures with their boxes, and those whose keys lead to no file."""
+    requests: list[Request] = []
+    failures: list[Failure] = []
+    for key, box in table.frame.select("image", "box").iter_rows():
+        try:
+            requests.append(Request(key, resolve_key(root, key), tuple(box) if box else None))
+        except PictureError as error:
+            failures.append(Failure(key, error.code, error.what))
+    return requests, failures
+
+
+def _join(judge: Judge, table: AnnotationTable, verdicts: Sequence[Verdict]) -> pl.DataFrame:
+    """One row per verdict: what was given beside what was predicted."""
+    columns: dict[str, Any] = {
+        "image": pl.Series([v.image for v in verdicts], dtype=pl.String),
+        "predicted_score": pl.Series([v.score for v in verdicts], dtype=pl.Float64),
+        "low": pl.Series(
+            [v.interval[0] if v.interval else None for v in verdicts], dtype=pl.Float64
+        ),
+        "high": pl.Series(
+            [v.interval[1] if v.interval else None for v in verdicts], dtype=pl.Float64
+        ),
+        "comment": pl.Series([v.comment for v in verdicts], dtype=pl.String),
+    }
+    for name in judge.classes:
+        said = [v.attributes[name] for v in verdicts]
+        columns[f"predicted.{name}"] = pl.Series([a.label for a in said], dtype=pl.String)
+        columns[f"probability.{name}"] = pl.Series([a.probability for a in said], dtype=pl.Float64)
+    given = table.frame.select(
+        "image", "split", "group", "score", pl.col("comments").alias("references"),
+        *[f"attribute.{name}" for name in table.attribute_names],
+    )  # fmt: skip
+    return pl.DataFrame(columns).join(given, on="image", how="left", maintain_order="left")
+
+
+def _asked(judge: Judge, table: AnnotationTable, frame: pl.DataFrame) -> dict[str, Any]:
+    """How many rows give each opinion, how many of them are compared, and which labels are no
+    class of the judge (they are compared, and wrong)."""
+    score, comments = pl.col("score").is_not_null(), pl.col("comments").list.len() > 0
+    asked: dict[str, Any] = {
+        "score": _given(
+            table.frame.filter(score).height, frame, "score", pl.col("predicted_score")
+        ),
+        "comments": {
+            "given": table.frame.filter(comments).height,
+            "compared": frame.filter(
+                (pl.col("references").list.len() > 0) & pl.col("comment").is_not_null()
+            ).height,
+        },
+        "attributes": {},
+    }
+    for name in table.attribute_names:
+        column = f"attribute.{name}"
+        labels = table.frame[column].drop_nulls()
+        if name not in judge.classes:
+            asked["attributes"][name] = {"given": len(labels), "compared": 0}
+            continue
+        entry = _given(len(labels), frame, column, pl.col(f"predicted.{name}"))
+        known = set(judge.classes[name])
+        unknown = Counter(frame[column].drop_nulls().to_list())
+        entry["no_class"] = {label: n for label, n in sorted(unknown.items()) if label not in known}
+        asked["attributes"][name] = entry
+    return asked
+
+
+def _given(given: int, frame: pl.DataFrame, column: str, predicted: pl.Expr) -> dict[str, Any]:
+    compared = frame.filter(pl.col(column).is_not_null() & predicted.is_not_null())
+    return {"given": given, "compared": compared.height}
+
+
+def not_answered(metrics: dict[str, Any]) -> list[str]:
+    """Sentences on what the table asks that the judge can't answer; none where it answers all."""
+    asked = metrics.get("asked")
+    if asked is None:  # of an evaluation before these were counted
+        return []
+    lines = []
+    opinions = {"scores": asked["score"], "comments": asked["comments"]}
+    opinions |= {f"labels of {name!r}": entry for name, entry in asked["attributes"].items()}
+    for what, entry in opinions.items():
+        left = entry["given"] - entry["compared"]
+        if left and not entry["compared"]:
+            lines.append(f"{left} {what} are not compared: the judge says nothing of the kind")
+        elif left:
+            lines.append(f"{left} of {entry['given']} {what} are not compared: no verdict")
+        if entry.get("no_class"):
+            shown = ", ".join(f"{label!r} ({count})" for label, count in entry["no_class"].items())
+            lines.append(
+                f"{sum(entry['no_class'].values())} of {entry['compared']} {what} are no class of "
+                f"the judge and count as wrong: {shown}"
+            )
+    return lines
+
+
+def _score_metrics(metrics: dict[str, Any], frame: pl.DataFrame, resamples: int, seed: int) -> None:
+    known = frame.filter(pl.col("score").is_not_null() & pl.col("predicted_score").is_not_null())
+    if known.height < 2:
+        return
+    given, predicted = known["score"].to_numpy(), known["predicted_score"].to_numpy()
+    intervals = bootstrap(given, predicted, CORRELATIONS, n=resamples, seed=seed)
+    metrics["score"] = {
+        name: {"value": _plain(i.value), "low": _plain(i.low), "high": _plain(i.high)}
+        for name, i in intervals.items()
+    }
+    how = f"95 % bootstrap interval: {resamples} resamples, seed {seed}"
+    metrics["signature"] |= {name: signature(name, how) for name in CORRELATIONS}
+
+
+def _interval_metrics(metrics: dict[str, Any], frame: pl.DataFrame, judge: Judge) -> None:
+    """How many given scores lie within their intervals, where the judge gives intervals."""
+    known = frame.filter(pl.col("score").is_not_null() & pl.col("low").is_not_null())
+    if judge.calibration.score is None or known.height == 0:
+        return
+    ends = (known[name].to_numpy() for name in ("score", "low", "high"))
+    metrics["interval"] = {
+        "level": judge.calibration.score.level,
+        "calibrated_on": judge.calibration.score.pictures,
+        **coverage(*ends)._asdict(),
+    }
+
+
+def _attribute_metrics(
+    metrics: dict[str, Any], frame: pl.DataFrame, judge: Judge, verdicts: Sequence[Verdict]
+) -> None:
+    """`frame` holds a row per verdict, in their order."""
+    scores, entries = {}, {}
+    for name, labels in judge.classes.items():
+        if f"attribute.{name}" not in frame.columns:
+            continue
+        no_class = metrics["asked"]["attributes"][name]["no_class"]
+        labels = (*labels, *no_class)  # classes that are given and never predicted
+        index = {label: position for position, label in enumerate(labels)}
+        given = [
+            UNLABELLED if label is None else index[label]
+            for label in frame[f"attribute.{name}"].to_list()
+        ]
+        predicted = [index[label] for label in frame[f"predicted.{name}"].to_list()]
+        probabilities = frame[f"probability.{name}"].to_numpy()
+        scores[name] = score_attribute(given, predicted, labels, probabilities)
+        entries[name] = scores[name].to_dict()
+        temperature = judge.calibration.temperatures.get(name)
+        if temperature is not None:
+            sure = _uncalibrated(verdicts, name, temperature)
+            bins = reliability(given, predicted, sure)
+            entries[name]["before_calibration"] = {
+                "temperature": temperature,
+                "ece": calibration_error(bins),
+                "reliability": [asdict(one) for one in bins],
+            }
+    if scores:
+        metrics["signature"] |= {name: signature(name) for name in ATTRIBUTE_METRICS}
+        metrics["attributes"] = entries
+        metrics["mean_top1"] = mean_top1(scores)
+        metrics["mean_acsa"] = mean_acsa(scores)
+
+
+def _uncalibrated(verdicts: Sequence[Verdict], name: str, temperature: float) -> np.ndarray:
+    """The network's own probability of each verdict's label, before its temperature [B]."""
+    said = [list(verdict.attributes[name].probabilities.values()) for verdict in verdicts]
+    return tempered(np.array(said), 1.0 / temperature)[:, 0]  # the label comes first
+
+
+def _comment_metrics(metrics: dict[str, Any], frame: pl.DataFrame) -> pl.DataFrame:
+    known = frame.filter(pl.col("comment").is_not_null() & (pl.col("references").list.len() > 0))
+    if known.height < 2:
+        return frame.with_columns(cider_d=pl.lit(None, dtype=pl.Float64))
+    references = dict(known.select("image", "references").iter_rows())
+    hypotheses = dict(known.select("image", "comment").iter_rows())
+    scores = evaluate_captions(references, hypotheses, metrics=CAPTION_METRICS)
+    metrics["comments"] = {name: _plain(value) for name, value in scores.corpus.items()}
+    metrics["signature"] |= scores.signature
+    each = scores.per_image["CIDEr-D"]
+    return frame.with_columns(
+        cider_d=pl.Series([each.get(key) for key in frame["image"]], dtype=pl.Float64)
+    )
+
+
+def headline(metrics: dict[str, Any]) -> dict[str, float]:
+    """The few numbers that a manifest and a terminal show."""
+    numbers = {name: metrics["score"][name]["value"] for name in CORRELATIONS if "score" in metrics}
+    if "interval" in metrics:
+        numbers["coverage"] = metrics["interval"]["covered"]
+        numbers["interval_width"] = metrics["interval"]["width"]
+    for name, entry in metrics.get("attributes", {}).items():
+        numbers[f"top1.{name}"] = entry["top1"]
+    numbers["mean_top1"] = metrics.get("mean_top1")
+    numbers["mean_acsa"] = metrics.get("mean_acsa")
+    numbers.update(metrics.get("comments", {}))
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def render_metrics(metrics: dict[str, Any]) -> str:
+    """The evaluation as a few lines for people."""
+    counts = metrics["counts"]
+    lines = [f"{counts['pictures']} pictures judged, {counts['failed']} could not be"]
+    lines += [f"  told        {line}" for line in not_answered(metrics)]
+    for name, entry in metrics.get("score", {}).items():
+        span = f"(95 %: {show(entry['low'], 3)} to {show(entry['high'], 3)})"
+        lines.append(f"  score       {name.upper():<9} {show(entry['value'], 3)}  {span}")
+    if "interval" in metrics:
+        entry = metrics["interval"]
+        lines.append(
+            f"  intervals   {entry['level']:.0%} asked, {entry['covered']:.1%} of "
+            f"{entry['pictures']} covered, mean width {show(entry['width'], 3)}"
+        )
+    for name, entry in metrics.get("attributes", {}).items():
+        lines.append(
+            f"  {name:<11} top-1 {show(entry['top1'], 3)}  ACSA {show(entry['acsa'], 3)}  "
+            f"macro-F1 {show(entry['macro_f1'], 3)}  ECE {show(entry['ece'], 3)}"
+            f"{_before(entry)}  majority class {show(entry['majority'], 3)}"
+        )
+    if metrics.get("mean_top1") is not None:
+        lines.append(
+            f"  {'mean':<11} top-1 {show(metrics['mean_top1'], 3)}  "
+            f"ACSA {show(metrics['mean_acsa'], 3)}"
+        )
+    for name, value in metrics.get("comments", {}).items():
+        lines.append(f"  comments    {name:<9} {show(value, 3)}")
+    lines += [f"  signature   {text}" for text in metrics["signature"].values()]
+    return "\n".join(lines)
+
+
+def _before(entry: dict[str, Any]) -> str:
+    before = entry.get("before_calibration")
+    return f" ({show(before['ece'], 3)} before its temperature)" if before else ""
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

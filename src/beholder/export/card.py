@@ -1,0 +1,234 @@
+"""The model card of an exported judge: what it is, what it was measured with, what to beware of.
+
+It tells what the judge's folder holds, and what the run holds that made this very judge: table,
+evaluation and recipe. What is not known is said to be so.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import yaml
+
+from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
+from beholder.data.files import sha256_file
+from beholder.evaluation.evaluate import render_metrics
+from beholder.export.parity import LIMITS
+from beholder.features.config import BackboneConfig
+from beholder.judge.model import JudgeConfig
+from beholder.judge.store.packed import Manifest
+from beholder.metrics.classification import show
+
+UNKNOWN = "Not known: the judge's folder was exported apart from the run that made it."
+
+
+def render_card(manifest: Manifest, config: JudgeConfig, judge: Path) -> str:
+    """The card in Markdown.
+
+    Args:
+        judge: the folder that was exported; its run is the folder around it.
+    """
+    run = _run_of(judge)
+    parts = [
+        ("What it says", _opinions(manifest, config)),
+        ("How it was measured", UNKNOWN if run is None else _metrics(run)),
+        ("What it was trained on", UNKNOWN if run is None else _data(run)),
+        ("How it was made", _making(manifest, config, run)),
+        ("This file against the original", _parity(manifest)),
+        ("Licence of the weights", _licence(config.backbone)),
+        ("Limits", _limits(manifest, config)),
+    ]
+    title = manifest.provenance.get("recipe") or "judge"
+    sections = [f"## {name}\n\n{text}" for name, text in parts]
+    return "\n\n".join([f"# Model card: {title}", *sections]) + "\n"
+
+
+def _opinions(manifest: Manifest, config: JudgeConfig) -> str:
+    lines = []
+    if "score" in manifest.heads:
+        name = manifest.provenance.get("score_name", "score")
+        span = ""
+        if config.score_range is not None:
+            low, high = config.score_range
+            span = f"; its training table reached from {show(low, 3)} to {show(high, 3)}"
+        lines.append(f"- a score: {name}{span}")
+        interval = manifest.calibration.score
+        if interval is not None:
+            lines.append(
+                f"- its interval: {interval.level:.0%} coverage, calibrated on "
+                f"{interval.pictures} pictures"
+            )
+    for name, labels in manifest.classes.items():
+        lines.append(f"- {name}: {', '.join(labels)}")
+    if "comment" in manifest.heads:
+        lines.append(
+            f"- a comment of at most {manifest.max_length - 2} words, {manifest.beam_size} beams"
+        )
+    return "\n".join(lines)
+
+
+def _metrics(run: dict[str, Any]) -> str:
+    if run["metrics"] is None:
+        return "Its run holds no evaluation of it."
+    return f"```\n{render_metrics(run['metrics'])}\n```"
+
+
+def _data(run: dict[str, Any]) -> str:
+    table: AnnotationTable | None = run["table"]
+    if table is None:
+        return "Its run holds no table."
+    frame = table.frame
+    counts = dict(frame["split"].value_counts().iter_rows())
+    splits = ", ".join(f"{counts.get(name, 0)} {name}" for name in ("train", "val", "test"))
+    lines = [f"- {frame.height} pictures: {splits}"]
+    scores = frame["score"].drop_nulls().to_numpy()
+    if len(scores):
+        lines.append(
+            f"- {len(scores)} scores, {show(float(scores.min()), 3)} to "
+            f"{show(float(scores.max()), 3)}, mean {show(float(scores.mean()), 3)}"
+        )
+    comments = int(frame["comments"].list.len().sum())
+    if comments:
+        lines.append(f"- {comments} comments")
+    for name, labels in table.classes.items():
+        found = dict(frame[ATTRIBUTE_PREFIX + name].value_counts().iter_rows())
+        lines.append(f"- {name}: {', '.join(f'{label} {found.get(label, 0)}' for label in labels)}")
+    return "\n".join(lines)
+
+
+def _making(manifest: Manifest, config: JudgeConfig, run: dict[str, Any] | None) -> str:
+    told = manifest.provenance
+    backbone = config.backbone
+    size = " x ".join(map(str, manifest.transform["size"]))
+    lines = [
+        f"- backbone {backbone.name} at {size} pixels, `{manifest.transform['resize']}`",
+        f"- written by Beholder {manifest.beholder} as {manifest.precision}; in floating point: "
+        f"{manifest.floating}",
+    ]
+    if manifest.writers > 1:
+        lines.append(f"- {manifest.writers} comment heads write together")
+    if "recipe" in told:
+        lines.append(f"- recipe {told['recipe']}, seed {told.get('seed')}")
+    if run is not None and run["recipe"]:
+        lines.append(f"\n```yaml\n{run['recipe'].strip()}\n```")
+    return "\n".join(lines)
+
+
+def _parity(manifest: Manifest) -> str:
+    told = manifest.parity
+    limits = LIMITS[manifest.precision]
+    lines = [f"Compared on {told['pictures']} pictures of {told['source']}:", ""]
+    if told["srcc"] is not None:
+        lines.append(f"- scores: largest difference {told['score_difference']:.2g}; "
+                     f"SRCC {_change(told['srcc'])}")  # fmt: skip
+    for name, share in told["same_labels"].items():
+        lines.append(f"- {name}: {share:.1%} of the labels are the same; "
+                     f"accuracy {_change(told['accuracy'][name])}")  # fmt: skip
+    if told["cider"] is not None:
+        lines.append(f"- comments: {told['same_comments']:.1%} are the same; "
+                     f"CIDEr-D {_change(told['cider'])}")  # fmt: skip
+    if limits.same:
+        allowed = f"scores within {limits.score:g}, every label and comment the same"
+    else:
+        allowed = (
+            f"at most {limits.srcc:g} of SRCC, {limits.accuracy:g} of an accuracy and "
+            f"{limits.cider:.0%} of CIDEr-D less"
+        )
+    return "\n".join([*lines, "", f"Allowed: {allowed}."])
+
+
+def _change(change: dict[str, Any]) -> str:
+    return f"{change['before']:.4f} -> {change['after']:.4f} against {change['against']}"
+
+
+def _licence(backbone: BackboneConfig) -> str:
+    if backbone.weights == "random":
+        return (
+            "Trained from random weights: no published weights are in it. What its pictures and "
+            "opinions allow is for their owner to say."
+        )
+    if backbone.weights == "pretrained":
+        told = _published_licence(backbone.name)
+        known = f"`{told}`, as their publisher says" if told else "not recorded here: look it up"
+        return (
+            f"It started from the published weights of {backbone.name} (licence: {known}). What "
+            "its pictures and opinions allow is for their owner to say."
+        )
+    return (
+        f"The backbone's weights came from {Path(backbone.weights).name}; their licence is not "
+        "known to Beholder."
+    )
+
+
+def _published_licence(name: str) -> str | None:
+    from beholder.features.efficientnet_lite import VARIANTS
+
+    if name in VARIANTS:
+        return "Apache-2.0"  # see NOTICE
+    import timm
+
+    known = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+    return None if known is None else known.license
+
+
+def _limits(manifest: Manifest, config: JudgeConfig) -> str:
+    lines = [
+        "- It repeats the opinions of the people whose table it was trained on, on pictures like "
+        "theirs; on others it may be wrong without a sign of it.",
+        "- It is not made to judge people, nor to decide about them.",
+    ]
+    if "score" in manifest.heads and manifest.calibration.score is None:
+        lines.append("- Its scores have no interval: it was not calibrated.")
+    uncalibrated = [n for n in manifest.classes if n not in manifest.calibration.temperatures]
+    if uncalibrated:
+        lines.append(f"- Probabilities of {', '.join(uncalibrated)} are not calibrated.")
+    if "comment" in manifest.heads:
+        lines.append("- Comments are likely sentences, not checked statements.")
+    return "\n".join(lines)
+
+
+def _run_of(judge: Path) -> dict[str, Any] | None:
+    """Table, evaluation and recipe of the run that made this very judge; None: there is none."""
+    home = judge.resolve().parent
+    path = home / "manifest.json"
+    if not path.is_file():
+        return None
+    stages = json.loads(path.read_text("utf-8")).get("stages", [])
+    card = sha256_file(judge / "judge.json")
+    made = [s["name"] for s in stages if _hash(s, "judge") == card]
+    if not made:
+        return None
+    metrics = None
+    file = home / "evaluation" / "metrics.json"
+    for stage in stages:
+        of_it = stage.get("config", {}).get("judge") in made
+        if of_it and file.is_file() and _hash(stage, "metrics") == sha256_file(file):
+            metrics = json.loads(file.read_text("utf-8"))
+    table, recipe = home / "annotations.parquet", home / "recipe.yaml"
+    return {
+        "metrics": metrics,
+        "table": AnnotationTable.from_parquet(table) if table.is_file() else None,
+        "recipe": _without_folders(recipe.read_text("utf-8")) if recipe.is_file() else "",
+    }
+
+
+def _without_folders(recipe: str) -> str:
+    """A recipe whose absolute paths are names alone: where somebody's files lie is not shipped."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: named(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [named(inner) for inner in value]
+        if isinstance(value, str) and PureWindowsPath(value).root:  # also of a POSIX path
+            return PureWindowsPath(value).name
+        return value
+
+    return yaml.safe_dump(named(yaml.safe_load(recipe)), sort_keys=False, allow_unicode=True)
+
+
+def _hash(stage: dict[str, Any], output: str) -> str | None:
+    found = stage.get("outputs", {}).get(output)
+    return None if found is None else found["sha256"]

@@ -1,0 +1,208 @@
+"""Exports a judge as one file that needs no PyTorch, after it was found to say the same.
+
+The file is written beside its place and appears only when it is small enough and keeps the parity
+contract (`export.parity`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beholder.data.files import atomic_path
+from beholder.errors import GateError, OutputError
+from beholder.export.card import render_card
+from beholder.export.graphs import judge_graphs
+from beholder.export.onnx_weights import halve_weights
+from beholder.export.parity import (
+    LIMITS,
+    Material,
+    Parity,
+    check_parity,
+    compare,
+    prepared,
+    verdicts,
+)
+from beholder.export.precision import Pixels, Version, quantised
+from beholder.export.size import MEGABYTE
+from beholder.features.device import exact_float32
+from beholder.judge import Judge, Verdict
+from beholder.judge.runtime.backends import require_onnxruntime
+from beholder.judge.store.dtypes import stored_as
+from beholder.judge.store.folder import Stored, load_judge
+from beholder.judge.store.packed import (
+    CARD,
+    GRAPH,
+    VOCABULARY,
+    Manifest,
+    Precision,
+    read_packed,
+    write_packed,
+)
+
+log = logging.getLogger("beholder")
+
+LISTED = 5  # of the largest members
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written: its bytes, how it compares, and its model card."""
+
+    size: int
+    parity: Parity
+    card: str
+
+
+def export_judge(
+    judge: Path,
+    target: Path,
+    pictures: Material,
+    *,
+    precision: Precision = "fp32",
+    megabytes: float = 25.0,
+    has_to_agree: bool = True,
+) -> Exported:
+    """Write a judge's folder as one file.
+
+    Args:
+        target: the file; an older one is replaced.
+        pictures: to compare on.
+        precision: fp16: matrices are stored as float16, and computed with in float32. int8: see
+            `export.precision`; what is too sensitive stays in floating point.
+        megabytes: most that the whole file may have; 1 MB is 1,000,000 bytes.
+        has_to_agree: False writes the file whatever the comparison says, e.g. of a judge that has
+            learnt nothing yet.
+
+    Raises:
+        DeviceError: the device that the judge is to run on for the comparison is not there.
+        JudgeError: there is no such judge, it can't be written as ONNX, or a weight is beyond
+            float16.
+        GateError: the file is too large, or does not say what the judge says.
+        DataError: too few pictures.
+        MissingExtra: what writes or runs ONNX is not installed.
+        OutputError: the place can't be written.
+    """
+    if target.is_dir():
+        raise OutputError("This is a folder.", where=str(target), fix="Name a file.")
+    require_onnxruntime("Exporting a judge")
+    stored = load_judge(judge)
+    # beside `stored`, whose weights stay on the host to be written
+    original = Judge.load(judge, amp="off")
+    pixels: list[NDArray[np.float32]] = []
+    if precision == "int8":
+        calibration, pictures = pictures.split()
+        pixels = prepared(original, calibration)
+    expected: dict[str, Verdict] = {}
+    with atomic_path(target) as temporary:
+        for version in versions(stored, judge_graphs(stored.model), precision, pixels):
+            manifest, members = pack(stored, version, precision)
+            write_packed(temporary, manifest, {**members, CARD: b""})
+            _check_size(temporary, megabytes)
+            # after the size: it takes minutes
+            with exact_float32():
+                expected = expected or verdicts(original, pictures)
+            exported = Judge.load(temporary, device="cpu")  # where every file can run
+            parity = compare(expected, verdicts(exported, pictures), pictures, original.classes)
+            broken = parity.broken(LIMITS[precision])
+            if not (broken and has_to_agree):
+                break
+            log.info("floating point: %s: %s", version.floating, "; ".join(broken))
+        if has_to_agree:
+            check_parity(parity, precision)
+        manifest = manifest.model_copy(update={"parity": parity.to_dict()})
+        card = render_card(manifest, stored.model.config, judge)
+        write_packed(temporary, manifest, {**members, CARD: card.encode("utf-8")})
+        size = _check_size(temporary, megabytes)
+        read_packed(temporary)
+    return Exported(size, parity, card)
+
+
+def versions(
+    stored: Stored, graphs: dict[str, Any], precision: Precision, pixels: Pixels = ()
+) -> Iterator[Version]:
+    """The graphs in a precision; of int8 several, each with more in floating point than the last.
+
+    Args:
+        graphs: of `judge_graphs`; may be changed in place.
+        pixels: for int8: prepared pictures to calibrate on, [1, 3, H, W] each.
+
+    Raises:
+        JudgeError: a weight is beyond float16.
+    """
+    if precision == "fp32":
+        yield Version(graphs, "everything")
+        return
+    stored_as(stored.model.state_dict(), "float16")  # tells a weight that is beyond it
+    if precision == "int8":
+        yield from quantised(graphs, pixels)
+        return
+    for graph in graphs.values():
+        halve_weights(graph)
+    yield Version(graphs, "everything, weights as float16")
+
+
+def pack(
+    stored: Stored, version: Version, precision: Precision
+) -> tuple[Manifest, dict[str, bytes]]:
+    """What `judge.packed.write_packed` writes, but for the model card."""
+    members = {
+        f"{name}{GRAPH}": graph.SerializeToString() for name, graph in version.graphs.items()
+    }
+    config = stored.model.config
+    if config.comment is not None:
+        text = json.dumps(config.vocabulary, ensure_ascii=False, separators=(",", ":"))
+        members[VOCABULARY] = text.encode("utf-8")
+    return _manifest(stored, precision, version.floating), members
+
+
+def _manifest(stored: Stored, precision: Precision, floating: str) -> Manifest:
+    config, backbone = stored.model.config, stored.model.backbone
+    assert backbone is not None
+    has = {"score": config.score, "attributes": config.attributes, "comment": config.comment}
+    return Manifest(
+        precision=precision,
+        floating=floating,
+        heads=tuple(name for name, head in has.items() if head is not None),
+        classes=config.classes if config.attributes is not None else {},
+        score_range=config.score_range,
+        transform=backbone.transform.to_dict(),
+        views=config.views,
+        calibration=config.calibration,
+        beam_size=stored.beam_size,
+        max_length=2 if config.comment is None else config.comment.max_length,
+        writers=config.ensemble,
+        provenance=stored.provenance,
+    )
+
+
+def _check_size(path: Path, megabytes: float) -> int:
+    """The bytes of the file.
+
+    Raises:
+        GateError: it is larger than allowed; names its largest members.
+    """
+    size = path.stat().st_size
+    if size > megabytes * MEGABYTE:
+        with zipfile.ZipFile(path) as archive:
+            sizes = {entry.filename: entry.compress_size for entry in archive.infolist()}
+        raise GateError(
+            f"The file of {size:,} bytes is over the limit of {megabytes:g} MB "
+            f"({megabytes * MEGABYTE:,.0f} bytes). In it: {_largest(sizes)}.",
+            where=str(path.name),
+            fix="Export with a lower precision, take a smaller backbone, or raise the limit.",
+        )
+    return size
+
+
+def _largest(sizes: Mapping[str, int]) -> str:
+    ordered = sorted(sizes.items(), key=lambda entry: -entry[1])
+    return ", ".join(f"{name} {size:,}" for name, size in ordered[:LISTED])

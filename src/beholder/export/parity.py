@@ -1,0 +1,385 @@
+"""The parity contract: an exported file says of pictures what the judge says that it comes from.
+
+What holds depends on the precision. As float32 every score is within 1e-3, and every label and
+comment the same. Where weights are rounded, what counts is how much worse the opinions became: of
+SRCC, top-1 accuracy and CIDEr-D against the given opinions, or, where a table gives none, against
+the original's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
+from beholder.data.formats import read_annotations
+from beholder.data.progress import progress
+from beholder.data.sample.builder import build_sample
+from beholder.errors import DataError, GateError, PictureError
+from beholder.evaluation.evaluate import find_requests
+from beholder.judge import Judge, Verdict
+from beholder.judge.runner import Request, find_pictures, judge_pictures
+from beholder.judge.store.packed import Precision
+from beholder.metrics.captions import evaluate_captions
+from beholder.metrics.correlation import srcc
+
+log = logging.getLogger("beholder")
+
+LEAST, MOST = 64, 256  # pictures
+CALIBRATION_LEAST, CALIBRATION_MOST = 16, 32
+SAMPLE_PHOTOS = ("chelsea", "friends")  # held out by the sample's recipes
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far an export may be from its original.
+
+    Args:
+        score: largest difference of a score; None: not limited.
+        same: every label and comment must be the same.
+        srcc, accuracy: what they may lose, 0 to 1.
+        cider: part of CIDEr-D that may be lost, 0 to 1.
+    """
+
+    score: float | None = None
+    same: bool = False
+    srcc: float = 0.0
+    accuracy: float = 0.0
+    cider: float = 0.0
+
+
+LIMITS: Mapping[Precision, Limits] = {
+    "fp32": Limits(score=1e-3, same=True),
+    "fp16": Limits(srcc=0.005, accuracy=0.02, cider=0.05),
+    "int8": Limits(srcc=0.02, accuracy=0.02, cider=0.05),
+}
+ROUNDING = 1e-9  # of a difference of two metrics
+UNDEFINED_SCORE = 1e-3  # difference of scores that is allowed where SRCC is not defined
+UNDEFINED_SAME = 0.9  # share of the same comments that is asked for where CIDEr-D is 0
+
+
+class Fewest(NamedTuple):
+    """How many pictures it takes to compare on, and, for int8, to calibrate on."""
+
+    compared: int = LEAST
+    calibrated: int = CALIBRATION_LEAST
+
+
+ENOUGH = Fewest()
+
+
+@dataclass(frozen=True)
+class Material:
+    """Pictures to compare on, and the opinions that a table gives of them."""
+
+    source: str
+    requests: list[Request]
+    table: AnnotationTable | None = None
+    fewest: Fewest = ENOUGH
+
+    def split(self) -> tuple[list[Request], Material]:
+        """Pictures to calibrate on, and the others to compare on.
+
+        Raises:
+            DataError: there are too few for both.
+        """
+        count = min(CALIBRATION_MOST, len(self.requests) - self.fewest.compared)
+        if count < self.fewest.calibrated:
+            raise DataError(
+                f"int8 needs at least {sum(self.fewest)} pictures, {self.fewest.calibrated} of "
+                f"them to calibrate on; there are {len(self.requests)}.",
+                where=self.source,
+                fix="Name more pictures, or leave them out: the embedded sample is used then.",
+            )
+        chosen = set(_spread(len(self.requests), count))
+        rest = [one for index, one in enumerate(self.requests) if index not in chosen]
+        calibration = [self.requests[index] for index in sorted(chosen)]
+        return calibration, replace(self, requests=rest)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A metric of the original and of the export, and what it was taken against."""
+
+    before: float
+    after: float
+    against: str
+
+    @property
+    def loss(self) -> float:
+        return self.before - self.after
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What the comparison found; what the judge has no head for is None or empty."""
+
+    source: str
+    pictures: int
+    score_difference: float | None = None
+    srcc: Change | None = None
+    same_labels: dict[str, float] = field(default_factory=dict)
+    accuracy: dict[str, Change] = field(default_factory=dict)
+    same_comments: float | None = None
+    cider: Change | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def broken(self, limits: Limits) -> list[str]:
+        """Every rule that the export breaks, in words."""
+        return [*self._broken_score(limits), *self._broken_labels(limits),
+                *self._broken_comments(limits)]  # fmt: skip
+
+    def _broken_score(self, limits: Limits) -> Iterator[str]:
+        if self.score_difference is None:
+            return
+        assert self.srcc is not None
+        allowed = limits.score
+        if allowed is None and not math.isfinite(self.srcc.before):
+            allowed = UNDEFINED_SCORE
+        if allowed is not None:
+            if not self.score_difference <= allowed:
+                yield f"a score differs by {self.score_difference:.2g} (limit {allowed:g})"
+        elif not self.srcc.loss <= limits.srcc + ROUNDING:
+            yield f"SRCC {_from_to(self.srcc)} (limit {limits.srcc:g} less)"
+
+    def _broken_labels(self, limits: Limits) -> Iterator[str]:
+        for name, share in self.same_labels.items():
+            change = self.accuracy[name]
+            if limits.same and share < 1.0:
+                yield f"{1 - share:.1%} of the labels of {name} differ"
+            elif not limits.same and not change.loss <= limits.accuracy + ROUNDING:
+                yield f"accuracy of {name} {_from_to(change)} (limit {limits.accuracy:g} less)"
+
+    def _broken_comments(self, limits: Limits) -> Iterator[str]:
+        if self.same_comments is None:
+            return
+        assert self.cider is not None
+        undefined = not self.cider.before > 0
+        if limits.same or undefined:
+            least = 1.0 if limits.same else UNDEFINED_SAME
+            if self.same_comments < least:
+                yield f"{1 - self.same_comments:.1%} of the comments differ"
+        elif not self.cider.loss <= limits.cider * self.cider.before:
+            yield f"CIDEr-D {_from_to(self.cider)} (limit {limits.cider:.0%} less)"
+
+
+@contextmanager
+def material(
+    pictures: Path | None = None,
+    table: Path | None = None,
+    images: Path | None = None,
+    codebook: Path | None = None,
+) -> Iterator[Material]:
+    """The pictures to compare on: a folder's, a table's, or else the embedded sample's; at most
+    256, spread over all that there are.
+
+    Args:
+        pictures: folder, or a glob.
+        table: of opinions; its pictures are compared on and its opinions are the truth.
+        images: folder that the table's image keys start from; None: the table's own.
+        codebook: names of the attributes' values in the table.
+
+    Raises:
+        DataError: there are fewer than 64.
+    """
+    if pictures is not None:
+        yield _enough(Material(pictures.name, find_pictures([str(pictures)])))
+        return
+    if table is not None:
+        place = images or (table if table.is_dir() else table.parent)
+        given = read_annotations(table, images=place, codebook=codebook)
+        yield table_material(table.name, given, place)
+        return
+    with sample_material() as chosen:
+        yield chosen
+
+
+def table_material(
+    source: str, table: AnnotationTable, root: Path, fewest: Fewest = ENOUGH
+) -> Material:
+    """At most 256 of a table's pictures, spread over all that there are, and its opinions.
+
+    Args:
+        source: what to call them.
+        root: folder that the image keys start from.
+
+    Raises:
+        DataError: there are too few.
+    """
+    requests, _ = find_requests(table, root)
+    return _enough(Material(source, requests, table, fewest))
+
+
+@contextmanager
+def sample_material() -> Iterator[Material]:
+    """Pictures of the embedded sample that its recipes hold out."""
+    with tempfile.TemporaryDirectory(prefix="beholder-parity-") as folder:
+        sample = build_sample(Path(folder) / "sample", photos=SAMPLE_PHOTOS)
+        yield table_material("the embedded sample", sample.annotations, sample.images)
+
+
+def prepared(judge: Judge, requests: Sequence[Request]) -> list[NDArray[np.float32]]:
+    """The first views of those pictures that can be used, [1, 3, H, W] each.
+
+    Raises:
+        DataError: none can be used.
+    """
+    found = []
+    for request in requests:
+        try:
+            found.append(judge.prepare(request.path, request.box)[:1])
+        except PictureError as error:
+            log.warning("not calibrated on: %s: %s", request.name, error.what)
+    if not found:
+        raise DataError("None of the pictures to calibrate on can be used.")
+    return found
+
+
+def verdicts(judge: Judge, pictures: Material) -> dict[str, Verdict]:
+    """What a judge says of those pictures that can be used, by name."""
+    outcomes = judge_pictures(judge, pictures.requests, batch_size=16)
+    told = progress(outcomes, "comparing", total=len(pictures.requests))
+    return {said.image: said for said in told if isinstance(said, Verdict)}
+
+
+def compare(
+    original: Mapping[str, Verdict],
+    exported: Mapping[str, Verdict],
+    pictures: Material,
+    classes: Mapping[str, Sequence[str]],
+) -> Parity:
+    """Compare what two judges say of the pictures.
+
+    Args:
+        original, exported: of `verdicts`.
+        classes: the original's attributes and their labels.
+
+    Raises:
+        DataError: there are too few.
+    """
+    keys = [key for key in original if key in exported]
+    _check_count(len(keys), pictures)
+    before, after = ([said[key] for key in keys] for said in (original, exported))
+    truth = _Truth(keys, pictures.table)
+    found: dict[str, Any] = {}
+    if before[0].score is not None:
+        found |= _scores(before, after, truth)
+    if classes:
+        found |= _labels(before, after, classes, truth)
+    if before[0].comment is not None:
+        found |= _comments(before, after, truth)
+    return Parity(pictures.source, len(keys), **found)
+
+
+def check_parity(parity: Parity, precision: Precision) -> None:
+    """Raises:
+    GateError: the export breaks the contract; names every rule with its figures.
+    """
+    broken = parity.broken(LIMITS[precision])
+    if broken:
+        raise GateError(
+            f"As {precision} the file does not say what the judge says: {'; '.join(broken)}.",
+            where=f"{parity.pictures} pictures of {parity.source}",
+            fix="Choose a higher precision; if it is fp32 already, this judge can't be exported.",
+        )
+
+
+class _Truth:
+    """What a table gives of some pictures, in their order."""
+
+    def __init__(self, keys: Sequence[str], table: AnnotationTable | None) -> None:
+        rows: dict[str, dict[str, Any]] = {}
+        if table is not None:
+            rows = {row["image"]: row for row in table.frame.iter_rows(named=True)}
+        self.rows = [rows.get(key, {}) for key in keys]
+
+    def column(self, name: str) -> list[Any]:
+        """Of each picture, None where the table gives nothing."""
+        return [row.get(name) or None for row in self.rows]
+
+
+def _scores(before: list[Verdict], after: list[Verdict], truth: _Truth) -> dict[str, Any]:
+    said, again = (np.array([v.score for v in verdicts], float) for verdicts in (before, after))
+    given = np.array([row.get("score") for row in truth.rows], float)
+    known = np.isfinite(given)
+    against = "the given scores"
+    if known.sum() < LEAST:
+        given, known, against = said, np.ones(len(said), bool), "the original"
+    change = Change(srcc(given[known], said[known]), srcc(given[known], again[known]), against)
+    return {"score_difference": float(np.abs(said - again).max()), "srcc": change}
+
+
+def _labels(
+    before: list[Verdict],
+    after: list[Verdict],
+    classes: Mapping[str, Sequence[str]],
+    truth: _Truth,
+) -> dict[str, Any]:
+    same, accuracy = {}, {}
+    for name, labels in classes.items():
+        said, again = ([v.attributes[name].label for v in all_] for all_ in (before, after))
+        given = truth.column(ATTRIBUTE_PREFIX + name)
+        known = [label in labels for label in given]
+        against = "the given labels"
+        if sum(known) < LEAST:
+            given, known, against = said, [True] * len(said), "the original"
+        same[name] = float(np.mean([a == b for a, b in zip(said, again, strict=True)]))
+        rights = [
+            float(np.mean([g == a for g, a, k in zip(given, answer, known, strict=True) if k]))
+            for answer in (said, again)
+        ]
+        accuracy[name] = Change(rights[0], rights[1], against)
+    return {"same_labels": same, "accuracy": accuracy}
+
+
+def _comments(before: list[Verdict], after: list[Verdict], truth: _Truth) -> dict[str, Any]:
+    said, again = ([v.comment or "" for v in verdicts] for verdicts in (before, after))
+    given: list[list[str] | None] = truth.column("comments")
+    against = "the given comments"
+    if sum(references is not None for references in given) < LEAST:
+        given, against = [[comment] for comment in said], "the original"
+    references = {str(i): r for i, r in enumerate(given) if r is not None}
+    values = []
+    for comments in (said, again):
+        written = {key: comments[int(key)] for key in references}
+        found = evaluate_captions(references, written, metrics=("CIDEr-D",))
+        values.append(float(found.corpus["CIDEr-D"]))
+    same = float(np.mean([a == b for a, b in zip(said, again, strict=True)]))
+    return {"same_comments": same, "cider": Change(values[0], values[1], against)}
+
+
+def _enough(found: Material) -> Material:
+    """At most 256 of the pictures, evenly spread; which they are depends on their order alone."""
+    _check_count(len(found.requests), found)
+    places = _spread(len(found.requests), min(len(found.requests), MOST))
+    return replace(found, requests=[found.requests[place] for place in places])
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """So many of the indices below `total`, evenly spread, the first and the last among them."""
+    return [int(place) for place in np.linspace(0, total - 1, count).round()]
+
+
+def _check_count(count: int, pictures: Material) -> None:
+    if count < pictures.fewest.compared:
+        raise DataError(
+            f"An export is compared on at least {pictures.fewest.compared} pictures; {count} can "
+            "be used.",
+            where=pictures.source,
+            fix="Name more pictures, or leave them out: the embedded sample is used then.",
+        )
+
+
+def _from_to(change: Change) -> str:
+    return f"{change.before:.4f} -> {change.after:.4f}"

@@ -1,0 +1,1 @@
+"""What runs a judge's networks: PyTorch, ONNX Runtime or OpenVINO."""

@@ -1,1 +1,0 @@
-"""Batch verdicts, and a judge's evaluation against given opinions."""
