@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-from brightness_judge import Brightness, make_judge
 
 from beholder.batch import local as batches
 from beholder.judge.runner import find_pictures
 from beholder.judge.runtime.engine import RawOpinions
+
+sys.path.append(str(Path(__file__).parents[1] / "helpers"))
+from brightness_judge import Brightness, make_judge
 
 
 class Slow(Brightness):

@@ -67,6 +67,7 @@ def test_a_killed_work_is_gone_on_with(
     command = [*program, str(folder), str(output)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         while not output.exists() or not any(rows_so_far(output)):
+            assert process.poll() is None, process.communicate()[1]
             time.sleep(0.01)
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
