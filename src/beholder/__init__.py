@@ -11,11 +11,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from beholder.version import __version__
+
 if TYPE_CHECKING:
     from beholder.judge import Judge
     from beholder.judge.verdict import Attribute, Verdict
 
-__version__ = "0.1.0"
 __all__ = ["Attribute", "Judge", "Verdict", "__version__"]
 
 _HOMES = {

@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from beholder import __version__
 from beholder.data.files import sha256_file, write_json
 from beholder.errors import BeholderError, shortened
+from beholder.version import __version__
 
 _LONGEST_NAME, _UP = 200, (".", "..")
 

@@ -13,8 +13,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from beholder import __version__
 from beholder.errors import shortened
+from beholder.version import __version__
 
 
 def describe(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from beholder import __version__
+from beholder.version import __version__
 
 Direction = Literal["max", "min"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from beholder import __version__
 from beholder.data.files import sha256_file
 from beholder.errors import BackboneError, RecipeError
 from beholder.pipeline.context import RunContext
@@ -21,6 +20,7 @@ from beholder.pipeline.identity import (
 from beholder.pipeline.manifest import Manifest, digest
 from beholder.pipeline.origins import Origin, backbone_of, config_of, uses_backbone
 from beholder.pipeline.recipe import ExtractStage, Recipe
+from beholder.version import __version__
 
 
 def stage_order(recipe: Recipe) -> list[str]:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import yaml
 
-from beholder import __version__
 from beholder.data.files import write_text
 from beholder.errors import BeholderError
 from beholder.pipeline.checks import Problems
@@ -46,6 +45,7 @@ from beholder.pipeline.shared_run import check_shared_data, check_shared_folder
 from beholder.pipeline.smoke import smoke_run
 from beholder.pipeline.stages import make_stage
 from beholder.training.logs import log_file
+from beholder.version import __version__
 
 log = logging.getLogger("beholder")
 

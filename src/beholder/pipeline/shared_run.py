@@ -9,13 +9,13 @@ import socket
 import time
 from pathlib import Path
 
-from beholder import __version__
 from beholder.data.files import sha256_file
 from beholder.errors import RunError
 from beholder.pipeline.data import RunData
 from beholder.pipeline.manifest import digest
 from beholder.pipeline.processes import Processes
 from beholder.pipeline.recipe import Recipe
+from beholder.version import __version__
 
 FOLDER_SECONDS = 10.0  # that a network's file system may take to show a new file
 _PLACES = {"data": {"annotations", "images", "root"}}  # where, not what: may differ by machine

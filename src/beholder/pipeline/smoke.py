@@ -16,7 +16,6 @@ from pathlib import Path
 
 import polars as pl
 
-from beholder import __version__
 from beholder.data.annotations import AnnotationTable
 from beholder.data.images import read_image, resolve_key
 from beholder.data.progress import ProgressBar, quiet
@@ -28,6 +27,7 @@ from beholder.pipeline.manifest import Manifest, Output, StageRecord
 from beholder.pipeline.processes import Processes
 from beholder.pipeline.stages import make_stage
 from beholder.pipeline.stages.base import SmokeRun, StageResult
+from beholder.version import __version__
 
 log = logging.getLogger("beholder")
 

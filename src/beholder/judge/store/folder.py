@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from beholder import __version__
 from beholder.data.files import atomic_path, write_json
 from beholder.data.sealed import Seal, read_json, why_invalid
 from beholder.errors import JudgeError, shortened
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.judge.store.dtypes import NumberType, stored_as
 from beholder.judge.store.limits import MOST_BEAMS
+from beholder.version import __version__
 
 FORMAT = 1
 _CARD, _WEIGHTS, _VOCABULARY = "judge.json", "weights.safetensors", "vocabulary.json"

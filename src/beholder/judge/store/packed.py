@@ -35,7 +35,6 @@ from pydantic import (
     model_validator,
 )
 
-from beholder import __version__
 from beholder.data.sealed import own_hash, read_json, why_invalid
 from beholder.data.transforms import EvalTransform
 from beholder.data.views import ViewConfig
@@ -44,6 +43,7 @@ from beholder.errors import JudgeError, shortened
 from beholder.judge.calibration import Calibration
 from beholder.judge.store.limits import MOST_BEAMS, MOST_WRITERS, Classes
 from beholder.models.expansionnet_config import LONGEST
+from beholder.version import __version__
 
 FORMAT = 1
 MANIFEST, VOCABULARY, CARD = "manifest.json", "vocabulary.json", "README.md"
