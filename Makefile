@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo check test test-all bench gpu
+.PHONY: setup demo check test test-all test-lowest wheel bench gpu
 
 setup: $(READY)
 
@@ -28,6 +28,24 @@ test: check
 
 test-all: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+# The light install with the lowest versions that pyproject.toml allows: what of it needs no torch.
+LOWEST := .venv-lowest
+test-lowest:
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) scripts/lowest_versions.py cpu > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/pip install --quiet -r $(LOWEST)/lowest.txt 'pytest>=8.3' 'hypothesis>=6.120' httpx
+	PYTHONPATH=src $(LOWEST)/bin/python -m pytest -m 'not slow and not alone and not browser' \
+		--ignore=tests/data/test_background.py --ignore-glob='*augment*' \
+		tests/data tests/metrics tests/serve tests/report
+
+# The wheel and the source distribution, and the wheel tried in clean environments.
+wheel:
+	$(PYTHON) -m venv .venv-build
+	.venv-build/bin/pip install --quiet build
+	rm -rf dist
+	.venv-build/bin/python -m build --outdir dist .
+	$(PYTHON) scripts/try_wheel.py dist/*.whl
 
 # The tests of devices on CUDA, and what it does in a second; says so where there is none.
 gpu: setup

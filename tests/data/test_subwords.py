@@ -16,6 +16,8 @@ from beholder.data.subwords import SubwordVocabulary
 from beholder.data.vocabulary import Vocabulary, comment_words
 from beholder.errors import VocabularyError
 
+pytest.importorskip("tokenizers")
+
 KOREAN = [
     "사진이 전체적으로 어둡고 노이즈가 많습니다.",
     "사진이 밝고 색감이 선명합니다!",

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from served import run_server
 
+pytest.importorskip("schemathesis")
+
 CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conformance",
           "response_schema_conformance")  # fmt: skip
 
