@@ -1,6 +1,6 @@
 """Prints the lowest versions that pyproject.toml allows, as pip's requirements.
 
-    python scripts/lowest_versions.py [EXTRA ...]
+python scripts/lowest_versions.py [EXTRA ...]
 """
 
 from __future__ import annotations

@@ -12,12 +12,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
 
 from beholder.data.files import write_text
-from beholder.errors import BeholderError
+from beholder.errors import BeholderError, MissingExtra
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.cost import Cost, left_bytes, measured
@@ -66,7 +67,10 @@ def fit_recipe(recipe: Recipe, folder: Path, *, dry_run: bool = False) -> list[s
     Raises:
         BeholderError: the recipe, the data or a stage can't be used; another process works in
             the folder.
+        MissingExtra: PyTorch or what belongs to it is not installed.
     """
+    if any(find_spec(name) is None for name in ("torch", "torchvision", "timm")):
+        raise MissingExtra("Running a recipe", "train")
     order = stage_order(recipe)
     check_origins(recipe)
     processes = current_processes()
