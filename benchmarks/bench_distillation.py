@@ -35,11 +35,11 @@ from beholder.tasks.build import judge_config
 from beholder.tasks.config import DistillationTaskConfig
 from beholder.tasks.distillation import DistillationTask
 from beholder.training import TrainConfig
+from beholder.training.cached_teacher_logits import CachedTeacherSource, write_teacher_logits
 from beholder.training.distributed import Processes
 from beholder.training.loader import BatchSource, Loader
 from beholder.training.sources import PictureSource
 from beholder.training.step import StepRunner
-from beholder.training.taught import TaughtSource, write_views
 from measure import conditions, medians
 
 CLASSES = {"daily": 7, "gender": 6, "embellishment": 3}
@@ -70,8 +70,8 @@ def epoch_of(
     loader = Loader(source, config, ALONE)
 
     def run() -> None:
-        for step, pieces in enumerate(loader.steps(0, loader.plan.steps_per_epoch)):
-            runner.run(pieces, step + 1, 1e-4)
+        for step, micro_batches in enumerate(loader.steps(0, loader.plan.steps_per_epoch)):
+            runner.run(micro_batches, step + 1, 1e-4)
 
     return run
 
@@ -109,10 +109,10 @@ def main() -> None:
         teacher = Teacher([Member(looks, heads, own.transform)], table.classes)
         changes = Augmentation(AugmentConfig(flip=0.5))
         source = PictureSource(folder, table, own.transform, changes)
-        store = write_views(teacher, source, folder / "said", VIEWS, config, ALONE)
+        store = write_teacher_logits(teacher, source, folder / "said", VIEWS, config, ALONE)
         live = DistillationTask(copy.deepcopy(student), settings, teacher).train()
         cached = DistillationTask(student, settings).train()
-        taught = TaughtSource(source, store, table.classes)
+        taught = CachedTeacherSource(source, store, table.classes)
         batches = list(Loader(source, config, ALONE).in_order())
 
         def ask() -> None:

@@ -158,7 +158,7 @@ class Captioner:
         self, model: JudgeModel, config: TaskConfig, part: str, plan: dict[str, Any]
     ) -> TrainResult:
         task = create_task(config, model, self.tables["train"])
-        task.started = isinstance(config, SelfCriticalTaskConfig)
+        task.warm_start = isinstance(config, SelfCriticalTaskConfig)
         with tempfile.TemporaryDirectory() as folder:
             told = TrainConfig.model_validate({**TRAINING, **plan})
             return train(task, self.sources[part], self.sources["val"], told, folder, "cpu")

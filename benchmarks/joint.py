@@ -52,7 +52,7 @@ TRAINING = {
 FROZEN = {"batch_size": 32, "lr": 1.5e-3}
 WHOLE = {"batch_size": 16, "lr": 3e-4, "backbone_lr_factor": 0.3}
 # the statistics of small batches of eight photographs' crops would cost more than tuning gains
-TUNED = {"train_backbone": True, "train_statistics": False}
+TUNED = {"train_backbone": True, "freeze_bn_stats": True}
 # a part of the picture, not resampled: quality stays what it is, and a step costs less
 AUGMENT = {"flip": 0.5, "crop": "native", "crop_size": [128, 128]}
 BARS = {"srcc": 0.02, "top1": 0.02, "cider": 0.05}  # the last as a part of the separate judges'

@@ -28,9 +28,9 @@ from beholder.tasks import create_task
 from beholder.tasks.base import Task
 from beholder.tasks.config import DistillationTaskConfig
 from beholder.training import TrainConfig, TrainResult, train
+from beholder.training.cached_teacher_logits import CachedTeacherSource, write_teacher_logits
 from beholder.training.distributed import start
 from beholder.training.sources import PictureSource
-from beholder.training.taught import TaughtSource, write_views
 
 CLASSES = {"light": ("bright", "dim", "dark"), "mood": ("calm", "wild")}
 TRANSFORM = EvalTransform(size=(32, 32))
@@ -150,8 +150,8 @@ def test_a_teacher_teaches_the_same(cached: bool, pictures: PictureSource, tmp_p
         config = settings(accumulate=1, lr=1e-4)
         source: Any = pictures
         if cached:
-            store = write_views(teacher, pictures, folder / "said", 2, config, processes)
-            source = TaughtSource(pictures, store, CLASSES)
+            store = write_teacher_logits(teacher, pictures, folder / "said", 2, config, processes)
+            source = CachedTeacherSource(pictures, store, CLASSES)
         task = make_student(None if cached else teacher)
         train(task, source, pictures if not cached else None, config, folder, where)
         lines.append(lines_of(folder))

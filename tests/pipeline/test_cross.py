@@ -109,8 +109,8 @@ def test_a_fold_that_is_done_is_not_done_again(
         return noted(*given, **named)
 
     def noted(*given: Any, **named: Any) -> Any:
-        if smoke.FOLDER not in named["home"].parts:
-            trained.append(named["home"])
+        if smoke.FOLDER not in named["checkpoint_dir"].parts:
+            trained.append(named["checkpoint_dir"].parent)
         return real(*given, **named)
 
     real = cross.train

@@ -1,4 +1,4 @@
-"""Distillation: losses against plain loops, exact pieces, a teacher that nothing reaches."""
+"""Distillation: losses against plain loops, exact micro-batches, a teacher that nothing reaches."""
 
 from __future__ import annotations
 
@@ -116,15 +116,17 @@ def taught(batch: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("labelled_only", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_pieces_combine_to_the_whole(
+def test_micro_batches_combine_to_the_whole(
     form: str, labelled_only: bool, make_judge: Callable[..., JudgeModel], taught: dict[str, Any]
 ) -> None:
     config = DistillationTaskConfig(form=form, labelled_only=labelled_only)  # type: ignore[arg-type]
     task = DistillationTask(make_judge(), config).eval()
     task.prepare([taught])
-    pieces = [select(taught, list(range(*span))) for span in ((0, 3), (3, 4), (4, 16))]
-    sizes = [task.weight(piece) for piece in pieces]
-    mean = sum(w * task(piece)["loss"] for w, piece in zip(sizes, pieces, strict=True))
+    micro_batches = [select(taught, list(range(*span))) for span in ((0, 3), (3, 4), (4, 16))]
+    sizes = [task.weight(micro_batch) for micro_batch in micro_batches]
+    mean = sum(
+        w * task(micro_batch)["loss"] for w, micro_batch in zip(sizes, micro_batches, strict=True)
+    )
     torch.testing.assert_close(mean / sum(sizes), task(taught)["loss"])
 
 

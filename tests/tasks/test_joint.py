@@ -1,4 +1,4 @@
-"""Several tasks at once: what they sum up to, with missing opinions, in pieces and processes."""
+"""Several tasks at once: what they sum up to, with missing opinions, in micro-batches, in ranks."""
 
 from __future__ import annotations
 
@@ -124,15 +124,15 @@ def test_pictures_without_an_opinion_teach_nothing_of_it() -> None:
     assert not found["model.backbone.pooled.weight"].any()
 
 
-def test_pieces_of_a_step_are_the_step(tmp_path: Path) -> None:
-    """Four pieces of two pictures, some without a score, are as one of eight."""
-    pieces = learn(tmp_path / "pieces", batch_size=2, accumulate=4)
+def test_micro_batches_of_a_step_are_the_step(tmp_path: Path) -> None:
+    """Four micro-batches of two pictures, some without a score, are as one of eight."""
+    accumulated = learn(tmp_path / "accumulated", batch_size=2, accumulate=4)
     whole = learn(tmp_path / "whole", batch_size=8, accumulate=1)
     for name, tensor in whole.items():
-        torch.testing.assert_close(pieces[name], tensor, rtol=0, atol=1e-5, msg=name)
+        torch.testing.assert_close(accumulated[name], tensor, rtol=0, atol=1e-5, msg=name)
     lines = [
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("pieces", "whole")
+        for name in ("accumulated", "whole")
     ]
     for mine, theirs in zip(*lines, strict=True):
         assert mine.keys() == theirs.keys()
@@ -147,7 +147,8 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
         str(script), str(tmp_path),
     ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, **path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     alone = learn(tmp_path / "alone")
@@ -241,7 +242,7 @@ def test_a_task_with_nothing_to_learn_is_told(missing: str) -> None:
         ({"tasks": {**TASKS, "words": {"kind": "self_critical"}}}, "self_critical"),
         (
             {"tasks": {**TASKS, "quality": {"kind": "score", "train_backbone": True}}},
-            "set train_backbone and train_statistics beside",
+            "set train_backbone and freeze_bn_stats beside",
         ),
     ],
 )

@@ -114,7 +114,7 @@ def test_an_end_to_end_step_moves_the_backbone(
 
 
 @pytest.mark.parametrize("task", [ScoreTaskConfig(), AttributesTaskConfig(), CaptionTaskConfig()])
-def test_accumulated_pieces_train_like_the_whole_batch(
+def test_accumulated_micro_batches_train_like_the_whole_batch(
     task: TaskConfig, make_judge: MakeJudge, batch: Batch, tmp_path: Path
 ) -> None:
     batch["score"][[1, 2, 3, 8]] = math.nan
@@ -122,17 +122,17 @@ def test_accumulated_pieces_train_like_the_whole_batch(
     batch["comments"][7] = []
     batch["comments"][0] = batch["comments"][0] * 3
     weights = []
-    for size, pieces in ((16, 1), (4, 4)):
+    for size, accumulate in ((16, 1), (4, 4)):
         trained = create_task(task, make_judge())
         config = TrainConfig(
             epochs=5,
             batch_size=size,
-            accumulate=pieces,
+            accumulate=accumulate,
             lr=1e-2,
             # Adam would blow up the rounding of gradients that are 0, such as of a key's bias
             optimizer=OptimizerConfig(name="sgd"),
         )
-        folder = tmp_path / str(pieces)
+        folder = tmp_path / str(accumulate)
         train(trained, ListSource(batch), None, config, folder, device="cpu")
         weights.append(dict(trained.trainable()))
     for name, whole in weights[0].items():

@@ -144,14 +144,14 @@ def test_both_passes_are_of_one_distribution_under_dropout(
     assert not any(module.training for module in task.modules())
 
 
-def test_pieces_draw_for_their_own_pictures_only(make_judge: MakeJudge, batch: Batch) -> None:
+def test_a_micro_batch_draws_for_its_pictures_only(make_judge: MakeJudge, batch: Batch) -> None:
     task = make(make_judge("comment"), samples=2, sample_length=4)
-    piece = select(batch, [3, 5])
-    piece["keys"] = ["03.png", "unknown.png"]
-    assert task.weight(piece) == 1
-    out = task(piece)
+    micro_batch = select(batch, [3, 5])
+    micro_batch["keys"] = ["03.png", "unknown.png"]
+    assert task.weight(micro_batch) == 1
+    out = task(micro_batch)
     assert set(out) == {"loss", "reward", "log_prob", "bad_endings", "no_end"}
-    nobody = {**piece, "keys": ["a", "b"]}
+    nobody = {**micro_batch, "keys": ["a", "b"]}
     assert task.weight(nobody) == 0
     loss = task(nobody)["loss"]
     assert float(loss.detach()) == 0.0
@@ -266,7 +266,8 @@ def test_two_processes_draw_differently_and_agree(tmp_path: Path) -> None:
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
         str(script), str(tmp_path),
     ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, **path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]

@@ -19,6 +19,8 @@ from beholder.data.annotations import AnnotationTable
 from beholder.errors import BeholderError, DataError, RecipeError, TrainingError
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeModel
+from beholder.pipeline.identity import result_identity
+from beholder.pipeline.recipe import TrainStage
 from beholder.tasks import (
     AttributesTaskConfig,
     ScoreTaskConfig,
@@ -64,18 +66,43 @@ def test_a_trained_backbone_is_trained(make_judge: MakeJudge) -> None:
 
 
 def test_statistics_of_a_trained_backbone_may_stay(make_judge: MakeJudge) -> None:
-    for follows in (True, False):
+    for frozen in (True, False):
         judge = make_judge("score")
         judge.backbone = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))  # type: ignore[assignment]
-        config = ScoreTaskConfig(train_backbone=True, train_statistics=follows)
+        config = ScoreTaskConfig(train_backbone=True, freeze_bn_stats=frozen)
         task = create_task(config, judge).train()
-        assert [module.training for module in judge.backbone] == [True, follows]  # type: ignore[union-attr,attr-defined]
+        assert [module.training for module in judge.backbone] == [True, not frozen]  # type: ignore[union-attr,attr-defined]
         names = {name for name, _ in task.trainable()}
         assert {"model.backbone.0.weight", "model.backbone.1.weight"} < names
 
 
+def test_train_statistics_is_the_old_name_of_freeze_bn_stats(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    new = ScoreTaskConfig(train_backbone=True, freeze_bn_stats=True)
+    stages = [
+        {
+            "kind": "train",
+            "backbone": "b",
+            "training": {},
+            "task": {"kind": "score", "train_backbone": True, name: value},
+        }
+        for name, value in (("train_statistics", False), ("freeze_bn_stats", True))
+    ]
+    with caplog.at_level("WARNING", "beholder"):
+        old = ScoreTaskConfig.model_validate({"train_backbone": True, "train_statistics": False})
+        assert "train_statistics: false is now freeze_bn_stats: true" in caplog.text
+        hashed = [result_identity(TrainStage.model_validate(stage)) for stage in stages]
+    assert old == new
+    assert hashed[0] == hashed[1]
+    assert hashed[0]["task"]["train_statistics"] is False  # as in old runs
+    assert not ScoreTaskConfig.model_validate({"train_statistics": True}).freeze_bn_stats
+    with pytest.raises(ValidationError, match="give one"):
+        ScoreTaskConfig.model_validate({"train_statistics": True, "freeze_bn_stats": True})
+
+
 @pytest.mark.parametrize("kind", [AttributesTask, CaptionTask])
-def test_pieces_combine_to_the_whole_by_weight(
+def test_micro_batches_combine_to_the_whole_by_weight(
     kind: type[Task], make_judge: MakeJudge, batch: Batch
 ) -> None:
     batch["attributes"]["light"][3:9] = -1
@@ -84,10 +111,12 @@ def test_pieces_combine_to_the_whole_by_weight(
     task = kind(make_judge()).eval()
     task.prepare([batch])
     whole = task(batch)["loss"]
-    pieces = [select(batch, list(range(*span))) for span in ((0, 3), (3, 4), (4, 16))]
-    weights = [task.weight(piece) for piece in pieces]
+    micro_batches = [select(batch, list(range(*span))) for span in ((0, 3), (3, 4), (4, 16))]
+    weights = [task.weight(micro_batch) for micro_batch in micro_batches]
     assert sum(weights) == task.weight(batch)
-    mean = sum(w * task(piece)["loss"] for w, piece in zip(weights, pieces, strict=True))
+    mean = sum(
+        w * task(micro_batch)["loss"] for w, micro_batch in zip(weights, micro_batches, strict=True)
+    )
     torch.testing.assert_close(mean / sum(weights), whole)
 
 
@@ -118,13 +147,13 @@ def test_prepare_and_evaluate_do_not_depend_on_the_batches(
     batch["score"][2] = math.nan
     batch["attributes"]["light"][3:5] = -1
     parts = [select(batch, list(range(*span))) for span in ((0, 5), (5, 6), (6, 16))]
-    whole, pieces = kind(make_judge()).eval(), kind(make_judge()).eval()
+    whole, in_parts = kind(make_judge()).eval(), kind(make_judge()).eval()
     whole.prepare([batch])
-    pieces.prepare(parts)
+    in_parts.prepare(parts)
     for name, value in whole.state_dict().items():
-        torch.testing.assert_close(pieces.state_dict()[name], value)
+        torch.testing.assert_close(in_parts.state_dict()[name], value)
     with torch.no_grad():
-        assert pieces.evaluate(parts) == pytest.approx(whole.evaluate([batch]), rel=1e-4)
+        assert in_parts.evaluate(parts) == pytest.approx(whole.evaluate([batch]), rel=1e-4)
     assert set(whole.directions) <= set(whole.evaluate([batch]))
 
 
@@ -136,7 +165,7 @@ def test_a_head_of_an_earlier_training_needs_no_look_at_the_pictures(
     opinions = {name: batch[name] for name in ("keys", "score", "attributes")}
     with pytest.raises(AssertionError, match="no backbone"):
         task.prepare([opinions])
-    task.started = True
+    task.warm_start = True
     before = copy.deepcopy(task.model.state_dict())
     task.prepare([opinions])
     for name, tensor in task.model.state_dict().items():

@@ -38,7 +38,7 @@ def test_only_statistics_that_move_are_averaged():
     task = TinyTask(norm=True)
     task.train()
     assert [name for name, _ in moving_statistics(task)] == STATISTICS
-    task.norm.eval()  # as `train_statistics: false` and a teacher's are
+    task.norm.eval()  # as `freeze_bn_stats` and a teacher's are
     assert moving_statistics(task) == []
     assert [name for name, _ in moving_statistics(nn.BatchNorm1d(2))] == [
         "running_mean",
@@ -52,8 +52,8 @@ def test_evaluation_and_result_have_averaged_statistics(tmp_path, monkeypatch):
     class Recording(StepRunner):
         seen: list[dict[str, torch.Tensor]] = []  # noqa: RUF012
 
-        def run(self, pieces, step, lr):
-            super().run(pieces, step, lr)
+        def run(self, micro_batches, step, lr):
+            super().run(micro_batches, step, lr)
             self.seen.append(weights(self._task))
 
     class Watching(TinyTask):

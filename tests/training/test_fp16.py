@@ -37,9 +37,9 @@ class Recording(StepRunner):
         super().__init__(*args)
         self.scaler.update(2.0**8)
 
-    def run(self, pieces, step, lr):
+    def run(self, micro_batches, step, lr):
         before = weights(self._task)
-        super().run(pieces, step, lr)
+        super().run(micro_batches, step, lr)
         after = weights(self._task)
         moved = any(not torch.equal(before[name], after[name]) for name in before)
         self._task.record = [*getattr(self._task, "record", []), (moved, self.scaler.get_scale())]

@@ -31,23 +31,23 @@ def trained(folder, task=None, source=None, val=None, **values):
 
 @pytest.mark.parametrize("kind", [TinyTask, CorrelationTask])
 @pytest.mark.parametrize("rows", [48, 45, 33])
-def test_accumulated_pieces_are_one_large_batch(kind, rows, tmp_path):
-    """Ragged last batches, and pieces with fewer known scores than rows, included."""
+def test_accumulated_micro_batches_are_one_large_batch(kind, rows, tmp_path):
+    """Ragged last batches, and micro-batches with fewer known scores than rows, included."""
     source = TinySource(rows, missing=5, noise=0.2)
     settings = {"clip_norm": 1.0, "optimizer": {"name": "radam", "eps": 1e-6}, "epochs": 4}
-    pieces, _ = trained(
+    accumulated, _ = trained(
         tmp_path / "a", kind(double=True), source, batch_size=4, accumulate=4, **settings
     )
     whole, _ = trained(tmp_path / "b", kind(double=True), source, batch_size=16, **settings)
     for name, tensor in weights(whole).items():
-        torch.testing.assert_close(pieces.state_dict()[name], tensor, rtol=0, atol=1e-9)
+        torch.testing.assert_close(accumulated.state_dict()[name], tensor, rtol=0, atol=1e-9)
     for one, two in zip(lines(tmp_path / "a"), lines(tmp_path / "b"), strict=True):
         assert one["loss"] == pytest.approx(two["loss"], abs=1e-9)
         assert one["grad_norm"] == pytest.approx(two["grad_norm"], abs=1e-9)
 
 
 def test_knowing_all_rows_first_leaves_random_numbers_and_statistics_alone(tmp_path):
-    """A task that gathers is run twice per piece; dropout and batch norm see one run."""
+    """A task that gathers is run twice per micro-batch; dropout and batch norm see one run."""
 
     class Gathering(TinyTask):
         def forward(self, batch):
@@ -91,9 +91,9 @@ def test_a_loss_that_is_not_finite_moves_nothing(value, tmp_path, monkeypatch):
         trained(tmp_path, task, source, batch_size=4, accumulate=2, ema_decay=0.5)
     order = Plan(24, 4, 2, seed=0).order(0)
     bad_step = order.index(17) // 8 + 1
-    piece = order.index(17) // 4 * 4
+    first = order.index(17) // 4 * 4
     assert len(moves) == bad_step - 1
-    keys = ", ".join(f"folder/{row}.jpg" for row in order[piece : piece + 4])
+    keys = ", ".join(f"folder/{row}.jpg" for row in order[first : first + 4])
     assert caught.value.where == f"step {bad_step}, images: {keys}"
     assert caught.value.exit_code == 1
     for name, tensor in weights(task).items():
@@ -198,7 +198,7 @@ def test_the_best_checkpoint_is_kept_and_given_back(tmp_path):
 def test_a_start_that_nothing_betters_is_kept(tmp_path):
     task = TinyTask()
     trained(tmp_path / "first", task, val=TinySource(5), epochs=30)
-    task.started = True
+    task.warm_start = True
     before = weights(task)
     _, result = trained(tmp_path / "worse", task, val=TinySource(5), epochs=2, lr=10.0)
     assert [entry.step for entry in result.history] == [0, 7, 14]
@@ -209,7 +209,7 @@ def test_a_start_that_nothing_betters_is_kept(tmp_path):
     assert lines(tmp_path / "worse", split="val")[0]["step"] == 0
     # what is on a par with the start counts as better
     level = TinyTask()
-    level.started, level.evaluate = True, lambda batches: {"rmse": float(len(list(batches)))}
+    level.warm_start, level.evaluate = True, lambda batches: {"rmse": float(len(list(batches)))}
     _, result = trained(tmp_path / "level", level, val=TinySource(5), epochs=2)
     assert (len(result.history), result.best.step) == (3, 7)
     # and a training that starts from nothing has no such evaluation
@@ -362,11 +362,18 @@ def test_another_configuration_or_other_pictures_are_refused(tmp_path):
 
 
 def test_checkpoints_go_where_they_are_wanted(tmp_path):
-    home = tmp_path / "elsewhere"
+    elsewhere = tmp_path / "elsewhere"
     result = train(
-        TinyTask(), TinySource(), None, config(), tmp_path / "run", "cpu", "tiny", home=home
+        TinyTask(),
+        TinySource(),
+        None,
+        config(),
+        tmp_path / "run",
+        "cpu",
+        "tiny",
+        checkpoint_dir=elsewhere,
     )
-    assert result.checkpoint.parent == home / "checkpoints"
+    assert result.checkpoint.parent == elsewhere
     assert (tmp_path / "run" / "metrics.jsonl").exists()
 
 

@@ -1,4 +1,4 @@
-"""The project's own tasks in the loop: a step in pieces is a step in one."""
+"""The project's own tasks in the loop: a step in micro-batches is a step in one."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Opinions(TinySource):
 
 
 @pytest.mark.parametrize("kind", [ScoreTask, AttributesTask])
-def test_a_step_in_pieces_is_a_step_in_one(kind, tmp_path):
+def test_a_step_in_micro_batches_is_a_step_in_one(kind, tmp_path):
     source = Opinions(50, missing=6)
     found = []
     for name, sizes in {
-        "pieces": {"batch_size": 4, "accumulate": 4},
+        "micro-batches": {"batch_size": 4, "accumulate": 4},
         "one": {"batch_size": 16},
     }.items():
         torch.manual_seed(2)

@@ -103,9 +103,9 @@ def test_training_equals_a_plain_loop_with_torch_s_optimiser(name, plain, tmp_pa
     with torch.no_grad():
         other.prepare([source.load(range(40), 0)])
     optimizer = plain(other.parameters())
-    for epoch, pieces in Plan(40, 8, 1, seed=0).steps(0, 15):
+    for epoch, micro_batches in Plan(40, 8, 1, seed=0).steps(0, 15):
         optimizer.zero_grad()
-        other(source.load(pieces[0], epoch))["loss"].backward()
+        other(source.load(micro_batches[0], epoch))["loss"].backward()
         optimizer.step()
     for key, tensor in weights(other).items():
         torch.testing.assert_close(task.state_dict()[key], tensor, rtol=1e-5, atol=1e-7)
@@ -177,11 +177,19 @@ def test_every_epoch_sees_every_row_once(rows, batch, accumulate, seed):
     plan = Plan(rows, batch, accumulate, seed)
     steps = list(plan.steps(0, 2 * plan.steps_per_epoch))
     for epoch in (0, 1):
-        seen = [row for e, pieces in steps if e == epoch for piece in pieces for row in piece]
+        seen = [
+            row
+            for e, micro_batches in steps
+            if e == epoch
+            for micro_batch in micro_batches
+            for row in micro_batch
+        ]
         assert sorted(seen) == list(range(rows))
         assert seen == plan.order(epoch)
-    assert all(0 < len(piece) <= batch for _, pieces in steps for piece in pieces)
-    assert all(len(pieces) <= accumulate for _, pieces in steps)
+    assert all(
+        0 < len(micro_batch) <= batch for _, micro_batches in steps for micro_batch in micro_batches
+    )
+    assert all(len(micro_batches) <= accumulate for _, micro_batches in steps)
 
 
 @given(start=st.integers(0, 30))
@@ -210,13 +218,17 @@ def test_loading_does_not_depend_on_workers_and_skips_what_is_done(workers):
     found = list(Loader(source, settings, ONE).steps(4, 7))
     assert torch.equal(before, torch.get_rng_state())
     plan = Plan(23, 4, 2, seed=0)
-    for pieces, (epoch, wanted) in zip(found, plan.steps(4, 7), strict=True):
-        assert [piece.counts_R for piece in pieces] == [(len(rows),) for rows in wanted]
-        for piece, rows in zip(pieces, wanted, strict=True):
-            assert torch.equal(piece.batch["pooled"], source.load(rows, epoch)["pooled"])
+    for micro_batches, (epoch, wanted) in zip(found, plan.steps(4, 7), strict=True):
+        assert [micro_batch.counts_R for micro_batch in micro_batches] == [
+            (len(rows),) for rows in wanted
+        ]
+        for micro_batch, rows in zip(micro_batches, wanted, strict=True):
+            assert torch.equal(micro_batch.batch["pooled"], source.load(rows, epoch)["pooled"])
     if not workers:
-        loaded = source.loaded[: sum(len(pieces) for pieces in found)]
-        assert loaded == [(e, rows) for e, pieces in plan.steps(4, 7) for rows in pieces]
+        loaded = source.loaded[: sum(len(micro_batches) for micro_batches in found)]
+        assert loaded == [
+            (e, rows) for e, micro_batches in plan.steps(4, 7) for rows in micro_batches
+        ]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -271,17 +283,17 @@ def test_a_step_with_the_deferred_guard_reads_nothing_from_the_device(monkeypatc
     settings = config(accumulate=2, clip_norm=1.0, ema_decay=0.9)
     runner = StepRunner(task, task.trainable(), settings, ONE, defer_guard=True)
     steps = list(Loader(TinySource(64), settings, ONE).steps(0, 4))
-    for pieces in steps:
-        for piece in pieces:
-            units = float(len(piece.batch["keys"]))
+    for micro_batches in steps:
+        for micro_batch in micro_batches:
+            units = float(len(micro_batch.batch["keys"]))
             monkeypatch.setattr(task, "weight", lambda batch, units=units: units)
         with Reads():
-            runner.run(pieces, 1, 0.1)
+            runner.run(micro_batches, 1, 0.1)
     assert reads == []
     with Reads():
         runner.check()
     assert reads, "the test sees nothing"
-    assert runner.sums.means()["loss"] > 0
+    assert runner.averages.means()["loss"] > 0
 
 
 def test_config_is_strict_and_described():

@@ -44,11 +44,14 @@ def _without(config: StageConfig, training: frozenset[str]) -> dict[str, Any]:
 def set_values(value: Any) -> Any:
     """A configuration as JSON-like values: of models the fields that are not at their defaults."""
     if isinstance(value, BaseModel):
-        return {
+        values = {
             name: set_values(getattr(value, name))
             for name, field in type(value).model_fields.items()
             if name in _DISCRIMINATORS or getattr(value, name) != field.get_default()
         }
+        if values.pop("freeze_bn_stats", False):
+            values["train_statistics"] = False  # its first name, by which hashes of old runs go
+        return values
     if isinstance(value, dict):
         return {str(name): set_values(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -50,7 +50,7 @@ def create_task(
         teacher: of the distillation task, unless its batches bring the teacher's outputs.
     """
     task = _create(config, model, table, teacher)
-    task.train_statistics = config.train_statistics
+    task.freeze_bn_stats = config.freeze_bn_stats
     return task
 
 

@@ -74,7 +74,7 @@ class AttributesTask(Task):
         features = Moments()
         counts = {name: torch.zeros(len(labels)) for name, labels in self.model.classes.items()}
         while (batch := (yield)) is not None:
-            if not self.started:
+            if not self.warm_start:
                 features.update(self.pooled(batch))
             for name, count_K in counts.items():
                 target_B = batch["attributes"][name].cpu()
@@ -84,7 +84,7 @@ class AttributesTask(Task):
                 "No training picture has a label.",
                 fix="Give the table attribute columns, or leave the attributes task out.",
             )
-        if not self.started:
+        if not self.warm_start:
             self.attribute_heads.fit_input(features)
         for name, weights_K in self.class_weights.items():
             weights_K.copy_(self._weights(counts[name]))

@@ -81,15 +81,15 @@ class Task(nn.Module):
         gather_observations: what `evaluating` has noted of each batch, a list in host memory ->
             that of all processes' batches in order. The loop sets it where an evaluation is shared
             out; all processes must call it equally often.
-        whole_batch: its loss is a statistic of all rows that `gather` joins.
-        train_statistics: the batch norms of a trained backbone follow the batches.
-        started: the heads' weights are those of an earlier training, and so is what they expect of
-            their input: `prepare` leaves that as it is.
+        uses_all_rows: its loss is a statistic of all rows that `gather` joins.
+        freeze_bn_stats: the moving statistics of a trained backbone's batch norms stay as they are.
+        warm_start: the heads have the weights of an earlier training and expect the input that it
+            had: `prepare` leaves their standardisation as it is.
     """
 
     heads: tuple[str, ...]
     directions: Mapping[str, Direction]
-    whole_batch: bool = False
+    uses_all_rows: bool = False
     gather: Callable[[Tensor], Tensor]
     gather_observations: Callable[[list[Any]], list[Any]]
 
@@ -102,8 +102,8 @@ class Task(nn.Module):
         self.train_backbone = train_backbone
         self.gather = identity
         self.gather_observations = unshared
-        self.started = False
-        self.train_statistics = True
+        self.warm_start = False
+        self.freeze_bn_stats = False
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`loss`: the mean over `weight(batch)` units, scalar; other scalars are only logged."""
@@ -165,7 +165,7 @@ class Task(nn.Module):
             self.model.train(False)
             for module in self._trained_modules():
                 module.train(True)
-            if not self.train_statistics and self.model.backbone is not None:
+            if self.freeze_bn_stats and self.model.backbone is not None:
                 for module in self.model.backbone.modules():
                     if isinstance(module, nn.modules.batchnorm._BatchNorm):
                         module.train(False)

@@ -94,7 +94,7 @@ class CommentTask(Task):
             TrainingError: no picture has a comment.
         """
         moments, any_comment = Moments(), False
-        standardise = None if self.started else self.model.comment_input
+        standardise = None if self.warm_start else self.model.comment_input
         while (batch := (yield)) is not None:
             any_comment = any_comment or any(batch["comments"])
             if standardise is not None:

@@ -5,12 +5,15 @@ Only schemas, no torch, so that a recipe is read and checked at once.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, cast
+import logging
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from beholder.models.config import HeadConfig
 from beholder.models.expansionnet_config import LONGEST, ExpansionNetConfig
+
+log = logging.getLogger("beholder")
 
 
 class _TaskConfig(BaseModel):
@@ -19,11 +22,28 @@ class _TaskConfig(BaseModel):
     train_backbone: bool = Field(
         False, description="train the backbone too; needs pictures, not frozen features"
     )
-    train_statistics: bool = Field(
-        True,
-        description="of a backbone that is trained: let the means and variances of its batch norms "
-        "follow the batches; false: they stay, better where pictures are few",
+    freeze_bn_stats: bool = Field(
+        False,
+        description="keep the means and variances of a trained backbone's batch norms as they are, "
+        "which is better where pictures are few; false: they follow the batches",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_name_of_freeze_bn_stats(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "train_statistics" not in values:
+            return values
+        if "freeze_bn_stats" in values:
+            raise ValueError("train_statistics is the old name of freeze_bn_stats: give one")
+        follow = values["train_statistics"]
+        if not isinstance(follow, bool):
+            raise ValueError("train_statistics must be true or false")
+        log.warning(
+            "train_statistics: %s is now freeze_bn_stats: %s; the next version only reads that.",
+            *(str(follow).lower(), str(not follow).lower()),
+        )
+        rest = {name: value for name, value in values.items() if name != "train_statistics"}
+        return {**rest, "freeze_bn_stats": not follow}
 
     @property
     def parts(self) -> dict[str, SingleTaskConfig]:
@@ -265,10 +285,10 @@ class JointTaskConfig(_TaskConfig):
                     f"{owner[task.opinion]!r} and {name!r} both train the {task.opinion} head"
                 )
             owner[task.opinion] = name
-            if task.train_backbone or not task.train_statistics:
+            if task.train_backbone or task.freeze_bn_stats:
                 raise ValueError(
                     f"one backbone is trained for all tasks: set train_backbone and "
-                    f"train_statistics beside `tasks`, not in {name!r}"
+                    f"freeze_bn_stats beside `tasks`, not in {name!r}"
                 )
         return self
 

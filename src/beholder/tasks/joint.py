@@ -8,8 +8,8 @@ on average, and U_t how many one of the training set does. Hence:
   batch's pictures differ in units;
 - a picture counts the same whatever the other pictures of its batch lack, and a batch without any
   score adds nothing for scores;
-- its units are pictures, and the pieces of a step add up exactly. For a loss that is a statistic of
-  all rows of the step, u_t is of all of them too.
+- its units are pictures, and the micro-batches of a step add up exactly. For a loss that is a
+  statistic of all rows of the step, u_t is of all of them too.
 
 Shape suffixes: B pictures.
 """
@@ -72,14 +72,14 @@ class JointTask(Task):
             TrainingError: a task has nothing to learn from.
         """
         for part in self.parts.values():
-            part.started = self.started
+            part.warm_start = self.warm_start
         collectors = [part.preparing() for part in self.parts.values()]
         for collector in collectors:
             next(collector)
         pictures, units = 0, dict.fromkeys(self.parts, 0.0)
         while (batch := (yield)) is not None:
             # heads that go on keep what they expect of their input: they look at labels alone
-            seen = batch if self.started else self._with_features(batch)
+            seen = batch if self.warm_start else self._with_features(batch)
             for collector in collectors:
                 collector.send(seen)
             pictures += len(batch["keys"])
@@ -138,7 +138,7 @@ class JointTask(Task):
         """How many units a picture of the batch brings, of how many one of the training set does;
         of the rows that the task's loss is of."""
         units_B = part.units(batch).float()
-        if part.whole_batch:
+        if part.uses_all_rows:
             units_B = self.gather(units_B)
         return units_B.mean() / self.get_buffer(f"units_{name}")
 

@@ -34,7 +34,7 @@ class ScoreTask(Task):
     directions: Mapping[str, Direction] = {
         "srcc": "max", "plcc": "max", "krcc": "max", "rmse": "min", "loss": "min",
     }  # fmt: skip
-    whole_batch = True
+    uses_all_rows = True
 
     def __init__(self, model: JudgeModel, config: ScoreTaskConfig | None = None) -> None:
         self.config = config or ScoreTaskConfig()
@@ -52,7 +52,7 @@ class ScoreTask(Task):
         """
         features, scores = Moments(), []
         while (batch := (yield)) is not None:
-            if not self.started:
+            if not self.warm_start:
                 features.update(self.pooled(batch))
             scores.append(batch["score"].detach().cpu())
         known = torch.cat(scores) if scores else torch.zeros(0)
@@ -61,7 +61,7 @@ class ScoreTask(Task):
                 "No training picture has a score.",
                 fix="Give the table a column of scores, or leave the score task out.",
             )
-        if not self.started:
+        if not self.warm_start:
             self.score_head.fit_input(features)
             self.score_head.fit_output(known)
 
@@ -124,7 +124,7 @@ class ScoreTask(Task):
             return dict.fromkeys(self.directions, math.nan)
         device = self.score_head.output_mean.device
         predicted, given = (
-            [torch.cat(pieces).to(device) for pieces in zip(*part, strict=True)]
+            [torch.cat(batches).to(device) for batches in zip(*part, strict=True)]
             for part in zip(*parts, strict=True)
         )
         prediction_B, score_B = predicted[0], given[0]

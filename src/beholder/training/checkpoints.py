@@ -32,6 +32,7 @@ from beholder.data.files import atomic_path, sha256_file
 from beholder.errors import CheckpointError
 
 FORMAT = 1
+CHECKPOINTS = "checkpoints"  # the folder of a training's checkpoints
 CHECKSUMS = "checksums.json"
 STATE = "state.json"
 _NAME = re.compile(r"step-(\d{8,})(-before-evaluation)?")

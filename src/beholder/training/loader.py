@@ -1,10 +1,10 @@
 """Which pictures a step sees, and getting them.
 
 The order of an epoch is a function of (seed, epoch) and, if it is balanced, the pictures' shares; a
-step's pictures are the next `batch_size * accumulate` of it, its pieces the next `batch_size` of
-those, and each process takes its contiguous part of every piece. Loading is by index batches, so
-that one call of `BatchSource.load` may read many rows at once, with or without worker processes,
-and starts at any step of any epoch without going through those before.
+step's pictures are the next `batch_size * accumulate` of it, its micro-batches the next
+`batch_size` of those, and each process takes its contiguous part of every micro-batch. Loading is
+by index batches, so that one call of `BatchSource.load` may read many rows at once, with or without
+worker processes, and starts at any step of any epoch without going through those before.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class BatchSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Piece:
+class MicroBatch:
     """One forward pass of this process.
 
     `counts_R`: rows of each process R. Where this process has none, `batch` holds one row that
@@ -97,7 +97,7 @@ class Plan:
         return [int(row) for row in order]
 
     def steps(self, first: int, last: int) -> Iterator[tuple[int, list[list[int]]]]:
-        """Epoch and pieces of each step from `first` to before `last`."""
+        """Epoch and micro-batches of each step from `first` to before `last`."""
         order: list[int] = []
         for step in range(first, last):
             epoch, within = divmod(step, self.steps_per_epoch)
@@ -112,7 +112,7 @@ class Loader:
     """Batches of a source for this process, for training by plan and for going through in order.
 
     Raises:
-        DataError: the source is empty, or a piece has fewer pictures than there are processes.
+        DataError: the source is empty, or `batch_size` is below the number of processes.
     """
 
     def __init__(self, source: BatchSource, config: TrainConfig, processes: Processes) -> None:
@@ -144,21 +144,24 @@ class Loader:
         shares = source.balanced_shares() if config.sampling == "balanced" else None
         return Plan(len(source), config.batch_size, config.accumulate, config.seed, shares)
 
-    def steps(self, first: int, last: int) -> Iterator[list[Piece]]:
-        """The pieces of each step from `first` to before `last`."""
+    def steps(self, first: int, last: int) -> Iterator[list[MicroBatch]]:
+        """The micro-batches of each step from `first` to before `last`."""
         batches = self.load(self._requests(first, last))
         for _, parts_MR in self._parts(first, last):
             counts_MR = [tuple(len(part) for part in part_R) for part_R in parts_MR]
-            yield [Piece(next(batches), counts_R) for counts_R in counts_MR]
+            yield [MicroBatch(next(batches), counts_R) for counts_R in counts_MR]
 
     def _parts(self, first: int, last: int) -> Iterator[tuple[int, list[list[list[int]]]]]:
-        """Epoch and rows of each piece M and process R, step by step."""
+        """Epoch and rows of each micro-batch M and process R, step by step."""
         ranks = range(self._processes.size)
-        for epoch, pieces in self.plan.steps(first, last):
-            yield epoch, [[share(rows, rank, len(ranks)) for rank in ranks] for rows in pieces]
+        for epoch, micro_batches in self.plan.steps(first, last):
+            yield (
+                epoch,
+                [[share(rows, rank, len(ranks)) for rank in ranks] for rows in micro_batches],
+            )
 
     def _requests(self, first: int, last: int) -> Iterator[tuple[int, list[int]]]:
-        """What this process loads, piece by piece; never nothing, see `Piece`."""
+        """What this process loads, micro-batch by micro-batch; never nothing, see `MicroBatch`."""
         for epoch, parts_MR in self._parts(first, last):
             for part_R in parts_MR:
                 someone = next(part for part in part_R if part)

@@ -21,7 +21,7 @@ from beholder.data.progress import ProgressBar
 from beholder.data.sharing import ALONE, joined_parts
 from beholder.errors import TrainingError
 from beholder.features.memory import memory_guard
-from beholder.training.checkpoints import CheckpointFolder, checkpoint_name
+from beholder.training.checkpoints import CHECKPOINTS, CheckpointFolder, checkpoint_name
 from beholder.training.config import TrainConfig
 from beholder.training.distributed import Processes, start
 from beholder.training.loader import Batch, BatchSource, Loader, to_device
@@ -51,7 +51,7 @@ def train(
     folder: str | Path,
     device: str | torch.device | None = None,
     stage: str = "",
-    home: str | Path | None = None,
+    checkpoint_dir: str | Path | None = None,
 ) -> TrainResult:
     """Train `task` and leave it, in evaluation mode, with the weights of its best checkpoint.
 
@@ -60,18 +60,19 @@ def train(
 
     Args:
         task: an objective, see `beholder.tasks.base.Task`. If its weights are those of an earlier
-            training (`started`), they are evaluated first, and kept if none is better. What it
+            training (`warm_start`), they are evaluated first, and kept if none is better. What it
             keeps out of its `state_dict` (a teacher) is in no checkpoint. `prepare`, if it has it,
             is called once before the first step with the training batches in order; what it fits
             must be in the state_dict.
             Weights are called for on batches in host memory. For losses over the whole batch see
-            `beholder.training.whole_batch`.
+            `beholder.training.grad_cache`.
         train_data, val_data: pictures with opinions. Without validation pictures nothing is
             evaluated, and the last checkpoint counts as best.
         folder: the run's, for log.txt, metrics.jsonl and tensorboard/.
         device: by default CUDA, MPS or CPU, the first there is.
         stage: name in the logs.
-        home: where checkpoints/ is, by default <folder>/stages/<stage>, or `folder` without stage.
+        checkpoint_dir: by default <folder>/stages/<stage>/checkpoints, without a stage
+            <folder>/checkpoints.
 
     Raises:
         TrainingError: loss or gradient not finite (nothing has moved), unknown metric, no device.
@@ -87,8 +88,8 @@ def train(
         noted = stack.enter_context(termination())
         if processes.first:
             stack.enter_context(log_file(folder))
-        place = Path(home) if home else folder / "stages" / stage if stage else folder
-        checkpoints = CheckpointFolder(place / "checkpoints", config.keep)
+        default = (folder / "stages" / stage if stage else folder) / CHECKPOINTS
+        checkpoints = CheckpointFolder(Path(checkpoint_dir or default), config.keep)
         training = _Training(
             task, train_data, val_data, config, folder, stage, checkpoints, processes, noted
         )
@@ -202,7 +203,7 @@ class _Training:
             )
         else:
             self._prepare()
-            if getattr(self._task, "started", False):
+            if getattr(self._task, "warm_start", False):
                 self._position.evaluated_step = NEVER  # the start may be the best there is
         self._copy_first()
         if newest is None and self._runner.ema:
@@ -228,10 +229,12 @@ class _Training:
     def _make_steps(self) -> None:
         position, every = self._position, self._config.log_every
         with self._progress() as bar:
-            for pieces in self._meter.waiting(self._loader.steps(position.step, self._total)):
+            for micro_batches in self._meter.waiting(
+                self._loader.steps(position.step, self._total)
+            ):
                 rate = self._learning_rate()
-                self._runner.run(pieces, position.step + 1, rate)
-                self._meter.step(sum(sum(piece.counts_R) for piece in pieces))
+                self._runner.run(micro_batches, position.step + 1, rate)
+                self._meter.step(sum(sum(micro_batch.counts_R) for micro_batch in micro_batches))
                 position.step += 1
                 last = position.step == self._total
                 if position.step % every == 0 or last:
@@ -411,7 +414,7 @@ class _Training:
     def _log_line(self, rate: float, bar: ProgressBar | None) -> None:
         self._runner.check()
         step, epoch = self._position.step, self._epoch()
-        values = {**self._runner.sums.means(), "lr": rate}
+        values = {**self._runner.averages.means(), "lr": rate}
         throughput = self._meter.read()
         if self._log:
             self._log.write("train", step, epoch, values, throughput.to_dict())

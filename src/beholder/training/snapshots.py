@@ -65,7 +65,7 @@ class Snapshots:
         """Write a checkpoint. `lines`: of metrics.jsonl that belong to it."""
         randoms = self._processes.from_all(random_state(self._processes.device))
         runner = self._runner
-        sums = runner.sums.state_dict()
+        sums = runner.averages.state_dict()
         self.saved = name
         if not self._processes.first:
             return
@@ -104,7 +104,7 @@ class Snapshots:
         put_weights(self._task, tensors["weights"], where=str(path))
         runner = self._runner
         load_optimizer_state(runner.optimizer, self._parameters, tensors["optimizer"])
-        runner.sums.load_state_dict(tensors["interval"])
+        runner.averages.load_state_dict(tensors["interval"])
         if runner.ema:
             runner.ema.load_state_dict(tensors["ema"])
         if runner.scaler.is_enabled() and state["loss_scale"]:

@@ -1,8 +1,8 @@
-"""One step: the pieces of a batch forward and backward, the guard, the optimiser's move.
+"""One step: the micro-batches of a batch forward and backward, the guard, the optimiser's move.
 
-The step's gradient is that of the whole batch in one piece: each piece's mean loss counts by its
-share of the step's units, `task.weight(piece) / sum over pieces and processes`. `batch_norms` says
-what those see.
+The step's gradient is that of the whole batch at once: each micro-batch's mean loss counts by its
+share of the step's units, `task.weight(batch)` divided by its sum over micro-batches and processes.
+`batch_norms` says what those see.
 
 The guard: nothing moves when the loss or a gradient is not finite. On the CPU and MPS, and with
 fp16, the two numbers are read before the move. CUDA would have to stop for that, so there a flag
@@ -27,12 +27,12 @@ from beholder.training.batch_norms import BatchNorms, batch_norm_limits
 from beholder.training.config import TrainConfig
 from beholder.training.distributed import Processes
 from beholder.training.ema import EMA, moving_statistics
+from beholder.training.grad_cache import GradCache
 from beholder.training.gradients import Gradients
-from beholder.training.loader import Piece, to_device
+from beholder.training.loader import MicroBatch, to_device
+from beholder.training.metric_averages import MetricAverages
 from beholder.training.optimisers import FUSED_DEVICES, create_optimizer, set_learning_rate
 from beholder.training.random_state import random_state, restore_random_state
-from beholder.training.sums import IntervalSums
-from beholder.training.whole_batch import WholeBatch
 
 logger = logging.getLogger("beholder.training")
 
@@ -94,37 +94,37 @@ class StepRunner:
                 logger.info(limit)
         moving = moving_statistics(task)
         self.ema = EMA([*parameters, *moving], config.ema_decay) if config.ema_decay else None
-        self.sums = IntervalSums(processes)
+        self.averages = MetricAverages(processes)
         self._statistics = [tensor for _, tensor in moving] if processes.several else []
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=self._device)
         self._unchecked: list[_Seen] = []
-        self._whole = WholeBatch(processes)
+        self._grad_cache = GradCache(processes)
         self._gather = getattr(task, "gather", None)
         if processes.several or config.accumulate > 1:
-            task.gather = self._whole.gather_with_grad
+            task.gather = self._grad_cache.gather_with_grad
         else:
-            self._whole.used = False
+            self._grad_cache.used = False
 
-    def run(self, pieces: Sequence[Piece], step: int, lr: float) -> None:
+    def run(self, micro_batches: Sequence[MicroBatch], step: int, lr: float) -> None:
         """Make step `step` (from 1) with learning rate `lr`.
 
         Raises:
             TrainingError: loss or gradients are not finite; nothing has moved.
         """
         self.gradients.zero_()
-        shares, together = self._shares(pieces)
+        shares, together = self._shares(micro_batches)
         seen = _Seen(step)
-        self._whole.begin([piece.counts_R for piece in pieces])
-        if len(pieces) > 1 and self._whole.used is not False:
-            self._record(pieces, together)
-        for index, (piece, share) in enumerate(zip(pieces, shares, strict=True)):
+        self._grad_cache.begin([micro_batch.counts_R for micro_batch in micro_batches])
+        if len(micro_batches) > 1 and self._grad_cache.used is not False:
+            self._record(micro_batches, together)
+        for index, (micro_batch, share) in enumerate(zip(micro_batches, shares, strict=True)):
             self._norms.use(together[index])
-            self._piece(index, piece, share, seen)
+            self._run_micro_batch(index, micro_batch, share, seen)
         loss = torch.zeros((), device=self._device)
-        for piece_loss in seen.losses:
-            loss = loss + piece_loss
-        if self._whole.used is None:
-            self._whole.used = False
+        for micro_loss in seen.losses:
+            loss = loss + micro_loss
+        if self._grad_cache.used is None:
+            self._grad_cache.used = False
         self.gradients.sum_(self._processes, loss)
         self._average_statistics()
         if self.scaler.is_enabled():
@@ -133,8 +133,8 @@ class StepRunner:
         if self._config.clip_norm:
             self.gradients.clip_(norm, self._config.clip_norm)
         if self._move(loss, norm, lr, seen):
-            self.sums.add("grad_norm", norm)
-        self.sums.steps += 1
+            self.averages.add("grad_norm", norm)
+        self.averages.steps += 1
         if self.ema:
             self.ema.update(step)
 
@@ -154,13 +154,13 @@ class StepRunner:
         if unchecked and (first_bad := int(self._first_bad)) >= 0:
             raise self._error(next(seen for seen in unchecked if seen.step == first_bad))
 
-    def _shares(self, pieces: Sequence[Piece]) -> tuple[list[float], list[bool]]:
-        """Each piece's part of the step's units, 0 for pieces without any, and whether all
-        processes have some of it, so that its batch norms can be synchronised."""
+    def _shares(self, micro_batches: Sequence[MicroBatch]) -> tuple[list[float], list[bool]]:
+        """Each micro-batch's share of the step's units, 0 if it has none, and whether all processes
+        have some of it, so that its batch norms can be synchronised."""
         rank = self._processes.rank
         weights = [
-            float(self._task.weight(piece.batch)) if piece.counts_R[rank] else 0.0
-            for piece in pieces
+            float(self._task.weight(micro_batch.batch)) if micro_batch.counts_R[rank] else 0.0
+            for micro_batch in micro_batches
         ]
         total, *sharers = self._processes.sum(
             [sum(weights), *(float(weight > 0) for weight in weights)]
@@ -168,37 +168,39 @@ class StepRunner:
         shares = [weight / total if total else 0.0 for weight in weights]
         return shares, [count == self._processes.size for count in sharers]
 
-    def _record(self, pieces: Sequence[Piece], together: Sequence[bool]) -> None:
-        """Let a task that gathers tell the rows of all pieces; see `whole_batch`."""
+    def _record(self, micro_batches: Sequence[MicroBatch], together: Sequence[bool]) -> None:
+        """Let a task that gathers show the rows of all micro-batches; see `grad_cache`."""
         random = random_state(self._device)
         buffers = [(buffer, buffer.clone()) for buffer in self._task.buffers()]
-        for index, piece in enumerate(pieces):
-            self._whole.record(index)
+        for index, micro_batch in enumerate(micro_batches):
+            self._grad_cache.record(index)
             self._norms.use(together[index])
             with torch.no_grad(), self.autocast():
-                self._task(to_device(piece.batch, self._device))
-            if not self._whole.used:
-                self._whole.used = False
+                self._task(to_device(micro_batch.batch, self._device))
+            if not self._grad_cache.used:
+                self._grad_cache.used = False
                 break
         else:
-            self._whole.exchange()
+            self._grad_cache.exchange()
         for buffer, before in buffers:
             buffer.copy_(before)
         restore_random_state(random, self._device)
 
-    def _piece(self, index: int, piece: Piece, share: float, seen: _Seen) -> None:
-        if not share and self._whole.used is False:
+    def _run_micro_batch(
+        self, index: int, micro_batch: MicroBatch, share: float, seen: _Seen
+    ) -> None:
+        if not share and self._grad_cache.used is False:
             return
-        self._whole.run(index, 1 / share if share else 0.0)
+        self._grad_cache.run(index, 1 / share if share else 0.0)
         with torch.set_grad_enabled(share > 0), self.autocast():
-            outputs = self._task(to_device(piece.batch, self._device))
+            outputs = self._task(to_device(micro_batch.batch, self._device))
         if not share:
             return
         loss = outputs["loss"] * share
         self.scaler.scale(loss).backward()
         for name, value in outputs.items():
-            self.sums.add_share(name, value, share)
-        seen.keys.append(list(piece.batch["keys"]))
+            self.averages.add_share(name, value, share)
+        seen.keys.append(list(micro_batch.batch["keys"]))
         seen.losses.append(loss.detach().float())
 
     def _move(self, loss: Tensor, norm: Tensor, lr: float, seen: _Seen) -> bool:

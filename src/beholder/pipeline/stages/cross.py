@@ -31,6 +31,7 @@ from beholder.pipeline.stages.train import Train
 from beholder.pipeline.stages.training_cost import training_cost, training_timings
 from beholder.tasks.base import Task
 from beholder.training import train
+from beholder.training.checkpoints import CHECKPOINTS
 from beholder.training.distributed import start
 from beholder.training.loader import to_device
 from beholder.training.sources import FeatureSource
@@ -145,7 +146,7 @@ class Cross(Stage):
         return assign_folds(units, min(self.config.folds, groups), self.context.recipe.seed)
 
     def _fold(
-        self, table: AnnotationTable, folds: np.ndarray, fold: int, home: Path
+        self, table: AnnotationTable, folds: np.ndarray, fold: int, folder: Path
     ) -> tuple[pl.DataFrame, dict[str, float]]:
         """Train without a fold, choose the best weights by the next one, and predict the fold; and
         what the training took."""
@@ -159,7 +160,12 @@ class Cross(Stage):
         assert learnt and chosen_by and isinstance(left, FeatureSource), "no fold is empty"
         with _quietly():
             result = train(
-                task, trainer.full_sized(learnt), chosen_by, trainer.training, home, home=home
+                task,
+                trainer.full_sized(learnt),
+                chosen_by,
+                trainer.training,
+                folder,
+                checkpoint_dir=folder / CHECKPOINTS,
             )
         predicted = _predict(task, left, trainer.training.batch_size)
         given = divided.subset("test").frame.select("image", "score")

@@ -13,7 +13,12 @@ from torch import Tensor
 
 from beholder.errors import CheckpointError, RecipeError
 from beholder.pipeline.recipe import TrainStage
-from beholder.training.checkpoints import CheckpointFolder, checkpoint_name, load_checkpoint
+from beholder.training.checkpoints import (
+    CHECKPOINTS,
+    CheckpointFolder,
+    checkpoint_name,
+    load_checkpoint,
+)
 
 State = dict[str, Tensor]
 
@@ -29,11 +34,11 @@ def newest_states(folder: Path, count: int, *, with_backbone: bool) -> list[Stat
     Raises:
         CheckpointError: there are fewer, or one is damaged.
     """
-    paths = CheckpointFolder(folder / "checkpoints", keep=count).steps()
+    paths = CheckpointFolder(folder / CHECKPOINTS, keep=count).steps()
     if len(paths) < count:
         raise CheckpointError(
             f"There are {len(paths)} checkpoints; {count} are wanted.",
-            where=str(folder / "checkpoints"),
+            where=str(folder / CHECKPOINTS),
             fix="Ask for fewer, or train again with a higher keep and a lower save_every_steps.",
         )
     return [_model_state(path, with_backbone=with_backbone) for path in reversed(paths[-count:])]
@@ -46,12 +51,12 @@ def epoch_state(folder: Path, epoch: int, steps: int, *, with_backbone: bool) ->
         CheckpointError: there is none, or it is damaged.
     """
     wanted = checkpoint_name(epoch * steps, evaluation_due=False)
-    for path in CheckpointFolder(folder / "checkpoints", keep=1).steps():
+    for path in CheckpointFolder(folder / CHECKPOINTS, keep=1).steps():
         if path.name == wanted:
             return _model_state(path, with_backbone=with_backbone)
     raise CheckpointError(
         f"There is no checkpoint of epoch {epoch}.",
-        where=str(folder / "checkpoints" / wanted),
+        where=str(folder / CHECKPOINTS / wanted),
         fix="Train again with save_every_epochs: 1 and keep as high as the epochs.",
     )
 

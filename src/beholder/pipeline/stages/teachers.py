@@ -27,10 +27,14 @@ from beholder.pipeline.origins import Origin, backbone_after, config_of
 from beholder.pipeline.recipe import TrainStage
 from beholder.pipeline.stages.several import State, epoch_state
 from beholder.pipeline.stages.shared import stage_backbone, trained_by
+from beholder.training.cached_teacher_logits import (
+    CachedTeacherSource,
+    teacher_store_card,
+    write_teacher_logits,
+)
 from beholder.training.config import TrainConfig
 from beholder.training.distributed import start
 from beholder.training.sources import PictureSource
-from beholder.training.taught import TaughtSource, views_card, write_views
 
 Classes = Mapping[str, Sequence[str]]
 
@@ -98,7 +102,7 @@ def taught_source(
     classes: Classes,
     folder: Path,
     training: TrainConfig,
-) -> TaughtSource:
+) -> CachedTeacherSource:
     """The training pictures with what the stage's teacher says of its cached views; the first
     process asks it, unless that was done before.
 
@@ -120,10 +124,10 @@ def taught_source(
         teacher = build_teacher(context, stage, source.transform, classes).to(processes.device)
         views = config.teacher.cached_views
         arithmetic = amp_dtype(training.amp, processes.device, where="training.amp")
-        _take_over(place, views_card(teacher, source, views, arithmetic))
-        write_views(teacher, source, place, views, training, processes)
+        _take_over(place, teacher_store_card(teacher, source, views, arithmetic))
+        write_teacher_logits(teacher, source, place, views, training, processes)
     processes.from_first(None)
-    return TaughtSource(source, FeatureStore.open(place), classes)
+    return CachedTeacherSource(source, FeatureStore.open(place), classes)
 
 
 def _take_over(place: Path, card: StoreCard) -> None:

@@ -50,7 +50,7 @@ from beholder.tasks.base import Task
 from beholder.tasks.build import check_task, judge_config
 from beholder.tasks.config import AttributesTaskConfig, TaskConfig
 from beholder.training import TrainConfig, train
-from beholder.training.checkpoints import put_weights
+from beholder.training.checkpoints import CHECKPOINTS, put_weights
 from beholder.training.distributed import start
 from beholder.training.loader import BatchSource
 from beholder.training.sources import FeatureSource, PictureSource, Targets
@@ -157,7 +157,7 @@ class Train(Stage):
                 devices.choose_device(),
                 decodes=self.config.features is None,
             ),
-            started=self.config.start_from is not None,
+            warm_start=self.config.start_from is not None,
             teacher_views=teacher_views,
         )
 
@@ -201,7 +201,7 @@ class Train(Stage):
             self.training,
             self.context.folder,
             stage=self.name,
-            home=folder,
+            checkpoint_dir=folder / CHECKPOINTS,
         )
         if not start().first:
             return StageResult({})  # the first process writes for all
@@ -321,7 +321,7 @@ class Train(Stage):
             own = {n: t for n, t in trained.state.items() if not n.startswith("backbone.")}
             put_weights(model, own, where=self._where_start)
         task = create_task(self.config.task, model, self._table("train"), teacher)
-        task.started = start is not None
+        task.warm_start = start is not None
         # after it is made: a task has buffers of its own
         task.to(devices.choose_device())
         return task

@@ -24,7 +24,7 @@ def training_cost(
     validated: int,
     loading: float,
     workers: int,
-    started: bool = False,
+    warm_start: bool = False,
     teacher_views: int = 0,
 ) -> Cost:
     """Steps, evaluations and checkpoints, each as often as there will be; early stopping, which
@@ -36,7 +36,7 @@ def training_cost(
         trained, validated: pictures to train on, and to evaluate on.
         loading: seconds that one process takes to load what a step sees.
         workers: processes that do; 0: none beside the training's own.
-        started: whether the weights to start from are evaluated, too.
+        warm_start: whether the weights to start from are evaluated, too.
         teacher_views: views of pictures that a teacher is asked about beforehand.
     """
     timings = smoke.result.timings
@@ -46,7 +46,7 @@ def training_cost(
     if workers:
         step = max(step, overlapped(loading, step, workers))
     evaluated = _evaluated_after(training, steps, per_epoch) if validated else set()
-    if started:
+    if warm_start:
         evaluated.add(0)
     saved = _saved_after(training, steps, per_epoch)
     each = timings.get("evaluation_seconds", 0.0) / max(1, timings.get("evaluated_pictures", 1))

@@ -19,10 +19,14 @@ from beholder.features.config import BackboneConfig
 from beholder.features.store import FeatureStore
 from beholder.models.heads import AttributeHeads
 from beholder.models.teachers import Member, Teacher
-from beholder.training import TrainConfig, taught
+from beholder.training import TrainConfig, cached_teacher_logits
+from beholder.training.cached_teacher_logits import (
+    CachedTeacherSource,
+    teacher_store_card,
+    write_teacher_logits,
+)
 from beholder.training.distributed import Processes
 from beholder.training.sources import PictureSource
-from beholder.training.taught import TaughtSource, views_card, write_views
 
 CLASSES = {"light": ("bright", "dim", "dark"), "mood": ("calm", "wild")}
 TRANSFORM = EvalTransform(size=(32, 32))
@@ -71,12 +75,12 @@ def make_teacher(seed: int = 1) -> Counted:
 
 
 def write(teacher: Teacher, source: PictureSource, place: Path, views: int = 3) -> FeatureStore:
-    return write_views(teacher, source, place, views, TrainConfig(batch_size=2), ALONE)
+    return write_teacher_logits(teacher, source, place, views, TrainConfig(batch_size=2), ALONE)
 
 
 def test_batches_bring_what_the_teacher_says_of_their_pixels(root: Path) -> None:
     teacher, source = make_teacher(), make_source(root)
-    views = TaughtSource(source, write(teacher, source, root / "said"), CLASSES)
+    views = CachedTeacherSource(source, write(teacher, source, root / "said"), CLASSES)
     assert teacher.asked == 3 * ROWS
     assert (views.keys, len(views)) == (source.keys, ROWS)
     shown = []
@@ -97,8 +101,8 @@ def test_batches_bring_what_the_teacher_says_of_their_pixels(root: Path) -> None
 def test_the_teacher_computes_as_it_would_in_a_step(root: Path) -> None:
     teacher, source = make_teacher(), make_source(root)
     settings = TrainConfig(batch_size=ROWS, amp="bf16")
-    store = write_views(teacher, source, root / "said", 1, settings, ALONE)
-    found = TaughtSource(source, store, CLASSES).load(range(ROWS), 0)
+    store = write_teacher_logits(teacher, source, root / "said", 1, settings, ALONE)
+    found = CachedTeacherSource(source, store, CLASSES).load(range(ROWS), 0)
     with torch.autocast("cpu", torch.bfloat16):
         live = teacher(found["pixels"])
     plain = teacher(found["pixels"])
@@ -110,7 +114,7 @@ def test_the_teacher_computes_as_it_would_in_a_step(root: Path) -> None:
 
 
 def test_a_stopped_one_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(taught, "SHARD_ROWS", 1)
+    monkeypatch.setattr(cached_teacher_logits, "SHARD_ROWS", 1)
     teacher, source, place = make_teacher(), make_source(root), root / "said"
     teacher.last = 2 * 3 + 1  # two pictures done, in the midst of the next two
     with pytest.raises(KeyboardInterrupt):
@@ -149,13 +153,13 @@ def test_what_decides_the_logits_decides_the_store(root: Path) -> None:
         "changes": (teacher, make_source(root, changes=AugmentConfig(flip=0.4)), 3),
         "views": (teacher, source, 2),
     }
-    cards = {views_card(teacher, source, 3)}
+    cards = {teacher_store_card(teacher, source, 3)}
     for asked, pictures, views in others.values():
         with pytest.raises(StoreError, match="is of a teacher"):
             write(asked, pictures, place, views)
-        cards.add(views_card(asked, pictures, views))
+        cards.add(teacher_store_card(asked, pictures, views))
     assert len(cards) == 1 + len(others)
-    assert views_card(make_teacher(), make_source(root), 3) in cards
+    assert teacher_store_card(make_teacher(), make_source(root), 3) in cards
 
 
 def test_how_a_teacher_sees_is_part_of_what_it_is() -> None:

@@ -35,12 +35,12 @@ Classes = Mapping[str, Sequence[str]]
 SHARD_ROWS = 64  # pictures whose views a kill may lose
 
 
-class TaughtSource:
+class CachedTeacherSource:
     """Batches of a source that bring the teacher's logits as `teacher`, {attribute: [B, classes]}.
 
     Args:
         source: the pictures; from epoch K on their first views come again.
-        store: what `write_views` has made of the same source.
+        store: what `write_teacher_logits` has made of the same source.
         classes: attribute -> labels, the student's.
 
     Raises:
@@ -84,7 +84,7 @@ class TaughtSource:
         return batch
 
 
-def views_card(
+def teacher_store_card(
     teacher: Teacher, source: PictureSource, views: int, arithmetic: torch.dtype | None = None
 ) -> StoreCard:
     """What decides the logits: teacher, transform, augmentation, seed, and the type to compute in
@@ -103,7 +103,7 @@ def views_card(
 
 
 @torch.inference_mode()
-def write_views(
+def write_teacher_logits(
     teacher: Teacher,
     source: PictureSource,
     path: Path,
@@ -126,13 +126,13 @@ def write_views(
         OutOfMemory: the device has no room for a batch.
     """
     arithmetic = amp_dtype(config.amp, processes.device, where="training.amp")
-    card = views_card(teacher, source, views, arithmetic)
+    card = teacher_store_card(teacher, source, views, arithmetic)
     writer = FeatureWriter(path, card, shard_rows=SHARD_ROWS)
     there = writer.contents()
     contents = [source.content(row) for row in range(len(source))]
     due = [row for row, key in enumerate(source.keys) if there.get(key) != contents[row]]
-    pieces = [due[at : at + config.batch_size] for at in range(0, len(due), config.batch_size)]
-    requests = [(view, rows) for rows in pieces for view in range(views)]
+    chunks = [due[at : at + config.batch_size] for at in range(0, len(due), config.batch_size)]
+    requests = [(view, rows) for rows in chunks for view in range(views)]
     batches = Loader(source, config, processes).load(requests, at_most=len(requests))
     with (
         memory_guard(
@@ -144,7 +144,7 @@ def write_views(
         autocast(processes.device, arithmetic),
         ProgressBar("asking the teacher", len(due), "pictures") as bar,
     ):
-        for rows in pieces:
+        for rows in chunks:
             said = [
                 teacher(to_device(next(batches)["pixels"], processes.device)) for _ in range(views)
             ]

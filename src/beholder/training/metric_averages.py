@@ -11,7 +11,7 @@ from beholder.features.device import has_float64
 from beholder.training.distributed import Processes
 
 
-class IntervalSums:
+class MetricAverages:
     """Running sums of named scalars, each where it is given, on the device or on the host; nothing
     waits for the device before `means`."""
 
@@ -23,7 +23,7 @@ class IntervalSums:
         self.steps = 0
 
     def add_share(self, name: str, value: Tensor, share: float) -> None:
-        """A piece's value, with its share of the step; the step's is the sum of all pieces'."""
+        """A micro-batch's value with its share of the step; the step's value is the sum of them."""
         self._add(self._shared, name, value.detach().to(self._dtype) * share)
 
     def add(self, name: str, value: Tensor) -> None:
