@@ -18,8 +18,8 @@ from sklearn.linear_model import Ridge as PlainRidge
 from threadpoolctl import threadpool_limits
 
 from beholder.data.splits import assign_folds
-from beholder.models.regressors.ensemble import MEMBERS, ScoreEnsemble
-from beholder.models.regressors.ridge import STRENGTHS
+from beholder.models.regressors.ensemble import ScoreEnsemble
+from beholder.models.regressors.members import MEMBERS, STRENGTHS
 from measure import conditions, memory_growth
 
 FOLDS = 5

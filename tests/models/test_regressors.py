@@ -7,22 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+from scipy.optimize import nnls
 from sklearn.kernel_ridge import KernelRidge as SklearnKernelRidge
-from sklearn.linear_model import LinearRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.metrics.pairwise import rbf_kernel
 
 from beholder.data.splits import assign_folds
 from beholder.errors import DataError, RegressorError
 from beholder.metrics.correlation import srcc
-from beholder.models.regressors import kernel
+from beholder.models.regressors import members
 from beholder.models.regressors.autogluon import AutoGluonRegressor
 from beholder.models.regressors.config import AutoGluonConfig, EnsembleConfig
-from beholder.models.regressors.ensemble import MEMBERS, ScoreEnsemble, stack
-from beholder.models.regressors.kernel import KernelRidge
-from beholder.models.regressors.mlp import Mlp
-from beholder.models.regressors.ridge import Ridge, RidgePath
-from beholder.models.regressors.trees import Trees
+from beholder.models.regressors.ensemble import ScoreEnsemble, stack
+from beholder.models.regressors.members import MEMBERS, STRENGTHS, Learnt
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "before" / "score_ensemble"
 
 
 def made(rows: int, columns: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -40,75 +40,69 @@ def units_of(rows: int) -> list[str]:
     return [str(row // 2) for row in range(rows)]
 
 
+def fit(name: str, rows: int, columns: int, seed: int = 0) -> tuple[Learnt, np.ndarray]:
+    return MEMBERS[name].fit(*made(rows, columns), seed)
+
+
+def predict(name: str, learnt: Learnt, x: np.ndarray) -> np.ndarray:
+    return MEMBERS[name].predict(learnt, x)
+
+
 @pytest.mark.parametrize(
     ("rows", "columns"), [(40, 90), (90, 40), (60, 60), (200, 5), (200, 2), (60, 1)]
 )
-def test_ridge_of_every_strength_is_scikit_learns_also_out_of_fold(rows: int, columns: int) -> None:
+def test_ridge_takes_the_strength_that_is_best_out_of_fold(rows: int, columns: int) -> None:
     x, y, folds = made(rows, columns)
-    path = RidgePath(x, y)
-    strengths = path.strengths()
-    held_out = path.held_out(strengths, folds)
+    learnt, held_out = fit("ridge", rows, columns)
     wide = x.astype(np.float64)
-    for index, strength in enumerate(strengths):
-        plain = SklearnRidge(alpha=strength, solver="svd").fit(wide, y)
-        weights, intercept = path.coefficients(strength)
-        np.testing.assert_allclose(wide @ weights + intercept, plain.predict(wide), atol=1e-7)
+    scale = np.square(wide - wide.mean(axis=0)).sum() / min(rows - 1, columns)
+    predictions = []
+    for strength in STRENGTHS * scale:
+        predicted = np.empty_like(y)
         for fold in range(4):
             inside = folds != fold
-            other = SklearnRidge(alpha=strength, solver="svd").fit(wide[inside], y[inside])
-            expected = other.predict(wide[~inside])
-            np.testing.assert_allclose(held_out[index, ~inside], expected, atol=1e-6)
+            plain = SklearnRidge(alpha=strength, solver="svd").fit(wide[inside], y[inside])
+            predicted[~inside] = plain.predict(wide[~inside])
+        predictions.append(predicted)
+    best = int(np.argmin([np.square(predicted - y).mean() for predicted in predictions]))
+    np.testing.assert_allclose(held_out, predictions[best], atol=1e-6)
+    expected = SklearnRidge(alpha=STRENGTHS[best] * scale, solver="svd").fit(wide, y)
+    np.testing.assert_allclose(predict("ridge", learnt, x), expected.predict(wide), atol=1e-7)
 
 
-def test_ridge_takes_the_strength_that_is_best_out_of_fold() -> None:
-    x, y, folds = made(80, 60)
-    member, held_out = Ridge.fit(x, y, folds, seed=0)
-    errors = {}
-    for strength in RidgePath(x, y).strengths():
-        errors[strength] = 0.0
-        for fold in range(4):
-            inside = folds != fold
-            plain = SklearnRidge(alpha=strength).fit(x[inside], y[inside])
-            errors[strength] += np.square(plain.predict(x[~inside]) - y[~inside]).sum() / len(y)
-    best = min(errors, key=errors.__getitem__)
-    assert np.square(held_out - y).mean() == pytest.approx(errors[best], rel=1e-4)
-    expected = SklearnRidge(alpha=best).fit(x, y).predict(x)
-    np.testing.assert_allclose(member.predict(x), expected, atol=1e-4)
-
-
-def test_rows_that_say_the_same_and_constant_features_are_no_trouble_to_ridge() -> None:
+@pytest.mark.parametrize("name", ["ridge", "kernel"])
+def test_rows_that_say_the_same_and_constant_features_are_no_trouble(name: str) -> None:
     x, y, folds = made(40, 30)
     x = np.concatenate([x, x, np.ones_like(x)], axis=1)
     x[7] = x[3]
-    path = RidgePath(x, y)
-    assert len(path.values_R) < min(x.shape)
-    assert np.isfinite(path.held_out(path.strengths(), folds)).all()
-    few, first = folds[:10], folds[:10] == 0
-    empty = RidgePath(np.ones((10, 3)), y[:10])
-    held_out = empty.held_out(empty.strengths()[:1], few)
-    np.testing.assert_allclose(held_out[0, first], y[:10][~first].mean())
+    learnt, held_out = MEMBERS[name].fit(x, y, folds, 0)
+    assert np.isfinite(held_out).all()
+    assert np.isfinite(predict(name, learnt, x)).all()
+    same = np.ones((40, 3), np.float32)
+    learnt, held_out = MEMBERS[name].fit(same, y, folds, 0)
+    np.testing.assert_allclose(held_out[folds == 0], y[folds != 0].mean(), atol=1e-9)
+    np.testing.assert_allclose(predict(name, learnt, same), y.mean(), atol=1e-9)
 
 
 def test_kernel_ridge_with_every_row_a_landmark_is_exact() -> None:
     x, y, folds = made(70, 12)
-    member, held_out = KernelRidge.fit(x, y, folds, seed=1)
-    similar = rbf_kernel(x.astype(np.float64), gamma=member.gamma)
-    path_features = np.linalg.cholesky(similar + 1e-12 * np.eye(len(x)))
-    strengths = RidgePath(path_features, y).strengths()
-    found = []
-    for strength in strengths:
+    learnt, held_out = fit("kernel", 70, 12, seed=1)
+    gamma = learnt.arrays["intercept_gamma"][1]
+    similar = rbf_kernel(x.astype(np.float64), gamma=gamma)
+    scale = np.trace(similar - similar.mean(axis=0)) / 69
+    predictions = []
+    for strength in STRENGTHS * scale:
         # an intercept without a penalty: centring in the feature space is centring the kernel
         predicted = np.empty_like(y)
         for fold in range(4):
             inside = folds != fold
             predicted[~inside] = _centred_kernel_ridge(similar, y, inside, ~inside, strength)
-        found.append(predicted)
-    errors = [np.square(predicted - y).mean() for predicted in found]
-    best = int(np.argmin(errors))
-    np.testing.assert_allclose(held_out, found[best], atol=1e-5)
+        predictions.append(predicted)
+    best = int(np.argmin([np.square(predicted - y).mean() for predicted in predictions]))
+    np.testing.assert_allclose(held_out, predictions[best], atol=1e-5)
     every = np.ones(len(x), bool)
-    expected = _centred_kernel_ridge(similar, y, every, every, strengths[best])
-    np.testing.assert_allclose(member.predict(x), expected, atol=1e-5)
+    expected = _centred_kernel_ridge(similar, y, every, every, STRENGTHS[best] * scale)
+    np.testing.assert_allclose(predict("kernel", learnt, x), expected, atol=1e-5)
 
 
 def _centred_kernel_ridge(
@@ -125,47 +119,47 @@ def _centred_kernel_ridge(
 
 
 def test_kernel_ridge_on_drawn_landmarks_comes_near_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y, folds = made(300, 12)
-    whole, _ = KernelRidge.fit(x, y, folds, seed=1)
-    monkeypatch.setattr(kernel, "LANDMARKS", 150)
-    drawn, held_out = KernelRidge.fit(x, y, folds, seed=1)
-    assert drawn.landmarks_MP.shape == (150, 12)
+    whole, _ = fit("kernel", 300, 12, seed=1)
+    monkeypatch.setattr(members, "LANDMARKS", 150)
+    drawn, held_out = fit("kernel", 300, 12, seed=1)
+    assert drawn.arrays["landmarks"].shape == (150, 12)
     fresh = made(200, 12, seed=5)[0]
-    assert np.corrcoef(whole.predict(fresh), drawn.predict(fresh))[0, 1] > 0.98
-    assert srcc(y, held_out) > 0.8
+    by_all, by_drawn = predict("kernel", whole, fresh), predict("kernel", drawn, fresh)
+    assert np.corrcoef(by_all, by_drawn)[0, 1] > 0.98
+    assert srcc(made(300, 12)[1], held_out) > 0.8
 
 
-@pytest.mark.parametrize("member", [Trees, Mlp])
-def test_out_of_fold_predictions_know_nothing_of_their_fold(member: type[Trees | Mlp]) -> None:
+@pytest.mark.parametrize("name", ["trees", "mlp"])
+def test_out_of_fold_predictions_know_nothing_of_their_fold(name: str) -> None:
     x, y, folds = made(120, 20)
-    fitted, held_out = member.fit(x, y, folds, seed=3)
+    learnt, held_out = fit(name, 120, 20, seed=3)
     assert srcc(y, held_out) > 0.75
-    assert srcc(y, fitted.predict(x)) > srcc(y, held_out)
+    assert srcc(y, predict(name, learnt, x)) > srcc(y, held_out)
     changed = y.copy()
     changed[folds == 2] = 0.0
-    _, others = member.fit(x, changed, folds, seed=3)
+    _, others = MEMBERS[name].fit(x, changed, folds, 3)
     # scores of fold 2 may change how long is trained, and with it the others' predictions; its own
     # come from the same fits
     same_length = np.corrcoef(held_out[folds == 2], others[folds == 2])[0, 1]
     assert same_length > 0.95
-    again, held_out_again = member.fit(x, y, folds, seed=3)
+    again, held_out_again = fit(name, 120, 20, seed=3)
     assert np.array_equal(held_out, held_out_again)
-    assert np.array_equal(fitted.predict(x), again.predict(x))
+    assert np.array_equal(predict(name, learnt, x), predict(name, again, x))
 
 
 def test_out_of_fold_predictions_of_trees_by_a_plain_loop() -> None:
     import lightgbm
 
-    from beholder.models.regressors.trees import ROUNDS, _parameters
+    from beholder.models.regressors.members import ROUNDS, tree_parameters
 
     x, y, folds = made(120, 10)
-    _, held_out = Trees.fit(x, y, folds, seed=3)
-    bins = lightgbm.Dataset(x, params=_parameters(x, 3)).construct()
+    _, held_out = fit("trees", 120, 10, seed=3)
+    bins = lightgbm.Dataset(x, params=tree_parameters(x, 3)).construct()
     errors = np.empty((ROUNDS, len(y)))
     for fold in range(4):
         inside = folds != fold
         data = lightgbm.Dataset(x[inside], y[inside], reference=bins)
-        booster = lightgbm.train(_parameters(x, 3), data, ROUNDS)
+        booster = lightgbm.train(tree_parameters(x, 3), data, ROUNDS)
         for count in range(ROUNDS):
             errors[count, ~inside] = booster.predict(x[~inside], num_iteration=count + 1)
     best = np.square(errors - y).mean(axis=1).argmin()
@@ -177,9 +171,10 @@ def test_stacking_weights_are_those_of_non_negative_regression() -> None:
     y = generator.standard_normal(300)
     held_out = np.stack([y + generator.standard_normal(300) * s for s in (0.5, 1.0, 2.0)] + [-y])
     weights, intercept = stack(held_out + 3.0, y)
-    plain = LinearRegression(positive=True).fit(held_out.T + 3.0, y)
-    np.testing.assert_allclose(weights, plain.coef_, atol=1e-8)
-    assert intercept == pytest.approx(plain.intercept_)
+    columns = held_out - held_out.mean(axis=1, keepdims=True)
+    plain, _ = nnls(columns.T, y - y.mean())
+    np.testing.assert_allclose(weights, plain, atol=1e-8)
+    assert intercept == pytest.approx(y.mean() - plain @ (held_out + 3.0).mean(axis=1))
     assert weights[3] == 0.0
 
 
@@ -221,6 +216,14 @@ def test_a_saved_ensemble_predicts_bit_for_bit_the_same(
     for name in names:
         ours, theirs = tmp_path / "model" / name, tmp_path / "again" / name
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_an_ensemble_that_was_stored_by_an_earlier_version_predicts_the_same() -> None:
+    stored = load_file(GOLDEN / "predictions.safetensors")
+    ensemble = ScoreEnsemble.load(GOLDEN / "model")
+    by_member = ensemble.predict_members(stored["features"])
+    np.testing.assert_allclose(by_member, stored["members"], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(ensemble.predict(stored["features"]), stored["scores"], rtol=1e-9)
 
 
 def test_the_same_seed_gives_the_same_ensemble_in_any_feature_type(fitted: ScoreEnsemble) -> None:

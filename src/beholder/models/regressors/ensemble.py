@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import nnls
 
 from beholder.data.splits import assign_folds
 from beholder.errors import DataError
@@ -25,16 +24,11 @@ from beholder.metrics.correlation import plcc, rmse, srcc
 from beholder.models.regressors.checks import check_finite, check_training
 from beholder.models.regressors.config import EnsembleConfig
 from beholder.models.regressors.files import load_parts, save_parts
-from beholder.models.regressors.kernel import KernelRidge
-from beholder.models.regressors.member import Features, Member, Scores
-from beholder.models.regressors.mlp import Mlp
-from beholder.models.regressors.ridge import Ridge
-from beholder.models.regressors.trees import Trees
+from beholder.models.regressors.members import MEMBERS, Features, Learnt, Scores
 
 log = logging.getLogger("beholder")
 
 CLAMP = 10.0
-MEMBERS: dict[str, type[Member]] = {m.name: m for m in (Ridge, KernelRidge, Trees, Mlp)}
 
 
 class ScoreEnsemble:
@@ -47,7 +41,7 @@ class ScoreEnsemble:
 
     def __init__(
         self,
-        members: dict[str, Member],
+        members: dict[str, Learnt],
         arrays: dict[str, NDArray[Any]],
         quality: dict[str, dict[str, float]],
     ) -> None:
@@ -78,7 +72,7 @@ class ScoreEnsemble:
         Raises:
             DataError: shapes that do not fit, values that are not finite (with keys), constant
                 scores, fewer units than folds.
-            MissingExtra: LightGBM or PyTorch is not installed.
+            MissingExtra: LightGBM is not installed.
         """
         config = config or EnsembleConfig()
         features, scores = check_training(features_NP, scores_N, units, keys)
@@ -86,7 +80,7 @@ class ScoreEnsemble:
         arrays = _statistics(features, scores)
         x_NP = _standardised(features, arrays)
         y_N = (scores - arrays["score_mean"]) / arrays["score_scale"]
-        members: dict[str, Member] = {}
+        members: dict[str, Learnt] = {}
         held_out_MN = np.empty((len(config.members), len(y_N)))
         for index, name in enumerate(config.members):
             members[name], held_out_MN[index] = MEMBERS[name].fit(x_NP, y_N, folds_N, seed)
@@ -136,7 +130,9 @@ class ScoreEnsemble:
             )
         check_finite(features, [f"row {row}" for row in range(len(features))])
         x_BP = _standardised(features, self.arrays)
-        return np.stack([member.predict(x_BP) for member in self.members.values()])
+        return np.stack(
+            [MEMBERS[name].predict(learnt, x_BP) for name, learnt in self.members.items()]
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write a folder of JSON, safetensors and LightGBM's text, atomically.
@@ -144,8 +140,7 @@ class ScoreEnsemble:
         Raises:
             OutputError: the place can't be written.
         """
-        packed = {name: member.pack() for name, member in self.members.items()}
-        save_parts(Path(folder), packed, self.arrays, self.quality)
+        save_parts(Path(folder), self.members, self.arrays, self.quality)
 
     @classmethod
     def load(cls, folder: str | Path) -> ScoreEnsemble:
@@ -154,16 +149,15 @@ class ScoreEnsemble:
         Raises:
             RegressorError: missing, incomplete, changed, or of a newer format.
         """
-        packed, arrays, quality = load_parts(Path(folder))
-        members = {name: MEMBERS[name].unpack(part) for name, part in packed.items()}
-        return cls(members, arrays, quality)
+        return cls(*load_parts(Path(folder)))
 
 
 def stack(held_out_MN: NDArray[np.float64], y_N: Scores) -> tuple[Scores, float]:
     """Weights [M], none negative, and intercept with the least squared error of their sum."""
-    means_M = held_out_MN.mean(axis=1)
-    weights_M, _ = nnls((held_out_MN - means_M[:, None]).T, y_N - y_N.mean())
-    return weights_M, float(y_N.mean() - weights_M @ means_M)
+    from sklearn.linear_model import LinearRegression
+
+    fitted = LinearRegression(positive=True).fit(held_out_MN.T, y_N)
+    return fitted.coef_, float(fitted.intercept_)
 
 
 def _statistics(features: NDArray[Any], scores: Scores) -> dict[str, NDArray[Any]]:

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from beholder.data.files import atomic_path
 from beholder.data.sealed import Seal
 from beholder.errors import RegressorError, shortened
-from beholder.models.regressors.member import Packed
+from beholder.models.regressors.members import Learnt
 
 FORMAT = 1
 _CARD, _ARRAYS = "ensemble.json", "arrays.safetensors"
@@ -25,26 +25,26 @@ _SEAL = Seal(
     _CARD, "score ensemble", FORMAT, RegressorError, "Fit it again, or copy it again as a whole."
 )
 
-Parts = tuple[dict[str, Packed], dict[str, NDArray[Any]], dict[str, dict[str, float]]]
+Parts = tuple[dict[str, Learnt], dict[str, NDArray[Any]], dict[str, dict[str, float]]]
 
 
 def save_parts(
     folder: Path,
-    members: dict[str, Packed],
+    members: dict[str, Learnt],
     arrays: dict[str, NDArray[Any]],
     quality: dict[str, dict[str, float]],
 ) -> None:
     """Write an ensemble's members, its own arrays and its quality, atomically."""
     tensors = {f"ensemble.{name}": np.ascontiguousarray(array) for name, array in arrays.items()}
-    for member, packed in members.items():
-        for name, array in packed.arrays.items():
+    for member, learnt in members.items():
+        for name, array in learnt.arrays.items():
             tensors[f"{member}.{name}"] = np.ascontiguousarray(array)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         save_file(tensors, temporary / _ARRAYS)
-        for member, packed in members.items():
-            if packed.text is not None:
-                (temporary / f"{member}.txt").write_text(packed.text, "utf-8", newline="\n")
+        for member, learnt in members.items():
+            if learnt.text is not None:
+                (temporary / f"{member}.txt").write_text(learnt.text, "utf-8", newline="\n")
         _SEAL.write(temporary, {"members": list(members), "quality": quality})
 
 
@@ -72,5 +72,5 @@ def load_parts(folder: Path) -> Parts:
     members = {}
     for name, has_text in known.items():
         text = (folder / f"{name}.txt").read_text("utf-8") if has_text else None
-        members[name] = Packed(own(f"{name}."), text)
+        members[name] = Learnt(own(f"{name}."), text)
     return members, own("ensemble."), quality
