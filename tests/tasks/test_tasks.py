@@ -362,7 +362,7 @@ def test_pack_comments() -> None:
     assert packed.picture_R.tolist() == [0, 2, 2]
     assert packed.input_RT.tolist() == [[2, 7, 1], [2, 8, 9], [2, 1, 1]]
     assert packed.target_M.tolist() == [7, 0, 8, 9, 0, 0]
-    assert packed.place_M.tolist() == [0, 1, 3, 4, 5, 6]
+    assert packed.position_M.tolist() == [0, 1, 3, 4, 5, 6]
 
 
 def test_caption_loss_is_that_of_comments_one_by_one(make_judge: MakeJudge, batch: Batch) -> None:

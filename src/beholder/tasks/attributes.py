@@ -16,7 +16,7 @@ from beholder.errors import TrainingError
 from beholder.judge.model import JudgeModel
 from beholder.metrics.classification import mean_top1, score_attribute
 from beholder.models.heads import AttributeHeads, Moments
-from beholder.tasks.base import Batch, Collector, Direction, Task
+from beholder.tasks.base import Batch, Direction, Task
 from beholder.tasks.config import AttributesTaskConfig
 from beholder.tasks.losses import (
     attribute_loss,
@@ -65,32 +65,10 @@ class AttributesTask(Task):
             for index, name in enumerate(self.model.classes)
         }
 
-    def preparing(self) -> Collector[None]:
-        """Fit the heads' input standardisation, the class weights and the classes' frequencies.
+    def preparation(self) -> AttributesPreparation:
+        return AttributesPreparation(self)
 
-        Raises:
-            TrainingError: no picture has a label.
-        """
-        features = Moments()
-        counts = {name: torch.zeros(len(labels)) for name, labels in self.model.classes.items()}
-        while (batch := (yield)) is not None:
-            if not self.warm_start:
-                features.update(self.pooled(batch))
-            for name, count_K in counts.items():
-                target_B = batch["attributes"][name].cpu()
-                count_K += torch.bincount(target_B[target_B >= 0], minlength=len(count_K))
-        if not any(count_K.any() for count_K in counts.values()):
-            raise TrainingError(
-                "No training picture has a label.",
-                fix="Give the table attribute columns, or leave the attributes task out.",
-            )
-        if not self.warm_start:
-            self.attribute_heads.fit_input(features)
-        for name, weights_K in self.class_weights.items():
-            weights_K.copy_(self._weights(counts[name]))
-            self.log_frequencies[name].copy_(log_frequencies(counts[name]))
-
-    def _weights(self, counts_K: Tensor) -> Tensor:
+    def weights_for(self, counts_K: Tensor) -> Tensor:
         if self.config.class_weights == "effective":
             return effective_weights(counts_K, self.config.effective_beta)
         return class_weights(counts_K, self.config.class_weight_power)
@@ -117,39 +95,86 @@ class AttributesTask(Task):
         ]
         return torch.stack(losses).sum()
 
+    def metrics(self) -> AttributesMetrics:
+        return AttributesMetrics(self)
+
+
+class AttributesPreparation:
+    """Fits the heads' input standardisation, the class weights and the classes' frequencies."""
+
+    def __init__(self, task: AttributesTask) -> None:
+        self._task = task
+        self._features = Moments()
+        self._counts = {
+            name: torch.zeros(len(labels)) for name, labels in task.model.classes.items()
+        }
+
+    def update(self, batch: Batch) -> None:
+        if not self._task.warm_start:
+            self._features.update(self._task.pooled(batch))
+        for name, count_K in self._counts.items():
+            target_B = batch["attributes"][name].cpu()
+            count_K += torch.bincount(target_B[target_B >= 0], minlength=len(count_K))
+
+    def compute(self) -> None:
+        """Fit what `prepare` fits.
+
+        Raises:
+            TrainingError: no picture has a label.
+        """
+        task = self._task
+        if not any(count_K.any() for count_K in self._counts.values()):
+            raise TrainingError(
+                "No training picture has a label.",
+                fix="Give the table attribute columns, or leave the attributes task out.",
+            )
+        if not task.warm_start:
+            task.attribute_heads.fit_input(self._features)
+        for name, weights_K in task.class_weights.items():
+            weights_K.copy_(task.weights_for(self._counts[name]))
+            task.log_frequencies[name].copy_(log_frequencies(self._counts[name]))
+
+
+class AttributesMetrics:
+    """The loss over all labels; top-1, average class-specific accuracy and macro-F1 (0 to 1) as
+    means over the attributes, and `top1.<attribute>`; NaN where nothing is labelled."""
+
+    def __init__(self, task: AttributesTask) -> None:
+        self._task = task
+        # per batch and attribute: name, loss, target and predicted classes
+        self._observations: list[tuple[str, float, Tensor, Tensor]] = []
+
     @torch.no_grad()
-    def evaluating(self) -> Collector[dict[str, float]]:
-        """The loss over all labels; top-1, average class-specific accuracy and macro-F1 (0 to 1)
-        as means over the attributes, and `top1.<attribute>`; NaN where nothing is labelled."""
-        noted: list[tuple[str, float, Tensor, Tensor]] = []  # name, loss, given and guessed classes
-        while (batch := (yield)) is not None:
-            logits = self.attribute_heads(self.pooled(batch))
-            for name, logits_BK in logits.items():
-                target_B = batch["attributes"][name]
-                loss = float(self.label_loss(name, logits_BK, batch))
-                noted.append((name, loss, target_B.cpu(), logits_BK.argmax(-1).cpu()))
-        noted = self.gather_observations(noted)
+    def update(self, batch: Batch) -> None:
+        logits = self._task.attribute_heads(self._task.pooled(batch))
+        for name, logits_BK in logits.items():
+            loss = float(self._task.label_loss(name, logits_BK, batch))
+            target_B = batch["attributes"][name].cpu()
+            self._observations.append((name, loss, target_B, logits_BK.argmax(-1).cpu()))
+
+    def compute(self) -> dict[str, float]:
+        task = self._task
         total, labels = 0.0, 0
-        given: dict[str, list[Tensor]] = {name: [] for name in self.model.classes}
-        guessed: dict[str, list[Tensor]] = {name: [] for name in self.model.classes}
-        for name, loss, target_B, guess_B in noted:
+        targets: dict[str, list[Tensor]] = {name: [] for name in task.model.classes}
+        predictions: dict[str, list[Tensor]] = {name: [] for name in task.model.classes}
+        for name, loss, target_B, predicted_B in task.gather_observations(self._observations):
             total, labels = total + loss, labels + int((target_B >= 0).sum())
-            given[name].append(target_B)
-            guessed[name].append(guess_B)
+            targets[name].append(target_B)
+            predictions[name].append(predicted_B)
         if not labels:
-            return dict.fromkeys(self.directions, math.nan)
+            return dict.fromkeys(task.directions, math.nan)
         scores = {
             name: score_attribute(
-                torch.cat(given[name]).numpy(), torch.cat(guessed[name]).numpy(), classes
+                torch.cat(targets[name]).numpy(), torch.cat(predictions[name]).numpy(), classes
             )
-            for name, classes in self.model.classes.items()
+            for name, classes in task.model.classes.items()
         }
         return {
             "loss": total / labels,
             "top1": _value(mean_top1(scores)),
-            "acsa": _mean([one.acsa for one in scores.values()]),
-            "macro_f1": _mean([one.macro_f1 for one in scores.values()]),
-            **{f"top1.{name}": _value(one.top1) for name, one in scores.items()},
+            "acsa": _mean([attribute.acsa for attribute in scores.values()]),
+            "macro_f1": _mean([attribute.macro_f1 for attribute in scores.values()]),
+            **{f"top1.{name}": _value(attribute.top1) for name, attribute in scores.items()},
         }
 
 

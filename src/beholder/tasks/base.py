@@ -4,15 +4,15 @@ The loop knows nothing but this: `forward` gives a loss, `weight` how many units
 of, `evaluate` named metrics and `directions` which way they are better, `trainable` what to
 optimise.
 
-What is learnt from many batches (`prepare`, `evaluate`) is written as a generator that is sent one
-batch after the other, then None, and returns what it found: several tasks can so look at the same
-batches, and nobody keeps them.
+What takes many batches (`prepare`, `evaluate`) is an object with `update(batch)` and `compute()`,
+as
+torchmetrics has them: several tasks can so look at the same batches, and nobody keeps them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,15 @@ from beholder.judge.model import JudgeModel
 
 Batch = Mapping[str, Any]
 Direction = Literal["max", "min"]
-Found = TypeVar("Found")
-Collector = Generator[None, Batch | None, Found]
+Result = TypeVar("Result", covariant=True)
+
+
+class Accumulator(Protocol[Result]):
+    """Takes in one batch after the other; `compute` says what they come to."""
+
+    def update(self, batch: Batch) -> None: ...
+
+    def compute(self) -> Result: ...
 
 
 def identity(tensor: Tensor) -> Tensor:
@@ -39,22 +46,11 @@ def unshared(observations: Observations) -> Observations:
     return observations
 
 
-def collect(collector: Collector[Found], batches: Iterable[Batch]) -> Found:
-    """What a collector finds in all of the batches."""
-    next(collector)
+def accumulated(accumulator: Accumulator[Result], batches: Iterable[Batch]) -> Result:
+    """What all of the batches come to."""
     for batch in batches:
-        collector.send(batch)
-    return finish(collector)
-
-
-def finish(collector: Collector[Found]) -> Found:
-    """What a collector has found, when there is no further batch."""
-    try:
-        collector.send(None)
-    except StopIteration as end:
-        found: Found = end.value
-        return found
-    raise AssertionError("a collector wants more than all batches")
+        accumulator.update(batch)
+    return accumulator.compute()
 
 
 class Task(nn.Module):
@@ -78,9 +74,9 @@ class Task(nn.Module):
         gather: joins rows of all processes, [B, ...] -> [B', ...], with gradient. The loop sets
             it; a gradient of the joined rows must reach each process's own rows summed over the
             processes, as an all-gather's does.
-        gather_observations: what `evaluating` has noted of each batch, a list in host memory ->
-            that of all processes' batches in order. The loop sets it where an evaluation is shared
-            out; all processes must call it equally often.
+        gather_observations: the observations of this process's batches, a list in host memory ->
+            those of all processes' batches in order. The loop sets it where processes share an
+            evaluation; all of them must call it equally often.
         uses_all_rows: its loss is a statistic of all rows that `gather` joins.
         freeze_bn_stats: the moving statistics of a trained backbone's batch norms stay as they are.
         warm_start: the heads have the weights of an earlier training and expect the input that it
@@ -120,35 +116,35 @@ class Task(nn.Module):
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Fit what depends on the training data (standardisation, class weights), once, before
         training. Deterministic: every process gives it the same batches."""
-        collect(self.preparing(), batches)
+        accumulated(self.preparation(), batches)
 
-    def preparing(self) -> Collector[None]:
-        """What `prepare` does with the batches."""
+    def preparation(self) -> Accumulator[None]:
+        """What `prepare` gives the batches to; its `compute` fits."""
         raise NotImplementedError
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Metrics over all `batches`, without gradients; the caller sees to evaluation mode."""
-        return collect(self.evaluating(), batches)
+        """Metrics over all `batches`, without gradients; the caller sets evaluation mode."""
+        return accumulated(self.metrics(), batches)
 
-    def evaluating(self) -> Collector[dict[str, float]]:
-        """What `evaluate` does with the batches, and the metrics that it finds.
+    def metrics(self) -> Accumulator[dict[str, float]]:
+        """What `evaluate` gives the batches to; its `compute` gives the metrics.
 
-        It notes something of each batch and puts the list through `gather_observations` before it
-        computes metrics: the batches may be a part of all.
+        It keeps an observation of each batch and puts their list through `gather_observations`
+        before it computes metrics: this process may see only a part of the batches.
         """
         raise NotImplementedError
 
     def merit(self, metrics: Mapping[str, float]) -> float:
-        """What `evaluate` has found as one number, at most 1, higher is better; to be averaged
-        with that of other tasks."""
+        """The metrics of `evaluate` as one number, at most 1, higher is better; to be averaged with
+        that of other tasks."""
         return metrics[next(iter(self.directions))]
 
     def alarms(self, before: Mapping[str, float] | None, now: Mapping[str, float]) -> list[str]:
-        """What is going wrong, in words for the log, after an epoch of training.
+        """What is going wrong, as sentences for the log, after an epoch of training.
 
         Args:
-            before, now: means of what `forward` gave, over the last epoch and the one before it
-                (None after the first).
+            before, now: means of what `forward` gave, over the epoch before (None after the first)
+                and the one that has ended.
         """
         return []
 

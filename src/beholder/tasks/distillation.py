@@ -1,4 +1,4 @@
-"""The distillation task: the attribute task, and a teacher whose outputs are learnt as well.
+"""The distillation task: the attribute task, with a teacher whose logits are learnt as well.
 
 Shape suffixes: B pictures, K classes of one attribute.
 """
@@ -24,16 +24,15 @@ Targets = Sequence[tuple[Tensor, Tensor | None]]
 class DistillationTask(AttributesTask):
     """(1 - alpha) cross-entropy with the labels + alpha distillation.
 
-    Units of the loss are pairs of picture and attribute, labelled or not: a missing label takes
-    nothing from the base loss but its own part, and the teacher teaches the picture all the same
-    (only decoupled distillation needs the label). With `labelled_only` it does not, and units are
-    labels.
+    Units of the loss are pairs of picture and attribute, labelled or not: a missing label only
+    removes its own part of the base loss, and the student copies the teacher all the same (only
+    decoupled distillation needs the label). With `labelled_only` it does not, and units are labels.
 
     Class weights and logit adjustment are of the base loss alone.
 
-    The teacher is no part of the module: in no state_dict, checkpoint or student's file, never in
-    training mode, never given to the optimiser. A batch may bring its outputs as `teacher`,
-    {attribute: logits [B, K]}; it is then not asked.
+    The teacher is not a part of the module: it is in no state_dict, checkpoint or student's file,
+    never in training mode and never optimised. A batch may bring its outputs as `teacher`,
+    {attribute: logits [B, K]}; the teacher then does not run.
     """
 
     def __init__(
@@ -54,10 +53,10 @@ class DistillationTask(AttributesTask):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logits = self.attribute_heads(self.pooled(batch))
-        taught, config = self._taught(batch), self.distillation
+        teacher_logits, config = self._teacher_logits(batch), self.distillation
         bases = [self.label_loss(name, logits_BK, batch) for name, logits_BK in logits.items()]
         copies = [
-            self._distil(logits_BK, taught[name], targets_of(batch, name))
+            self._distil(logits_BK, teacher_logits[name], targets_of(batch, name))
             for name, logits_BK in logits.items()
         ]
         pairs = self.units(batch).sum().clamp_min(1.0)
@@ -65,7 +64,7 @@ class DistillationTask(AttributesTask):
         total = (1 - config.alpha) * base + config.alpha * distilled
         return {"loss": total, "base_loss": base, "distillation_loss": distilled}
 
-    def _taught(self, batch: Batch) -> dict[str, Tensor]:
+    def _teacher_logits(self, batch: Batch) -> dict[str, Tensor]:
         if "teacher" in batch:
             return batch["teacher"]
         if self.teacher is None:
@@ -78,7 +77,7 @@ class DistillationTask(AttributesTask):
         student_BK, teacher_BK = student_BK.float(), teacher_BK.float()
         if config.labelled_only:
             known_B = torch.stack([target_B >= 0 for target_B, _ in targets]).any(dim=0)
-            # from itself nobody differs, and learns nothing
+            # compared with itself, a student has no loss and no gradient
             teacher_BK = teacher_BK.where(known_B[:, None], student_BK.detach())
             student_BK = student_BK.where(known_B[:, None], student_BK.detach())
         if config.form == "hard":

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from beholder.judge.model import JudgeModel
-from beholder.tasks.base import Batch, Collector, Task, finish
+from beholder.tasks.base import Batch, Task
 from beholder.tasks.config import JointTaskConfig
 
 
@@ -65,71 +65,26 @@ class JointTask(Task):
     def units(self, batch: Batch) -> Tensor:
         return torch.ones(len(batch["keys"]))
 
-    def preparing(self) -> Collector[None]:
-        """Prepare all tasks, and count how many units of each a picture brings.
-
-        Raises:
-            TrainingError: a task has nothing to learn from.
-        """
-        for part in self.parts.values():
-            part.warm_start = self.warm_start
-        collectors = [part.preparing() for part in self.parts.values()]
-        for collector in collectors:
-            next(collector)
-        pictures, units = 0, dict.fromkeys(self.parts, 0.0)
-        while (batch := (yield)) is not None:
-            # heads that go on keep what they expect of their input: they look at labels alone
-            seen = batch if self.warm_start else self._with_features(batch)
-            for collector in collectors:
-                collector.send(seen)
-            pictures += len(batch["keys"])
-            for name, part in self.parts.items():
-                units[name] += part.weight(batch)
-        for collector in collectors:
-            finish(collector)
-        for name, total in units.items():
-            self.get_buffer(f"units_{name}").fill_(total / pictures)
+    def preparation(self) -> JointPreparation:
+        return JointPreparation(self)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """loss; of every task its share of it, before its weight, and what else it tells."""
-        seen = self._with_features(batch)
+        """loss; of every task its share of it before its weight, and its other values."""
+        seen = self.with_features(batch)
         outputs: dict[str, Tensor] = {}
         losses = []
         for name, part in self.parts.items():
             part.gather = self.gather
-            told = part(seen)
+            values = part(seen)
             share = self._share(name, part, batch)
-            losses.append(self.weights[name] * share * told["loss"])
-            outputs |= {f"{name}.{key}": share * value for key, value in told.items()}
+            losses.append(self.weights[name] * share * values["loss"])
+            outputs |= {f"{name}.{key}": share * value for key, value in values.items()}
         return {"loss": torch.stack(losses).sum(), **outputs}
 
-    def evaluating(self) -> Collector[dict[str, float]]:
-        """Each task's metrics, `overall`, and the weighted sum of the tasks' losses; what is NaN
-        is left out of both."""
-        for part in self.parts.values():
-            part.gather_observations = self.gather_observations
-        collectors = {name: part.evaluating() for name, part in self.parts.items()}
-        for collector in collectors.values():
-            next(collector)
-        while (batch := (yield)) is not None:
-            with torch.no_grad():
-                seen = self._with_features(batch)
-            for collector in collectors.values():
-                collector.send(seen)
-        found = {name: finish(collector) for name, collector in collectors.items()}
-        merits = [part.merit(found[name]) for name, part in self.parts.items()]
-        losses = [self.weights[name] * metrics["loss"] for name, metrics in found.items()]
-        return {
-            "overall": _sum(merits) / max(sum(not math.isnan(merit) for merit in merits), 1),
-            "loss": _sum(losses),
-            **{
-                f"{name}.{metric}": value
-                for name, metrics in found.items()
-                for metric, value in metrics.items()
-            },
-        }
+    def metrics(self) -> JointMetrics:
+        return JointMetrics(self)
 
-    def _with_features(self, batch: Batch) -> Batch:
+    def with_features(self, batch: Batch) -> Batch:
         """The batch with the judge's features of it, which the tasks then read."""
         features = self._features(batch, tokens=self.model.reads_tokens)
         return {**batch, "tokens": features.tokens_BNC, "pooled": features.pooled_BP}
@@ -141,6 +96,69 @@ class JointTask(Task):
         if part.uses_all_rows:
             units_B = self.gather(units_B)
         return units_B.mean() / self.get_buffer(f"units_{name}")
+
+
+class JointPreparation:
+    """Prepares all tasks, and counts how many units of each a picture brings."""
+
+    def __init__(self, task: JointTask) -> None:
+        self._task = task
+        for part in task.parts.values():
+            part.warm_start = task.warm_start
+        self._parts = [part.preparation() for part in task.parts.values()]
+        self._pictures = 0
+        self._units = dict.fromkeys(task.parts, 0.0)
+
+    def update(self, batch: Batch) -> None:
+        # at a warm start heads keep their standardisation: the tasks look at labels alone
+        seen = batch if self._task.warm_start else self._task.with_features(batch)
+        for preparation in self._parts:
+            preparation.update(seen)
+        self._pictures += len(batch["keys"])
+        for name, part in self._task.parts.items():
+            self._units[name] += part.weight(batch)
+
+    def compute(self) -> None:
+        """Fit what `prepare` fits.
+
+        Raises:
+            TrainingError: a task has nothing to learn from.
+        """
+        for preparation in self._parts:
+            preparation.compute()
+        for name, units in self._units.items():
+            self._task.get_buffer(f"units_{name}").fill_(units / self._pictures)
+
+
+class JointMetrics:
+    """Each task's metrics, `overall`, and the weighted sum of the tasks' losses; what is NaN is
+    left out of both."""
+
+    def __init__(self, task: JointTask) -> None:
+        self._task = task
+        for part in task.parts.values():
+            part.gather_observations = task.gather_observations
+        self._parts = {name: part.metrics() for name, part in task.parts.items()}
+
+    @torch.no_grad()
+    def update(self, batch: Batch) -> None:
+        seen = self._task.with_features(batch)
+        for part in self._parts.values():
+            part.update(seen)
+
+    def compute(self) -> dict[str, float]:
+        metrics = {name: part.compute() for name, part in self._parts.items()}
+        merits = [part.merit(metrics[name]) for name, part in self._task.parts.items()]
+        losses = [self._task.weights[name] * values["loss"] for name, values in metrics.items()]
+        return {
+            "overall": _sum(merits) / max(sum(not math.isnan(merit) for merit in merits), 1),
+            "loss": _sum(losses),
+            **{
+                f"{name}.{metric}": value
+                for name, values in metrics.items()
+                for metric, value in values.items()
+            },
+        }
 
 
 def _sum(values: list[float]) -> float:

@@ -1,6 +1,6 @@
-"""The score task: PLCC + rank + L1 between predicted and given scores, EMD between distributions.
+"""The score task: PLCC + rank + L1 between predicted and target scores, EMD between distributions.
 
-Shape suffixes: B pictures, P pooled features, K grades.
+Shape suffixes: B pictures, P pooled features, K rating bins.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from beholder.errors import TrainingError
 from beholder.judge.model import JudgeModel
 from beholder.metrics.correlation import krcc, plcc, rmse, srcc
 from beholder.models.heads import Moments, ScoreHead
-from beholder.tasks.base import Batch, Collector, Direction, Task
+from beholder.tasks.base import Batch, Direction, Task
 from beholder.tasks.config import ScoreTaskConfig
 from beholder.tasks.losses import emd_loss, pairwise_rank_loss, plcc_loss
 
@@ -44,36 +44,18 @@ class ScoreTask(Task):
     def score_head(self) -> ScoreHead:
         return cast(ScoreHead, self.model.heads["score"])
 
-    def preparing(self) -> Collector[None]:
-        """Fit the head's input standardisation and output scale.
-
-        Raises:
-            TrainingError: no picture has a score.
-        """
-        features, scores = Moments(), []
-        while (batch := (yield)) is not None:
-            if not self.warm_start:
-                features.update(self.pooled(batch))
-            scores.append(batch["score"].detach().cpu())
-        known = torch.cat(scores) if scores else torch.zeros(0)
-        if not known.isfinite().any():
-            raise TrainingError(
-                "No training picture has a score.",
-                fix="Give the table a column of scores, or leave the score task out.",
-            )
-        if not self.warm_start:
-            self.score_head.fit_input(features)
-            self.score_head.fit_output(known)
+    def preparation(self) -> ScorePreparation:
+        return ScorePreparation(self)
 
     def units(self, batch: Batch) -> Tensor:
         return batch["score"].isfinite()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        predicted = [self.gather(part) for part in self._predict(batch)]
-        return self._losses(predicted, [self.gather(part) for part in self._given(batch)])
+        predictions = [self.gather(tensor) for tensor in self.predict(batch)]
+        return self.losses(predictions, [self.gather(tensor) for tensor in self.targets(batch)])
 
-    def _predict(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Scores [B] in deviations, and with `emd` the probabilities of the grades [B, K];
+    def predict(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Scores [B] in deviations, and with `emd` the probabilities of the rating bins [B, K];
         float32 also under autocast, as correlations need it."""
         pooled_BP, head = self.pooled(batch), self.score_head
         if not self.config.emd:
@@ -81,15 +63,15 @@ class ScoreTask(Task):
         probability_BK = head.distribution(pooled_BP).float()
         return head.in_deviations(head.mean_grade(probability_BK)), probability_BK
 
-    def _given(self, batch: Batch) -> tuple[Tensor, ...]:
+    def targets(self, batch: Batch) -> tuple[Tensor, ...]:
         """Scores [B] on their own scale, and with `emd` the votes' shares [B, K]."""
         return (batch["score"], batch["votes"]) if self.config.emd else (batch["score"],)
 
-    def _losses(self, predicted: Sequence[Tensor], given: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The losses of what `_predict` says against what `_given` does."""
+    def losses(self, predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The losses of what `predict` gives against what `targets` does."""
         head, config = self.score_head, self.config
-        prediction_B, score_B = predicted[0], given[0]
-        # Rows without a score are weighed by 0: to leave them out would wait for the device.
+        prediction_B, score_B = predictions[0], targets[0]
+        # rows without a score are weighted by 0: leaving them out would wait for the device
         known_B = score_B.isfinite()
         target_B = head.in_deviations(score_B).where(known_B, 0.0)
         distance_B = F.smooth_l1_loss(
@@ -106,36 +88,79 @@ class ScoreTask(Task):
             + config.l1 * parts["l1_loss"]
         )
         if config.emd:
-            voted_B = known_B & given[1].isfinite().all(dim=1)
-            parts["emd_loss"] = emd_loss(predicted[1], given[1], voted_B)
+            voted_B = known_B & targets[1].isfinite().all(dim=1)
+            parts["emd_loss"] = emd_loss(predictions[1], targets[1], voted_B)
             total = total + config.emd * parts["emd_loss"]
         return {"loss": total, **parts}
 
+    def metrics(self) -> ScoreMetrics:
+        return ScoreMetrics(self)
+
+
+class ScorePreparation:
+    """Fits the head's input standardisation and output scale."""
+
+    def __init__(self, task: ScoreTask) -> None:
+        self._task = task
+        self._features = Moments()
+        self._scores: list[Tensor] = []
+
+    def update(self, batch: Batch) -> None:
+        if not self._task.warm_start:
+            self._features.update(self._task.pooled(batch))
+        self._scores.append(batch["score"].detach().cpu())
+
+    def compute(self) -> None:
+        """Fit what `prepare` fits.
+
+        Raises:
+            TrainingError: no picture has a score.
+        """
+        scores = torch.cat(self._scores) if self._scores else torch.zeros(0)
+        if not scores.isfinite().any():
+            raise TrainingError(
+                "No training picture has a score.",
+                fix="Give the table a column of scores, or leave the score task out.",
+            )
+        if not self._task.warm_start:
+            self._task.score_head.fit_input(self._features)
+            self._task.score_head.fit_output(scores)
+
+
+class ScoreMetrics:
+    """plcc, srcc, krcc (-1 to 1; NaN where undefined), rmse (of the table's scale) and the loss
+    over all pictures with a score as one batch."""
+
+    def __init__(self, task: ScoreTask) -> None:
+        self._task = task
+        # per batch: predictions, targets
+        self._observations: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = []
+
     @torch.no_grad()
-    def evaluating(self) -> Collector[dict[str, float]]:
-        """plcc, srcc, krcc (-1 to 1; NaN where undefined), rmse (of the table's scale) and the
-        loss over all pictures with a score as one batch."""
-        parts = []
-        while (batch := (yield)) is not None:
-            told = (self._predict(batch), self._given(batch))
-            parts.append(tuple(tuple(tensor.cpu() for tensor in part) for part in told))
-        parts = self.gather_observations(parts)
-        if not any(given[0].isfinite().any() for _, given in parts):
-            return dict.fromkeys(self.directions, math.nan)
-        device = self.score_head.output_mean.device
-        predicted, given = (
-            [torch.cat(batches).to(device) for batches in zip(*part, strict=True)]
-            for part in zip(*parts, strict=True)
+    def update(self, batch: Batch) -> None:
+        predictions, targets = self._task.predict(batch), self._task.targets(batch)
+        self._observations.append(
+            (tuple(tensor.cpu() for tensor in predictions), tuple(t.cpu() for t in targets))
         )
-        prediction_B, score_B = predicted[0], given[0]
-        known = score_B.isfinite().cpu().numpy()
-        head = self.score_head
-        ours = (prediction_B * head.output_std + head.output_mean).cpu().double().numpy()[known]
-        theirs = score_B.cpu().double().numpy()[known]
+
+    @torch.no_grad()
+    def compute(self) -> dict[str, float]:
+        task, head = self._task, self._task.score_head
+        observations = task.gather_observations(self._observations)
+        if not any(targets[0].isfinite().any() for _, targets in observations):
+            return dict.fromkeys(task.directions, math.nan)
+        predictions, targets = (
+            [torch.cat(parts).to(head.output_mean.device) for parts in zip(*batches, strict=True)]
+            for batches in zip(*observations, strict=True)
+        )
+        known = targets[0].isfinite().cpu().numpy()
+        scores_B = predictions[0] * head.output_std + head.output_mean
+        predicted = scores_B.cpu().double().numpy()[known]
+        target = targets[0].cpu().double().numpy()[known]
         return {
-            "loss": float(self._losses(predicted, given)["loss"]),
-            "plcc": plcc(theirs, ours),
-            "srcc": srcc(theirs, ours),
-            "krcc": krcc(theirs, ours),
-            "rmse": rmse(theirs, ours),
+            "loss": float(task.losses(predictions, targets)["loss"]),
+            "plcc": plcc(target, predicted),
+            "srcc": srcc(target, predicted),
+            "krcc": krcc(target, predicted),
+            "rmse": rmse(target, predicted),
         }

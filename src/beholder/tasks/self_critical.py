@@ -35,8 +35,8 @@ from beholder.errors import TrainingError
 from beholder.features.device import send
 from beholder.judge.model import JudgeModel
 from beholder.metrics.captions import CiderD
-from beholder.tasks.base import Batch, Collector, Direction
-from beholder.tasks.comments import CommentTask, ends_badly, pack_comments
+from beholder.tasks.base import Batch, Direction
+from beholder.tasks.comments import CommentMetrics, CommentTask, ends_badly, pack_comments
 from beholder.tasks.config import SelfCriticalTaskConfig
 from beholder.tasks.losses import self_critical_loss
 
@@ -73,15 +73,15 @@ class SelfCriticalTask(CommentTask):
         self.config = config or SelfCriticalTaskConfig()
         super().__init__(model, self.config)
         self.sample_length = min(self.config.sample_length, model.comment.config.max_length)
-        spelt = {key: _reference_tokens(own) for key, own in references.items()}
-        self.references = {key: own for key, own in spelt.items() if own}
+        tokenised = {key: _reference_tokens(comments) for key, comments in references.items()}
+        self.references = {key: comments for key, comments in tokenised.items() if comments}
         corpus = list(self.references.values())
         if not corpus:
             raise TrainingError(
                 "No training picture has a comment.",
                 fix="Give the table comments, or leave the self_critical stage out.",
             )
-        lengths = [len(self.vocabulary.encode(tokens[:-1])) for own in corpus for tokens in own]
+        lengths = [len(self.vocabulary.encode(tokens[:-1])) for group in corpus for tokens in group]
         longer = sum(length - 1 > self.sample_length for length in lengths)
         if longer:
             log.warning(
@@ -117,8 +117,9 @@ class SelfCriticalTask(CommentTask):
         samples = self.draw(memory_BND)
         reward_BS = self.reward([batch["keys"][row] for row in rows], samples)
         log_prob_BS, words = self._log_probs(memory_BND, samples)
-        ended = [one for own in samples for one in own if one.tokens[-1] == self.vocabulary.eos]
-        bad = sum(ends_badly(self.vocabulary.words(one.tokens)) for one in ended)
+        drawn = [sample.tokens for group in samples for sample in group]
+        ended = [tokens for tokens in drawn if tokens[-1] == self.vocabulary.eos]
+        bad = sum(ends_badly(self.vocabulary.words(tokens)) for tokens in ended)
         return {
             "loss": self_critical_loss(
                 log_prob_BS, send(reward_BS.to(log_prob_BS.dtype), log_prob_BS.device)
@@ -129,27 +130,22 @@ class SelfCriticalTask(CommentTask):
             "no_end": torch.tensor(1 - len(ended) / reward_BS.numel()),
         }
 
-    @torch.no_grad()
-    def evaluating(self) -> Collector[dict[str, float]]:
-        """As of every task of the comment head; the cross-entropy has its own name, for it is not
-        what is trained and rises as the head becomes surer of itself."""
-        metrics = yield from super().evaluating()
-        metrics["cross_entropy"] = metrics.pop("loss", math.nan)
-        return metrics
+    def metrics(self) -> SelfCriticalMetrics:
+        return SelfCriticalMetrics(self)
 
     def alarms(self, before: Mapping[str, float] | None, now: Mapping[str, float]) -> list[str]:
-        found = []
+        alarms = []
         if before and now["reward"] < before["reward"]:
-            found.append(f"the reward fell from {before['reward']:.4f} to {now['reward']:.4f}")
+            alarms.append(f"the reward fell from {before['reward']:.4f} to {now['reward']:.4f}")
         if now["bad_endings"] > BAD_ENDINGS_ALARM:
             share = now["bad_endings"]
-            found.append(f"{share:.1%} of the drawn comments end on a word like 'a' or 'the'")
+            alarms.append(f"{share:.1%} of the drawn comments end on a word like 'a' or 'the'")
         if now["no_end"] > NO_END_ALARM:
-            found.append(
+            alarms.append(
                 f"{now['no_end']:.1%} of the drawn comments do not end within "
                 f"{self.sample_length} words"
             )
-        return found
+        return alarms
 
     def draw(self, memory_BND: Tensor) -> list[list[Hypothesis]]:
         """S comments for each picture, without gradient."""
@@ -164,7 +160,7 @@ class SelfCriticalTask(CommentTask):
 
     def reward(self, keys: Sequence[str], samples: Sequence[Sequence[Hypothesis]]) -> Tensor:
         """CIDEr-D of every sample against its picture's comments: float64 [B, S] on the CPU."""
-        tokens = [self.vocabulary.spell(one.tokens) for own in samples for one in own]
+        tokens = [self.vocabulary.spell(sample.tokens) for group in samples for sample in group]
         pictures = [self._picture[key] for key in keys]
         scores = self._cider.score(tokens, [p for p in pictures for _ in range(len(samples[0]))])
         return torch.as_tensor(scores).reshape(len(keys), -1)
@@ -174,17 +170,31 @@ class SelfCriticalTask(CommentTask):
     ) -> tuple[Tensor, int]:
         """Log-probability of every sample [B, S], with gradient, and the number of words."""
         model = self.model.comment
-        packed = pack_comments([[s.tokens for s in own] for own in samples], self.vocabulary.pad)
+        packed = pack_comments(
+            [[sample.tokens for sample in group] for group in samples], self.vocabulary.pad
+        )
         drawn = packed.sent(memory_BND.device)
         states_RTD = model.decode_states(memory_BND, drawn.input_RT, picture_index=drawn.picture_R)
-        logits_MV = model.output(states_RTD.flatten(0, 1)[drawn.place_M])
+        logits_MV = model.output(states_RTD.flatten(0, 1)[drawn.position_M])
         log_prob_M = -F.cross_entropy(logits_MV.float(), drawn.target_M, reduction="none")
         rows, longest = drawn.input_RT.shape
-        log_prob_R = log_prob_M.new_zeros(rows).index_add(0, drawn.place_M // longest, log_prob_M)
+        log_prob_R = log_prob_M.new_zeros(rows).index_add(
+            0, drawn.position_M // longest, log_prob_M
+        )
         return log_prob_R.reshape(len(samples), -1), len(log_prob_M)
+
+
+class SelfCriticalMetrics(CommentMetrics):
+    """As of every task of the comment head; the cross-entropy has its own name, for it is not what
+    is trained, and it rises as the head becomes surer of itself."""
+
+    def compute(self) -> dict[str, float]:
+        metrics = super().compute()
+        metrics["cross_entropy"] = metrics.pop("loss", math.nan)
+        return metrics
 
 
 def _reference_tokens(comments: Sequence[str]) -> list[list[str]]:
     """Normalised comments, each with its end; those without a word are left out."""
     words = [comment_words(comment) for comment in comments]
-    return [[*own, EOS] for own in words if own]
+    return [[*tokens, EOS] for tokens in words if tokens]
