@@ -20,11 +20,11 @@ from beholder.metrics.correlation import (
     mos_challenge,
     paired_difference,
     plcc,
+    resampled_metrics,
     rmse,
     srcc,
 )
 from beholder.metrics.logistic import fit_logistic, plcc_logistic
-from beholder.metrics.resampling import draw_counts, resampled_metrics
 
 SCORES = st.lists(
     st.tuples(st.integers(-5, 5).map(float), st.floats(-100, 100)), min_size=2, max_size=60
@@ -88,13 +88,16 @@ def test_resamples_equal_the_metric_on_the_drawn_pairs(size: int, ties: str) -> 
         x = np.round(2 * x) / 2
     if ties == "both":
         y = np.round(y)
-    found = resampled_metrics(x, (y,), ("plcc", "srcc", "krcc", "rmse"), 40, 3)[0]
-    counts = np.concatenate(list(draw_counts(size, 40, 3))).astype(int)
-    for row in range(40):
-        drawn = np.repeat(np.arange(size), counts[row])
-        for name, metric in correlation.FUNCTIONS.items():
-            expected = metric(x[drawn], y[drawn])
-            assert found[name][row] == pytest.approx(expected, abs=5e-6, nan_ok=True), name
+    resampled = resampled_metrics(x, (y, -y), list(correlation.FUNCTIONS), 40, 3)
+    assert resampled.shape == (2, 4, 40)
+    drawn = np.random.default_rng(3).integers(0, size, (40, size))
+    for index, rows in enumerate(drawn):
+        for name, (ours, opposite) in zip(
+            correlation.FUNCTIONS, resampled.transpose(1, 0, 2), strict=True
+        ):
+            metric = correlation.FUNCTIONS[name]
+            assert ours[index] == pytest.approx(metric(x[rows], y[rows]), nan_ok=True), name
+            assert opposite[index] == pytest.approx(metric(x[rows], -y[rows]), nan_ok=True), name
 
 
 def test_bootstrap_is_seeded_and_brackets_the_value() -> None:
@@ -132,6 +135,9 @@ def test_bootstrap_agrees_with_scipy() -> None:
 def test_bootstrap_of_a_constant_model_and_unknown_metric() -> None:
     interval = bootstrap([1.0, 2.0, 3.0], [2.0, 2.0, 2.0], n=20)["plcc"]
     assert all(math.isnan(value) for value in interval)
+    single = bootstrap([1.0], [2.0], metrics=("rmse",), n=20)["rmse"]
+    assert single.value == 1.0
+    assert math.isnan(single.low)
     with pytest.raises(DataError, match="plccc"):
         bootstrap([1.0, 2.0], [1.0, 2.0], metrics=("plccc",))
 

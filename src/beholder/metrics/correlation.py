@@ -10,6 +10,7 @@ Rules that hold for every function here:
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,9 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from beholder.errors import DataError
-from beholder.metrics.resampling import resampled_metrics
 
 Vector = NDArray[np.float64]
+
+_DRAWN_AT_ONCE = 4_000_000  # pairs of resamples in memory
 
 
 class Interval(NamedTuple):
@@ -135,10 +137,13 @@ def bootstrap(
     x, y = _pair(given, predicted)
     _check_names(metrics)
     values = {name: FUNCTIONS[name](x, y) for name in metrics}
-    if x.size == 0 or not (np.isfinite(x).all() and np.isfinite(y).all()):
+    if x.size < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return {name: Interval(value, math.nan, math.nan) for name, value in values.items()}
-    resampled = resampled_metrics(x, (y,), tuple(metrics), n, seed)[0]
-    return {name: Interval(values[name], *_limits(resampled[name], level)) for name in metrics}
+    resampled = resampled_metrics(x, (y,), metrics, n, seed)[0]
+    return {
+        name: Interval(values[name], *_limits(values_n, level))
+        for name, values_n in zip(metrics, resampled, strict=True)
+    }
 
 
 def paired_difference(
@@ -158,15 +163,40 @@ def paired_difference(
     _, z = _pair(given, other)
     _check_names(metrics)
     values = {name: FUNCTIONS[name](x, y) - FUNCTIONS[name](x, z) for name in metrics}
-    if x.size == 0 or not all(np.isfinite(vector).all() for vector in (x, y, z)):
+    if x.size < 2 or not all(np.isfinite(vector).all() for vector in (x, y, z)):
         return {name: Difference(value, *[math.nan] * 3) for name, value in values.items()}
-    first, second = resampled_metrics(x, (y, z), tuple(metrics), n, seed)
-    result = {}
-    for name in metrics:
-        differences = first[name] - second[name]
-        limits = _limits(differences, level)
-        result[name] = Difference(values[name], *limits, _two_sided(differences))
-    return result
+    first, second = resampled_metrics(x, (y, z), metrics, n, seed)
+    return {
+        name: Difference(values[name], *_limits(differences, level), _two_sided(differences))
+        for name, differences in zip(metrics, first - second, strict=True)
+    }
+
+
+def resampled_metrics(
+    given: Vector, predictions: Sequence[Vector], metrics: Sequence[str], n: int, seed: int
+) -> NDArray[np.float64]:
+    """Each metric of each prediction on the same `n` resamples: [predictions, metrics, n].
+
+    NaN where a resample leaves a metric undefined. Inputs are finite, of two pairs or more.
+    """
+
+    def values(x: Vector, *sides: Vector) -> Vector:
+        return np.array([FUNCTIONS[name](x, y) for y in sides for name in metrics])
+
+    with warnings.catch_warnings():
+        # of a constant side, which NaN tells already
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        result = stats.bootstrap(
+            (given, *predictions),
+            values,
+            paired=True,
+            vectorized=False,
+            n_resamples=n,
+            batch=max(1, _DRAWN_AT_ONCE // given.size),
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    return result.bootstrap_distribution.reshape(len(predictions), len(metrics), n)
 
 
 def _two_sided(differences: Vector) -> float:
