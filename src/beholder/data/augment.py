@@ -1,28 +1,35 @@
 """Random changes of a training picture, as a pure function of (seed, epoch, key).
 
+torchvision makes them. Its transforms draw from torch's global generator, so each gets that
+generator in a state of its own, which is undone afterwards: what a picture becomes depends on no
+worker, process, order or clock, and switching one change on does not change what another draws.
+
 Flipping and native cropping leave what blur, noise and compression look like as it is, so they
 are right for scores and comments about quality. Resized crops, colour jitter, RandAugment and
-erasing do not; use them for attributes. What a picture becomes depends on no worker, process,
-order or clock.
+erasing do not; use them for attributes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Annotated, Literal
 
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from beholder.data.randaugment import rand_augment
-from beholder.data.transforms import Interpolation, clip_box, native_crop, resample
+from beholder.data.transforms import Interpolation, clip_box, native_crop
+
+DRAWING = 2  # raised when equal arguments give other pixels than before
+_STRENGTHS = 1001  # steps of RandAugment's strength
+_GLOBAL_CHANCE = threading.RLock()
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-_TRIES = 10
 
 
 def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
@@ -60,7 +67,7 @@ class AugmentConfig(BaseModel):
         erase_ratio: range of width / height of what is painted.
         box_jitter: each edge of a box moves by up to this share of the box's side.
         rand_changes: how many changes RandAugment makes, after those above and before erasing.
-        rand_strength: of these changes, from 0 to 1; torchvision's magnitude divided by 30.
+        rand_strength: of these changes, from 0 to 1, the strongest that RandAugment knows.
         mixup: pictures of a batch are blended in pairs, with shares from Beta(mixup, mixup), and
             their labels with them; 0: not. For attributes alone.
         cutmix: likewise a part of a picture is pasted into another; 0: not. With both, either.
@@ -133,27 +140,78 @@ class Augmentation:
         Raises:
             PictureError: `box`, if nothing of the box lies inside the picture.
         """
-
-        def draws(operation: str, count: int) -> list[float]:
-            return uniform_draws(seed, epoch, key, operation, count)
-
         config = self.config
         if box is not None:
             if config.box_jitter:
-                box = _moved_box(box, image.size, config.box_jitter, draws("box", 4))
+                draws = uniform_draws(seed, epoch, key, "box", 4)
+                box = _moved_box(box, image.size, config.box_jitter, draws)
             image = image.crop(clip_box(box, image.size))
         if config.crop == "native":
             assert config.crop_size is not None
-            top, left = draws("crop", 2)
+            top, left = uniform_draws(seed, epoch, key, "crop", 2)
             image = native_crop(image, config.crop_size, (top, left))
-        elif config.crop == "resized":
-            image = _resized_crop(image, config, draws("crop", 4 * _TRIES))
-        if draws("flip", 1)[0] < config.flip:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        image = _jittered_colours(image, config, draws("colours", 8))
-        image = rand_augment(image, config.rand_strength, draws("rand", 2 * config.rand_changes))
-        chance, *places = draws("erase", 1 + 4 * _TRIES)
-        return _erased(image, config, places) if chance < config.erase else image
+        for name, change in self._changes.items():
+            with global_chance(seed, epoch, key, name):
+                image = change(image)
+        return image
+
+    @cached_property
+    def _changes(self) -> dict[str, Callable[[Image.Image], Image.Image]]:
+        """torchvision's transforms that are switched on, by name, in order."""
+        from torchvision.transforms import v2
+
+        config = self.config
+        colours = (config.brightness, config.contrast, config.saturation, config.hue)
+        changes: dict[str, Callable[[Image.Image], Image.Image]] = {}
+        if config.crop == "resized":
+            changes["crop"] = v2.RandomResizedCrop(
+                config.crop_size,
+                config.crop_area,
+                config.crop_ratio,
+                v2.InterpolationMode(config.interpolation),
+            )
+        if config.flip:
+            changes["flip"] = v2.RandomHorizontalFlip(config.flip)
+        if any(colours):
+            changes["colours"] = v2.ColorJitter(*colours)
+        if config.rand_changes:
+            changes["rand"] = v2.RandAugment(
+                config.rand_changes,
+                round(config.rand_strength * (_STRENGTHS - 1)),
+                _STRENGTHS,
+                v2.InterpolationMode.BILINEAR,
+                fill=0,
+            )
+        if config.erase:
+            changes["erase"] = self._erased
+        return changes
+
+    def _erased(self, image: Image.Image) -> Image.Image:
+        from torchvision.transforms.v2 import RandomErasing
+        from torchvision.transforms.v2 import functional as F
+
+        config = self.config
+        mean = np.asarray(image).reshape(-1, 3).mean(axis=0).round().tolist()
+        erasing = RandomErasing(config.erase, config.erase_area, config.erase_ratio, mean)
+        return F.to_pil_image(erasing(F.pil_to_tensor(image)))
+
+
+@contextmanager
+def global_chance(seed: int, epoch: int, key: str, operation: str) -> Iterator[None]:
+    """torch's and numpy's global generators depend on the arguments only while inside, and are as
+    they were afterwards. One thread at a time."""
+    import torch
+
+    chance = generator_of(seed, epoch, key, operation)
+    with _GLOBAL_CHANCE, torch.random.fork_rng(devices=[]):
+        before = np.random.get_state()  # noqa: NPY002
+        # the processor's alone: `torch.manual_seed` would start accelerators
+        torch.default_generator.manual_seed(int(chance.integers(2**63)))
+        np.random.seed(int(chance.integers(2**32)))  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(before)  # noqa: NPY002
 
 
 def uniform_draws(seed: int, epoch: int, key: str, operation: str, count: int) -> list[float]:
@@ -185,77 +243,3 @@ def _moved_box(
         min(float(size[1]), bottom + steps[3] * height),
     )
     return moved if moved[2] - moved[0] >= 1.0 and moved[3] - moved[1] >= 1.0 else box
-
-
-def _patch(
-    size: tuple[int, int],
-    area: tuple[float, float],
-    ratio: tuple[float, float],
-    draws: Sequence[float],
-) -> tuple[int, int, int, int] | None:
-    """A random rectangle (left, top, right, bottom) inside (width, height); the proportions are
-    uniform on a logarithmic scale. None if no try fits."""
-    for index in range(_TRIES):
-        area_draw, ratio_draw, top_draw, left_draw = draws[4 * index : 4 * index + 4]
-        pixels = size[0] * size[1] * (area[0] + area_draw * (area[1] - area[0]))
-        low, high = math.log(ratio[0]), math.log(ratio[1])
-        shape = math.exp(low + ratio_draw * (high - low))
-        width, height = round(math.sqrt(pixels * shape)), round(math.sqrt(pixels / shape))
-        if 0 < width <= size[0] and 0 < height <= size[1]:
-            left = int(left_draw * (size[0] - width + 1))
-            top = int(top_draw * (size[1] - height + 1))
-            return left, top, left + width, top + height
-    return None
-
-
-def _resized_crop(image: Image.Image, config: AugmentConfig, draws: Sequence[float]) -> Image.Image:
-    assert config.crop_size is not None
-    patch = _patch(image.size, config.crop_area, config.crop_ratio, draws)
-    if patch is None:
-        # too long or too tall a picture: its centre, in the nearest allowed proportions
-        low, high = config.crop_ratio
-        width = min(image.width, max(1, round(image.height * high)))
-        height = min(image.height, max(1, round(image.width / low)))
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        patch = (left, top, left + width, top + height)
-    return resample(image.crop(patch), config.crop_size, config.interpolation)
-
-
-def _jittered_colours(
-    image: Image.Image, config: AugmentConfig, draws: Sequence[float]
-) -> Image.Image:
-    enhancers = {
-        "brightness": ImageEnhance.Brightness,
-        "contrast": ImageEnhance.Contrast,
-        "saturation": ImageEnhance.Color,
-    }
-    names = (*enhancers, "hue")
-    # the operations do not commute, so their order is drawn as well
-    for index in sorted(range(4), key=lambda place: draws[place]):
-        name = names[index]
-        strength = float(getattr(config, name))
-        if strength == 0.0:
-            continue
-        change = strength * (2.0 * draws[4 + index] - 1.0)
-        if name == "hue":
-            image = _turned_hue(image, change)
-        else:
-            image = enhancers[name](image).enhance(1.0 + change)
-    return image
-
-
-def _turned_hue(image: Image.Image, turn: float) -> Image.Image:
-    shift = round(turn * 256)
-    hue, saturation, value = image.convert("HSV").split()
-    hue = hue.point([(level + shift) % 256 for level in range(256)])
-    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
-
-
-def _erased(image: Image.Image, config: AugmentConfig, draws: Sequence[float]) -> Image.Image:
-    patch = _patch(image.size, config.erase_area, config.erase_ratio, draws)
-    if patch is None:
-        return image
-    mean = np.asarray(image).reshape(-1, 3).mean(axis=0)
-    image = image.copy()
-    image.paste((round(mean[0]), round(mean[1]), round(mean[2])), patch)
-    return image

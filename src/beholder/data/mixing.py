@@ -1,4 +1,4 @@
-"""MixUp and CutMix: each picture of a batch is blended with, or pasted into, its neighbour.
+"""MixUp and CutMix by timm: each picture of a batch is blended with, or pasted over by, another.
 
 Sources: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018; Yun et al.,
 "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", ICCV
@@ -10,14 +10,13 @@ Shape suffixes: B pictures, H and W sides.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beholder.data.augment import AugmentConfig, generator_of
+from beholder.data.augment import AugmentConfig, global_chance
 
 
 class Mixture(NamedTuple):
@@ -42,39 +41,17 @@ def mix(
     """The mixed pictures [B, 3, H, W], and what is in them. A single picture stays as it is.
 
     With `mixup` the share of each is drawn from Beta(mixup, mixup), with `cutmix` likewise, where
-    it is the part of the area that is not pasted over; with both, either is as likely per batch.
+    it is the part of the area that is not pasted over; with both, either is as likely.
     """
-    rows = len(keys)
-    generator = generator_of(seed, epoch, "\n".join(keys), "mix")
-    pastes = config.cutmix > 0.0 and (config.mixup == 0.0 or generator.random() < 0.5)
-    order = generator.permutation(rows)
-    partner_B = np.empty(rows, np.int64)
-    partner_B[order] = np.roll(order, 1)  # a round: nobody is their own partner
-    strength = config.cutmix if pastes else config.mixup
-    share_B = generator.beta(strength, strength, rows).astype(np.float32)
-    places = generator.random((rows, 2))
-    mixed = pixels_B3HW.copy()
-    for row, partner in enumerate(partner_B):
-        if pastes:
-            top, bottom, left, right = _patch(pixels_B3HW.shape[2:], share_B[row], places[row])
-            part = (row, slice(None), slice(top, bottom), slice(left, right))
-            mixed[part] = pixels_B3HW[(partner, *part[1:])]
-            whole = pixels_B3HW.shape[2] * pixels_B3HW.shape[3]
-            share_B[row] = 1.0 - (bottom - top) * (right - left) / whole
-        else:
-            share = share_B[row]
-            mixed[row] = share * pixels_B3HW[row] + (1.0 - share) * pixels_B3HW[partner]
-    return mixed, Mixture(partner_B, share_B)
+    import torch
+    from timm.data.mixup import Mixup
 
-
-def _patch(
-    size: tuple[int, ...], share: float, place: NDArray[np.float64]
-) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of a rectangle of the picture's proportions and 1 - share of its
-    area, with its centre anywhere in it; what reaches out is cut off."""
-    ends: list[int] = []
-    for side, centre in zip(size, place, strict=True):
-        long = round(side * math.sqrt(1.0 - share))
-        start = int(centre * side) - long // 2
-        ends += [max(0, start), min(side, start + long)]
-    return ends[0], ends[1], ends[2], ends[3]
+    count = len(keys)
+    # timm pairs the first with the last, and so on, of an even number: the first stands in
+    rows = torch.arange(count + count % 2) % count
+    mixup = Mixup(config.mixup, config.cutmix, mode="elem", label_smoothing=0.0, num_classes=count)
+    with global_chance(seed, epoch, "\n".join(keys), "mix"):
+        mixed, weights = mixup(torch.from_numpy(pixels_B3HW)[rows], rows)
+    partner_B = rows.flip(0)[:count].numpy()
+    share_B = weights.diagonal().numpy().astype(np.float32)
+    return mixed[:count].numpy(), Mixture(partner_B, share_B)

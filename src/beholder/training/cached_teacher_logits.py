@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from beholder.data.augment import DRAWING
 from beholder.data.progress import ProgressBar
 from beholder.features.memory import memory_guard
 from beholder.features.precision import amp_dtype, autocast
@@ -94,6 +95,7 @@ def teacher_store_card(
         "teacher": teacher.fingerprint(),
         "transform": source.transform.to_dict(),
         "augment": changes.config.model_dump(mode="json") if changes else None,
+        **({"drawing": DRAWING} if changes else {}),
         "seed": source.seed,
         "arithmetic": str(arithmetic),
     }
