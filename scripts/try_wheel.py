@@ -2,9 +2,9 @@
 
     python scripts/try_wheel.py dist/beholder-*.whl [--train]
 
-The wheel must hold every file of `src/beholder` that git knows, and nothing else but its metadata. The light
-install must then judge with a file, read a table, and say in a sentence what training needs; `--train` also
-installs the extras `train` and `demo` and runs a recipe's tiny twin.
+The wheel must hold every file of `src/beholder` that git knows, and nothing else but its metadata.
+The light install must then judge with a file, read a table, and say in a sentence what training
+needs; `--train` also installs the extras `train` and `demo` and runs a recipe's tiny twin.
 """
 
 from __future__ import annotations
