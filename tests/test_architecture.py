@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "beholder"
 ROOMS = (
-    "cli", "serve", "report", "pipeline", "challenges", "export", "batch", "evaluation",
+    "cli", "auto", "serve", "report", "pipeline", "challenges", "export", "batch", "evaluation",
     "training", "tasks", "judge", "decoding", "models", "features", "metrics", "data", "errors",
 )  # fmt: skip
 # Allowed where a schema below is part of a schema above, or a type of an argument.

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING
 from beholder.version import __version__
 
 if TYPE_CHECKING:
+    from beholder.auto import train
     from beholder.judge import Judge
     from beholder.judge.verdict import Attribute, Verdict
 
-__all__ = ["Attribute", "Judge", "Verdict", "__version__"]
+__all__ = ["Attribute", "Judge", "Verdict", "__version__", "train"]
 
 _HOMES = {
     "Judge": "beholder.judge",
     "Verdict": "beholder.judge.verdict",
     "Attribute": "beholder.judge.verdict",
+    "train": "beholder.auto",
 }
 
 

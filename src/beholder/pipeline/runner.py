@@ -76,7 +76,8 @@ def fit_recipe(recipe: Recipe, folder: Path, *, dry_run: bool = False) -> list[s
     processes = current_processes()
     is_new = not folder.exists()
     # Under torchrun the first process holds the lock for all.
-    with run_lock(folder) if processes.first else nullcontext(), _console(folder, processes.first):
+    main = processes.first
+    with run_lock(folder) if main else nullcontext(), console(folder) if main else nullcontext():
         try:
             check_shared_folder(processes, recipe, folder)
             context, plan = _prepare(recipe, folder, order, processes)
@@ -95,6 +96,19 @@ def fit_recipe(recipe: Recipe, folder: Path, *, dry_run: bool = False) -> list[s
             return []
         log.info("%s", render_total(plan))
         return [name for name in order if _run_if_needed(name, order, context, processes)]
+
+
+def estimate_recipe(recipe: Recipe, folder: Path) -> list[PlannedStage]:
+    """What `fit_recipe` would do, each stage with its cost: everything is checked, what must run
+    does so on a few rows, and nothing else runs. The folder stays.
+
+    Raises:
+        BeholderError: as `fit_recipe`.
+    """
+    order = stage_order(recipe)
+    check_origins(recipe)
+    with run_lock(folder), console(folder):
+        return _prepare(recipe, folder, order, current_processes())[1]
 
 
 def _prepare(
@@ -210,11 +224,8 @@ def _write_inputs(context: RunContext) -> None:
 
 
 @contextmanager
-def _console(folder: Path, first: bool) -> Iterator[None]:
-    """The log goes to the terminal and to the run's log.txt; of several processes the first's."""
-    if not first:
-        yield
-        return
+def console(folder: Path) -> Iterator[None]:
+    """The log goes to the terminal and to the run's log.txt."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     with log_file(folder):

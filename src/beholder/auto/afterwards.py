@@ -1,0 +1,87 @@
+"""What a finished run's features tell of it: what copying would have said, and what half of the
+pictures would have taught.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from beholder.auto.opinions import Opinion
+from beholder.auto.search import FOLDS
+from beholder.auto.skill import attribute_skill, neighbour_cider, score_skill
+from beholder.data.splits import assign_folds
+from beholder.errors import DataError
+from beholder.features.store import FeatureStore
+from beholder.pipeline.data import RunData
+from beholder.pipeline.manifest import load_manifest
+
+MOST_PICTURES = 2000  # that a learning curve is made with
+
+
+def test_neighbour_cider(data: RunData, folder: Path) -> float | None:
+    """CIDEr-D on the test split of the comment of the most similar training picture; None: there is
+    no comment on one side."""
+    frame, features_NP = _features(data, folder, pl.col("comments").list.len() > 0)
+    split = frame["split"].to_numpy()
+    if not (split == "train").any() or (split == "test").sum() < 2:
+        return None
+    parts = [(split == "train", split == "test")]
+    return neighbour_cider(features_NP, frame["comments"].to_list(), parts)
+
+
+def halved_skills(
+    data: RunData, folder: Path, opinions: tuple[Opinion, ...]
+) -> dict[str, tuple[float, float]]:
+    """Opinion -> its cross-validated skill when linear models learn from half of the groups, and
+    when they learn from all; of the pictures that are not held out."""
+    learnt = pl.col("split").is_in(["train", "val"])
+    skills: dict[str, tuple[float, float]] = {}
+    if "score" in opinions:
+        frame, features_NP = _features(data, folder, learnt & pl.col("score").is_not_null())
+        folds_N, half_N = _folds_and_half(frame, data)
+        if folds_N is not None:
+            scores_N = frame["score"].to_numpy()
+            skills["the score"] = (
+                score_skill(features_NP, scores_N, folds_N, half_N),
+                score_skill(features_NP, scores_N, folds_N),
+            )
+    for name in data.table.attribute_names if "attributes" in opinions else ():
+        column = f"attribute.{name}"
+        frame, features_NP = _features(data, folder, learnt & pl.col(column).is_not_null())
+        folds_N, half_N = _folds_and_half(frame, data)
+        if folds_N is not None and frame[column].n_unique() > 1:
+            labels = frame[column].to_list()
+            skills[name] = (
+                attribute_skill(features_NP, labels, folds_N, half_N)[0],
+                attribute_skill(features_NP, labels, folds_N)[0],
+            )
+    return skills
+
+
+def _features(data: RunData, folder: Path, chosen: pl.Expr) -> tuple[pl.DataFrame, np.ndarray]:
+    """Rows of the table, and the pooled features [N, P] that the run has of them."""
+    manifest = load_manifest(folder)
+    record = manifest.find("features") if manifest else None
+    if record is None:
+        raise DataError("The run has no features.", where=str(folder))
+    store = FeatureStore.open(folder / record.outputs["store"].path)
+    frame = data.table.frame.filter(chosen & pl.col("image").is_in(store.keys)).head(MOST_PICTURES)
+    if frame.is_empty():
+        return frame, np.empty((0, 0))
+    _, pooled_NP = store.read(frame["image"].to_list(), tokens=False)
+    return frame, pooled_NP.astype(np.float64)
+
+
+def _folds_and_half(
+    frame: pl.DataFrame, data: RunData
+) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """Folds, groups kept apart, and which rows are of the half to learn from; None where there are
+    too few groups for either."""
+    units = [data.units[key] for key in frame["image"]]
+    count = min(FOLDS, len(set(units)) // 2)
+    if count < 2:
+        return None, None
+    return assign_folds(units, count), assign_folds(units, 2, seed=1) == 0

@@ -1,0 +1,132 @@
+"""How much of an opinion a set of features tells, by cross-validation with groups kept apart.
+
+Linear models in closed form stand for the heads: what is compared is features, in a second each.
+
+Legend: N pictures, P features of a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beholder.metrics.captions import evaluate_captions
+from beholder.metrics.correlation import srcc
+
+ALPHAS = np.logspace(-1, 5, 13)  # of the ridge, on standardised features
+POWERS = (0.0, 0.5, 1.0)  # of class weights, count^-power
+Features = NDArray[np.float64]
+Folds = NDArray[np.int64]
+
+
+def standardised(features_NP: Features, learnt_N: NDArray[np.bool_]) -> Features:
+    """Features in deviations from the mean, both of the rows that are learnt from; constant ones
+    become 0, and what is beyond 8 deviations is cut, as the heads do."""
+    mean_P = features_NP[learnt_N].mean(axis=0)
+    deviation_P = features_NP[learnt_N].std(axis=0)
+    scale_P = np.where(deviation_P > 1e-8, deviation_P, np.inf)
+    return np.clip((features_NP - mean_P) / scale_P, -8.0, 8.0)
+
+
+def score_skill(
+    features_NP: Features,
+    scores_N: NDArray[np.float64],
+    folds_N: Folds,
+    usable_N: NDArray[np.bool_] | None = None,
+) -> float:
+    """SRCC, -1 to 1, of scores with a ridge's predictions of folds that it has not learnt from; 0
+    where it is undefined.
+
+    Args:
+        usable_N: rows that may be learnt from; None: all.
+    """
+    from sklearn.linear_model import RidgeCV
+
+    usable_N = np.ones(len(scores_N), bool) if usable_N is None else usable_N
+    predicted_N = np.empty(len(scores_N))
+    for fold in np.unique(folds_N):
+        learnt_N = (folds_N != fold) & usable_N
+        if learnt_N.sum() < 2:
+            return 0.0
+        inputs_NP = standardised(features_NP, learnt_N)
+        ridge = RidgeCV(ALPHAS).fit(inputs_NP[learnt_N], scores_N[learnt_N])
+        predicted_N[folds_N == fold] = ridge.predict(inputs_NP[folds_N == fold])
+    value = srcc(scores_N, predicted_N)
+    return float(value) if np.isfinite(value) else 0.0
+
+
+def attribute_skill(
+    features_NP: Features,
+    labels_N: Sequence[str],
+    folds_N: Folds,
+    usable_N: NDArray[np.bool_] | None = None,
+) -> tuple[float, float]:
+    """How many of the majority class's errors a linear classifier avoids, and with which weights.
+
+    Args:
+        usable_N: rows that may be learnt from; None: all.
+
+    Returns:
+        (accuracy - majority) / (1 - majority), at most 1, of the best power; and the power of
+        class weights, count^-power, that it is best with: the smallest of equally good ones.
+    """
+    from sklearn.linear_model import RidgeClassifierCV
+
+    truth_N = np.asarray(labels_N)
+    classes, index_N, counts_K = np.unique(truth_N, return_inverse=True, return_counts=True)
+    majority = counts_K.max() / len(truth_N)
+    if len(classes) < 2:
+        return 0.0, 0.0
+    usable_N = np.ones(len(truth_N), bool) if usable_N is None else usable_N
+    right = dict.fromkeys(POWERS, 0)
+    for fold in np.unique(folds_N):
+        held_N, learnt_N = folds_N == fold, (folds_N != fold) & usable_N
+        known = np.unique(index_N[learnt_N])
+        if len(known) < 2:
+            for power in POWERS:
+                right[power] += int(np.isin(index_N[held_N], known).sum())
+            continue
+        inputs_NP = standardised(features_NP, learnt_N)
+        for power in POWERS:
+            weights_N = counts_K[index_N[learnt_N]] ** -power
+            model = RidgeClassifierCV(ALPHAS)
+            model.fit(inputs_NP[learnt_N], index_N[learnt_N], sample_weight=weights_N)
+            right[power] += int((model.predict(inputs_NP[held_N]) == index_N[held_N]).sum())
+    best = max(POWERS, key=lambda power: (right[power], -power))
+    return float((right[best] / len(truth_N) - majority) / (1 - majority)), best
+
+
+def comment_skill(
+    features_NP: Features, comments_N: Sequence[Sequence[str]], folds_N: Folds
+) -> float:
+    """CIDEr-D of the nearest neighbour's first comment, from the folds that a picture is not in: a
+    baseline for a captioner, and a measure of what features tell."""
+    return neighbour_cider(
+        features_NP, comments_N, [(folds_N != fold, folds_N == fold) for fold in np.unique(folds_N)]
+    )
+
+
+def neighbour_cider(
+    features_NP: Features,
+    comments_N: Sequence[Sequence[str]],
+    parts: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]],
+) -> float:
+    """CIDEr-D of copying the first comment of the most similar picture.
+
+    Args:
+        parts: for each the pictures to copy from, and those to find a comment for [N].
+    """
+    references: dict[str, Sequence[str]] = {}
+    hypotheses: dict[str, str] = {}
+    for learnt_N, held_N in parts:
+        inputs_NP = standardised(features_NP, learnt_N)
+        known = np.flatnonzero(learnt_N)
+        for row in np.flatnonzero(held_N):
+            distances = np.square(inputs_NP[known] - inputs_NP[row]).sum(axis=1)
+            references[str(row)] = comments_N[int(row)]
+            hypotheses[str(row)] = comments_N[int(known[distances.argmin()])][0]
+    if len(references) < 2:
+        return 0.0
+    return float(evaluate_captions(references, hypotheses, metrics=("CIDEr-D",)).corpus["CIDEr-D"])

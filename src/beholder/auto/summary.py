@@ -1,0 +1,154 @@
+"""The sentences at the end of a training: how good the judge is on pictures that it has not seen,
+against what would be said without looking, how far to trust it, and what would help most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from beholder.auto.search import Standing
+from beholder.data.annotations import AnnotationTable
+from beholder.metrics.opinion_check import check_opinions
+
+HELPS = 0.02  # of a skill: what less than that brings can't be told from chance
+GROUPS_LEAST = 10  # held-out groups, below which figures are of these groups more than of the judge
+
+
+def sentences(
+    metrics: Mapping[str, Any],
+    table: AnnotationTable,
+    *,
+    test_groups: int,
+    neighbour_cider: float | None,
+    halved: Mapping[str, tuple[float, float]],
+) -> list[str]:
+    """What a person should know of the judge.
+
+    Args:
+        metrics: of the evaluation on the test split.
+        table: with every row's split.
+        test_groups: of pictures that belong together, in the test split.
+        neighbour_cider: CIDEr-D on the test split of the comment of the most similar training
+            picture; None: no comments.
+        halved: opinion -> the skill with half of the pictures and with all, cross-validated.
+    """
+    pictures = metrics["counts"]["pictures"]
+    lines = [f"Judged {pictures} pictures that it has not seen, of {test_groups} groups."]
+    if test_groups < GROUPS_LEAST:
+        lines.append(
+            f"With only {test_groups} groups held out, take these figures as a first impression."
+        )
+    lines += _score_lines(metrics, table)
+    lines += _attribute_lines(metrics)
+    lines += _comment_lines(metrics, neighbour_cider)
+    lines += _what_helps(halved)
+    return lines
+
+
+def nothing_held_out(standing: Standing) -> list[str]:
+    """In the place of the sentences, where the test split is empty."""
+    shown = ", ".join(f"{name} {value:.2f}" for name, value in standing.parts.items())
+    return [
+        "No picture was held out, so nothing is known of how good the judge is on others; "
+        f"cross-validation of its features on {standing.pictures} pictures: {shown}."
+    ]
+
+
+def _score_lines(metrics: Mapping[str, Any], table: AnnotationTable) -> Iterator[str]:
+    if "score" not in metrics:
+        return
+    srcc, rmse = metrics["score"]["srcc"], metrics["score"]["rmse"]
+    train = table.subset("train").frame["score"].drop_nulls()
+    test = table.subset("test").frame["score"].drop_nulls().to_numpy()
+    constant = float(train.mean())  # type: ignore[arg-type]  # there are scores to learn from
+    always = float(np.sqrt(np.square(test - constant).mean()))
+    span = _span(srcc)
+    yield (
+        f"Scores: SRCC {srcc['value']:.2f}{span} with people's; off by {rmse['value']:.2f} "
+        f"(RMSE), always saying {constant:.2f} by {always:.2f}."
+        if srcc["value"] is not None
+        else f"Scores: off by {rmse['value']:.2f} (RMSE), always saying {constant:.2f} by "
+        f"{always:.2f}; their order can't be compared."
+    )
+    if rmse["value"] >= always:
+        yield "The scores are no better than a constant: do not use them yet."
+    checked = check_opinions(table)
+    if checked is not None:
+        ceiling = checked.ceiling_of(table.subset("test").keys)
+        if ceiling is not None:
+            yield (
+                f"A perfect judge would reach SRCC {ceiling.value:.2f} with these raters "
+                f"({ceiling.low:.2f} to {ceiling.high:.2f})."
+            )
+    if "interval" in metrics:
+        entry = metrics["interval"]
+        yield (
+            f"Intervals: {entry['level']:.0%} asked for, {entry['covered']:.0%} of the scores lie "
+            f"in them, {entry['width']:.2f} wide on average."
+        )
+
+
+def _span(entry: Mapping[str, Any]) -> str:
+    if entry["low"] is None or entry["high"] is None:
+        return ""
+    return f" (95 %: {entry['low']:.2f} to {entry['high']:.2f})"
+
+
+def _attribute_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    for name, entry in metrics.get("attributes", {}).items():
+        if entry["top1"] is None:
+            continue
+        worse = entry["top1"] <= entry["majority"]
+        yield (
+            f"{name}: {entry['top1']:.0%} right; the most frequent class alone would be "
+            f"{entry['majority']:.0%}{': no better than that yet' if worse else ''}."
+        )
+
+
+def _comment_lines(metrics: Mapping[str, Any], neighbour: float | None) -> Iterator[str]:
+    value = metrics.get("comments", {}).get("CIDEr-D")
+    if value is None:
+        return
+    if neighbour is None:
+        yield f"Comments: CIDEr-D {value:.2f}."
+        return
+    beats = "" if value > neighbour else ": the captioner does not beat that yet"
+    yield (
+        f"Comments: CIDEr-D {value:.2f}; copying the most similar training picture's comment gets "
+        f"{neighbour:.2f}{beats}."
+    )
+
+
+def _what_helps(halved: Mapping[str, tuple[float, float]]) -> Iterator[str]:
+    gains = {name: whole - half for name, (half, whole) in halved.items()}
+    helped = {name: gain for name, gain in gains.items() if gain >= HELPS}
+    if helped:
+        name = max(helped, key=lambda key: helped[key])
+        half, whole = halved[name]
+        yield (
+            f"More pictures would help most: with half of them {name} was told with {half:.2f} "
+            f"instead of {whole:.2f} (cross-validated skill)."
+        )
+    elif gains:
+        yield (
+            "More pictures of the same kind would help little: half of them tell nearly as much. "
+            "Other kinds of pictures, or more raters per picture, may."
+        )
+
+
+def render_leaderboard(rows: pl.DataFrame) -> str:
+    """The candidates as a table for people, best first."""
+    names = [name for name in rows.columns if name not in ("candidate", "seconds", "pictures")]
+    width = max(len("candidate"), *(len(name) for name in rows["candidate"]))
+    lines = [f"  {'candidate':<{width}}  " + "  ".join(f"{name:>10}" for name in names)]
+    for row in rows.iter_rows(named=True):
+        values = "  ".join(
+            f"{'':>10}" if row[name] is None else f"{row[name]:>{max(10, len(name))}.3f}"
+            for name in names
+        )
+        lines.append(f"  {row['candidate']:<{width}}  {values}")
+    return "\n".join(lines)
