@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from beholder import Judge
+from beholder.batch.requests import find_pictures
 from beholder.errors import BeholderError
-from beholder.judge.runner import find_pictures
 
 BOUNDARY = "picture-boundary"
 PICTURES, TOGETHER, ROUNDS, AT_ONCE = 32, 32, 5, 1000

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "beholder"
 ROOMS = (
     "cli", "auto", "serve", "report", "pipeline", "challenges", "export", "batch", "evaluation",
     "training", "tasks", "judge", "decoding", "models", "features", "metrics", "data", "errors",
+    "version",
 )  # fmt: skip
 # Allowed where a schema below is part of a schema above, or a type of an argument.
 LIGHT = (

@@ -260,9 +260,11 @@ def judge(
     if gpus_per_worker and engine is not BatchEngine.ray:
         raise typer.BadParameter("--gpus-per-worker goes with --engine ray.")
     from beholder.batch.output import check_output, identity_of
+    from beholder.batch.requests import find_pictures, listed_pictures
     from beholder.data.inside import pictures_at_hand
     from beholder.judge import Judge
-    from beholder.judge.runner import Failure, find_pictures, judge_pictures, listed_pictures
+    from beholder.judge.runner import judge_pictures
+    from beholder.judge.verdict import Failure
 
     runtime: Backend | None = backend.value if backend else None
     if file:
@@ -293,16 +295,16 @@ def judge(
         if done.failed:
             raise typer.Exit(1)
         return
-    from beholder.batch.printing import print_outcomes
-    from beholder.evaluation.overlays import explain_outcomes
+    from beholder.batch.printing import print_verdicts
+    from beholder.evaluation.overlays import with_overlays
 
     loaded = Judge.load(model, backend=runtime)
-    outcomes = judge_pictures(loaded, requests, batch_size=batch_size, workers=workers)
+    verdicts = judge_pictures(loaded, requests, batch_size=batch_size, workers=workers)
     if explain and into:
-        outcomes = explain_outcomes(loaded, requests, outcomes, explain, into)
+        verdicts = with_overlays(loaded, requests, verdicts, explain, into)
     failures = 0
-    for outcome in print_outcomes(outcomes, (output or VerdictFormat.table).value):
-        failures += isinstance(outcome, Failure)
+    for judged in print_verdicts(verdicts, output.value if output else "table", loaded.classes):
+        failures += isinstance(judged, Failure)
     if failures:
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from beholder.batch import local as batches
-from beholder.judge.runner import find_pictures
+from beholder.batch.requests import find_pictures
 from beholder.judge.runtime.engine import RawOpinions
 
 sys.path.append(str(Path(__file__).parents[1] / "helpers"))

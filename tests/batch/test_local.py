@@ -18,10 +18,12 @@ from PIL import Image
 from beholder.batch import local as batches
 from beholder.batch.local import judge_to_file
 from beholder.batch.output import identity_of
+from beholder.batch.requests import find_pictures, listed_pictures
 from beholder.cli import main
 from beholder.errors import DataError, OutputError
 from beholder.judge import Judge
-from beholder.judge.runner import Failure, find_pictures, judge_pictures, listed_pictures
+from beholder.judge.runner import judge_pictures
+from beholder.judge.verdict import Failure
 
 COUNT = 200
 
@@ -197,8 +199,8 @@ def test_a_row_of_parquet_says_what_a_verdict_says(tmp_path: Path, folder: Path)
     first, broken, _ = pl.read_parquet(output / "part-00000000.parquet").to_dicts()
     (verdict,) = judge_pictures(make_judge(), requests[:1])
     assert first["score"] == verdict.score  # type: ignore[union-attr]
-    assert first["attribute.light"] == "dark" and first["error"] is None
-    assert broken["score"] is None and broken["error_code"] == "not_a_picture"
+    assert first["attributes.light"] == "dark" and first["error"] is None
+    assert broken["score"] is None and broken["error"]["code"] == "not_a_picture"
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "txt"])

@@ -20,10 +20,10 @@ from beholder.batch import ray as on_ray
 from beholder.batch.local import judge_to_file
 from beholder.batch.output import Parts, claim, identity_of
 from beholder.batch.ray import judge_on_ray
+from beholder.batch.requests import listed_pictures
 from beholder.cli import main
 from beholder.errors import ClusterError, DeviceError, MissingExtra, OutputError
 from beholder.judge import Judge
-from beholder.judge.runner import listed_pictures
 
 NAMES = [f"{number % 23:02}.jpg" for number in range(250)]
 BROKEN = {"07.jpg": "not_a_picture", "22.jpg": "missing"}
@@ -150,7 +150,9 @@ def first_part(
     """A worker, here in this process, and 20 pictures as it gets them."""
     output.mkdir()
     job = on_ray._Job(str(judge), identity or identity_of(judge), str(output), 16)
-    (part,) = on_ray._left(listed_pictures(listed)[:20], Parts(output, ["half"]), 1000)
+    (part,) = on_ray._left(
+        listed_pictures(listed)[:20], Parts(output, {"half": ("dark", "bright")}), 1000
+    )
     return on_ray._Worker(job), pa.Table.from_pylist([part])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from served import Server, form, post, request, run_server
+from served import Answer, Server, form, post, request, run_server
 from stub_judge import stub_judge
 
 
@@ -31,7 +31,8 @@ def test_verdicts_are_those_of_the_judge(server: Server, picture: Callable[..., 
     assert first["interval"] == pytest.approx(alone.interval, abs=1e-5)
     assert (first["comment"], first["alternatives"]) == ("A bright picture.", ["A dark picture."])
     light = first["attributes"]["light"]
-    assert light["label"] == "bright" and list(light["probabilities"]) == ["bright", "dark"]
+    assert light["label"] == "bright" and set(light) == {"label", "probability"}
+    assert list(first["probabilities"]["light"]) == ["bright", "dark"]
     assert second == {
         "image": "<b>.jpg",
         "error": {
@@ -183,3 +184,25 @@ def test_the_page_knows_the_same_words_in_both_languages() -> None:
     errors = text.split("ERRORS = {")[1]
     unused = [name for name in names(english) if name not in used and name not in errors]
     assert unused == []
+
+
+def test_a_box_is_judged_alone(server: Server) -> None:
+    half = PIL.Image.new("RGB", (40, 20), (0, 0, 0))
+    half.paste((250, 250, 250), (20, 0, 40, 20))
+    stream = io.BytesIO()
+    half.save(stream, "PNG")
+    files = [("pictures", f"{index}.png", stream.getvalue()) for index in range(3)]
+
+    def asked(*boxes: str) -> Answer:
+        body = form([*files, *(("box", "", box.encode()) for box in boxes)])
+        return asyncio.run(post(server.port, body.replace(b'; filename=""', b"")))
+
+    judged = asked("0,0,20,20", "", " 20, 0, 40, 20.0").json()["verdicts"]
+    whole = stub_judge()(half).score
+    assert [row["score"] for row in judged] == pytest.approx([0, whole, 250 / 2.55], abs=1e-3)
+    assert [row["score"] for row in asked().json()["verdicts"]] == pytest.approx([whole] * 3)
+    outside = asked("", "100,100,120,120", "").json()["verdicts"]
+    assert [row.get("error", {}).get("code") for row in outside] == [None, "box", None]
+    for wrong in (["0,0,20,20"], ["0,0,20", "", ""], ["9,0,2,20", "", ""], ["x", "", ""]):
+        answer = asked(*wrong)
+        assert (answer.status, answer.json()["error"]["code"]) == (400, "box"), wrong

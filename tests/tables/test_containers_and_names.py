@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from beholder.batch.requests import find_pictures, listed_pictures
 from beholder.cli import main
 from beholder.data.formats import (
     ReadOptions,
@@ -24,7 +25,6 @@ from beholder.data.formats.delimited import parse_delimited
 from beholder.data.formats.options import columns_from
 from beholder.data.walk import files_below, pictures_below
 from beholder.errors import DataError
-from beholder.judge.runner import find_pictures, listed_pictures
 
 
 def write_pictures(folder: Path, *names: str) -> None:

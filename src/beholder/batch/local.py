@@ -1,4 +1,4 @@
-"""Verdicts of any number of pictures into a file that can be gone on with: every picture once, in
+"""Verdicts of any number of pictures into a file that can be resumed: every picture once, in
 order, whatever happens in between. The file itself: see `batch.output`.
 """
 
@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from beholder.batch.layouts import layout_of
 from beholder.batch.output import (
     Lines,
     Parts,
@@ -21,7 +22,8 @@ from beholder.batch.output import (
     writing,
 )
 from beholder.data.progress import ProgressBar
-from beholder.judge.runner import Outcome, Request, Watch, judge_pictures
+from beholder.judge.runner import Request, Watch, judge_pictures
+from beholder.judge.verdict import Judged
 
 if TYPE_CHECKING:
     from beholder.judge import Judge
@@ -68,6 +70,7 @@ def judge_to_file(
     identity: str,
     batch_size: int = 16,
     workers: int | None = None,
+    images: Path | None = None,
 ) -> Summary:
     """Judge pictures into `path`, from where an earlier call has stopped.
 
@@ -75,22 +78,27 @@ def judge_to_file(
         path: ends with `.jsonl` or `.parquet`.
         identity: tells the judge from all others, as `identity_of` does.
         workers: decoding threads; None: one per core.
+        images: folder that the names of a list start from, which is a part of what the work is.
 
     Raises:
         OutputError: the place can't be written, has another ending, or belongs to other work.
     """
     path = Path(path)
     check_output(path, "local")
-    sink: Sink = Lines(path) if path.suffix == ".jsonl" else Parts(path, list(judge.classes))
     with writing(path):
-        claim(path, identity, requests)
+        layout = layout_of(claim(path, identity, requests, images=images).format)
+        sink: Sink = Lines(path, layout)
+        if path.suffix == ".parquet":
+            sink = Parts(path, judge.classes, layout)
         before = sink.open()
     watch = Watch()
     clock = time.perf_counter()
     left = islice(requests, before, None)
-    outcomes = judge_pictures(judge, left, batch_size=batch_size, workers=workers, watch=watch)
+    verdicts = judge_pictures(
+        judge, left, batch_size=batch_size, workers=workers, watch=watch, trusted=before > 0
+    )
     with ProgressBar("judging", total=len(requests) - before) as bar:
-        for chunk in _chunks(outcomes, bar):
+        for chunk in _chunks(verdicts, bar):
             with writing(path):
                 sink.write(chunk)
     seconds = time.perf_counter() - clock
@@ -99,11 +107,11 @@ def judge_to_file(
     return Summary(len(requests), before, failed, seconds, *watch.shares(seconds))
 
 
-def _chunks(outcomes: Iterable[Outcome], bar: ProgressBar) -> Iterator[list[Outcome]]:
-    chunk: list[Outcome] = []
+def _chunks(verdicts: Iterable[Judged], bar: ProgressBar) -> Iterator[list[Judged]]:
+    chunk: list[Judged] = []
     begun = time.monotonic()
-    for outcome in outcomes:
-        chunk.append(outcome)
+    for judged in verdicts:
+        chunk.append(judged)
         bar.advance()
         if len(chunk) == CHUNK or time.monotonic() - begun >= SECONDS:
             yield chunk

@@ -1,10 +1,10 @@
 """The files that verdicts of many pictures go to, and what lies beside them.
 
 `verdicts.jsonl` grows by whole lines and is flushed to the disk chunk by chunk; what a crash has
-left of a line is cut off before going on. `verdicts.parquet` is a folder of parts, each written at
-once. Beside it lies `<name>.state.json`: which judge and which pictures it belongs to, so that
-nothing of another work is ever gone on with. The pictures that could not be judged are in their
-places, and together in `<name>.quarantine.csv` at the end.
+left of a line is cut off before work is resumed. `verdicts.parquet` is a folder of parts, each
+written at once. Beside it lies `<name>.state.json`: which judge and which pictures it belongs to,
+so that no other work is ever resumed by mistake. The pictures that could not be judged are in their
+places, and together in `<name>.quarantine.csv` at the end. What a row holds: `batch.layouts`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from beholder.batch.layouts import Classes, CurrentLayout, Format, Layout
 from beholder.data.files import atomic_path, sha256_file, write_json, write_text
 from beholder.errors import OutputError
-from beholder.judge.runner import Outcome, Request
+from beholder.judge.runner import Request
 from beholder.judge.runtime.backends import DEFAULT, Backend
-from beholder.judge.verdict import Verdict
+from beholder.judge.verdict import Judged
 
 Engine = Literal["local", "ray"]
 
@@ -37,9 +38,12 @@ class State(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = 1
+    format: Format = Field(2, description="of state and rows: `batch.layouts`")
     judge: str = Field(description="what tells it from all others: `identity_of`")
     pictures: str = Field(description="hash of their names and boxes, in order")
+    images: str | None = Field(
+        None, description="folder that the names of a list start from; None: names are paths"
+    )
     engine: Engine = "local"
     rows: int | None = Field(None, ge=1, description="of every part but the last; None: any number")
 
@@ -48,6 +52,8 @@ class State(BaseModel):
         return {
             "judge or backend": self.judge == other.judge,
             "list of pictures": self.pictures == other.pictures,
+            # format 1 did not know it
+            "folder of pictures (--images)": other.format == 1 or self.images == other.images,
             "engine": self.engine == other.engine,
         }
 
@@ -67,7 +73,7 @@ class Sink(Protocol):
         """Cut off what is not whole; how many verdicts there are."""
         ...
 
-    def write(self, outcomes: Sequence[Outcome]) -> None:
+    def write(self, verdicts: Sequence[Judged]) -> None:
         """Append them: all are on the disk, or, after a crash, none or the first few."""
         ...
 
@@ -79,8 +85,9 @@ class Sink(Protocol):
 class Lines:
     """JSON lines, as `beholder judge --format jsonl` prints them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, layout: Layout | None = None) -> None:
         self.path = path
+        self.layout = layout or CurrentLayout()
 
     def open(self) -> int:
         with self.path.open("a+b") as stream:
@@ -94,8 +101,9 @@ class Lines:
             stream.truncate(whole)
         return count
 
-    def write(self, outcomes: Sequence[Outcome]) -> None:
-        lines = [json.dumps(outcome.to_dict(), ensure_ascii=False) + "\n" for outcome in outcomes]
+    def write(self, verdicts: Sequence[Judged]) -> None:
+        rows = map(self.layout.line, verdicts)
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         with self.path.open("ab") as stream:
             stream.write("".join(lines).encode())
             stream.flush()
@@ -104,25 +112,22 @@ class Lines:
     def failures(self) -> Iterator[tuple[str, str, str]]:
         with self.path.open(encoding="utf-8") as stream:
             for line in stream:
-                found = json.loads(line)
-                if "error" in found:
-                    yield found["image"], found["error"]["code"], found["error"]["message"]
+                row = json.loads(line)
+                if "error" in row:
+                    yield row["image"], row["error"]["code"], row["error"]["message"]
 
 
 class Parts:
-    """A folder of Parquet files, a row per picture: `image`, `score`, `low`, `high`, `comment`,
-    `attribute.<name>`, `probability.<name>`, `error_code`, `error`."""
+    """A folder of Parquet files, a row per picture.
 
-    def __init__(self, path: Path, attributes: Sequence[str]) -> None:
+    Args:
+        classes: attribute -> labels, of the judge.
+    """
+
+    def __init__(self, path: Path, classes: Classes, layout: Layout | None = None) -> None:
         self.path = path
-        self.attributes = attributes
-        self.schema: dict[str, Any] = {
-            "image": pl.String(), "score": pl.Float64(), "low": pl.Float64(), "high": pl.Float64(),
-            "comment": pl.String(),
-            **{f"attribute.{name}": pl.String() for name in attributes},
-            **{f"probability.{name}": pl.Float64() for name in attributes},
-            "error_code": pl.String(), "error": pl.String(),
-        }  # fmt: skip
+        self.classes = classes
+        self.layout = layout or CurrentLayout()
         self._count = 0
 
     def open(self) -> int:
@@ -139,8 +144,8 @@ class Parts:
         for tried in self.path.glob(".tried-*"):
             tried.unlink(missing_ok=True)
 
-    def write(self, outcomes: Sequence[Outcome]) -> None:
-        self.write_part(self._count, outcomes)
+    def write(self, verdicts: Sequence[Judged]) -> None:
+        self.write_part(self._count, verdicts)
         self._count += 1
 
     def part(self, number: int) -> Path:
@@ -150,34 +155,18 @@ class Parts:
         """Where it is counted how often a part was begun, until it is there."""
         return self.path / f".tried-{number:08}"
 
-    def write_part(self, number: int, outcomes: Iterable[Outcome]) -> None:
-        rows = [self._row(outcome) for outcome in outcomes]
+    def write_part(self, number: int, verdicts: Iterable[Judged]) -> None:
+        rows = [self.layout.row(judged, self.classes) for judged in verdicts]
         with atomic_path(self.part(number)) as temporary:
-            pl.DataFrame(rows, self.schema, orient="row").write_parquet(temporary)
+            pl.DataFrame(rows, self.layout.schema(self.classes)).write_parquet(temporary)
 
     def failures(self) -> Iterator[tuple[str, str, str]]:
         for part in self._parts():
-            frame = pl.read_parquet(part, columns=["image", "error_code", "error"])
-            yield from frame.drop_nulls("error_code").iter_rows()
+            frame = pl.read_parquet(part, columns=self.layout.failure_columns())
+            yield from self.layout.failures(frame).iter_rows()
 
     def _parts(self) -> list[Path]:
         return sorted(self.path.glob("part-*.parquet"))
-
-    def _row(self, outcome: Outcome) -> list[object]:
-        if not isinstance(outcome, Verdict):
-            blank = [None] * (len(self.schema) - 3)
-            return [outcome.image, *blank, outcome.code, outcome.message]
-        found = [outcome.attributes[name] for name in self.attributes]
-        return [
-            outcome.image,
-            outcome.score,
-            *(outcome.interval or (None, None)),
-            outcome.comment,
-            *[one.label for one in found],
-            *[one.probability for one in found],
-            None,
-            None,
-        ]
 
 
 def check_output(path: Path, engine: Engine) -> None:
@@ -210,8 +199,8 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(
             f"The verdicts can't be written: {reason}.",
             where=str(path),
-            fix="Make room, or a place that you may write to. The same command then goes on: "
-            "what was written before is kept.",
+            fix="Make room, or choose a place that you may write to. The same command then "
+            "resumes: what was written before is kept.",
         ) from error
 
 
@@ -222,11 +211,13 @@ def claim(
     *,
     engine: Engine = "local",
     rows: int | None = None,
+    images: Path | None = None,
 ) -> State:
     """Make sure that what is there already belongs to the same judge, pictures and engine.
 
     Args:
         rows: of every part, for a work that has not begun yet.
+        images: folder that the names of a list start from.
 
     Returns:
         The state that lies there now.
@@ -237,12 +228,18 @@ def claim(
     digest = hashlib.sha256()
     for request in requests:
         digest.update(json.dumps([request.name, request.box]).encode() + b"\n")
-    mine = State(judge=identity, pictures=digest.hexdigest(), engine=engine, rows=rows)
+    mine = State(
+        judge=identity,
+        pictures=digest.hexdigest(),
+        images=None if images is None else images.absolute().as_posix(),
+        engine=engine,
+        rows=rows,
+    )
     file = _beside(path, "state.json")
     if not file.exists():
         if path.exists():
             raise OutputError(
-                "There is something here already, and not a work that could be gone on with.",
+                "There is something here already, and not a work that can be resumed.",
                 where=str(path),
                 fix="Choose another output, or remove it.",
             )

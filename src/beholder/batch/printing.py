@@ -1,95 +1,67 @@
-"""Outcomes on the terminal or in a pipe: a table, JSON lines, or CSV."""
+"""Verdicts on the terminal or in a pipe: a table, JSON lines, or CSV."""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
-from beholder.judge.runner import Outcome
-from beholder.judge.verdict import Verdict
+from beholder.judge.row import columns_of, csv_row, json_row
+from beholder.judge.verdict import Judged, Verdict
+
+Style = Literal["table", "jsonl", "csv"]
+Classes = Mapping[str, Sequence[str]]
 
 
-def print_outcomes(outcomes: Iterable[Outcome], style: str) -> Iterator[Outcome]:
-    """Print each outcome as soon as it is there, and pass it on.
+def print_verdicts(verdicts: Iterable[Judged], style: Style, classes: Classes) -> Iterator[Judged]:
+    """Print each verdict or failure as soon as it is there, and pass it on.
 
     Args:
-        style: `table`, `jsonl` or `csv`. The columns of a CSV are those of the first verdict.
+        classes: attribute -> labels, of the judge: its columns in a CSV.
     """
     writers = {"table": _print_table, "jsonl": _print_jsonl, "csv": _print_csv}
-    return writers[style](outcomes)
+    return writers[style](verdicts, classes)
 
 
-def _print_jsonl(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-    for outcome in outcomes:
-        sys.stdout.write(json.dumps(outcome.to_dict(), ensure_ascii=False) + "\n")
+def _print_jsonl(verdicts: Iterable[Judged], classes: Classes) -> Iterator[Judged]:
+    for judged in verdicts:
+        sys.stdout.write(json.dumps(json_row(judged), ensure_ascii=False) + "\n")
         sys.stdout.flush()
-        yield outcome
+        yield judged
 
 
-def _print_csv(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-    # Failures before the first verdict wait for it: only a verdict tells the attributes' names.
-    waiting: list[Outcome] = []
-    names: list[str] | None = None
+def _print_csv(verdicts: Iterable[Judged], classes: Classes) -> Iterator[Judged]:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    for outcome in outcomes:
-        waiting.append(outcome)
-        if names is None and isinstance(outcome, Verdict):
-            names = list(outcome.attributes)
-            writer.writerow(_csv_header(names))
-        if names is not None:
-            writer.writerows(_csv_row(entry, names) for entry in waiting)
-            yield from waiting
-            waiting.clear()
-    if waiting:
-        writer.writerow(_csv_header([]))
-        writer.writerows(_csv_row(entry, []) for entry in waiting)
-        yield from waiting
+    writer.writerow(columns_of(list(classes)))
+    for judged in verdicts:
+        writer.writerow(csv_row(judged, classes))
+        yield judged
 
 
-def _csv_header(names: list[str]) -> list[str]:
-    columns = [column for name in names for column in (name, f"{name}_probability")]
-    return ["image", "score", "low", "high", "comment", *columns, "error"]
-
-
-def _csv_row(outcome: Outcome, names: list[str]) -> list[object]:
-    if not isinstance(outcome, Verdict):
-        return [outcome.image, *[""] * (4 + 2 * len(names)), f"{outcome.code}: {outcome.message}"]
-    low, high = outcome.interval or ("", "")
-    row: list[object] = [outcome.image, _blank(outcome.score), low, high, _blank(outcome.comment)]
-    for name in names:
-        attribute = outcome.attributes[name]
-        row += [attribute.label, attribute.probability]
-    return [*row, ""]
-
-
-def _blank(value: object) -> object:
-    return "" if value is None else value
-
-
-def _print_table(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-    for outcome in outcomes:
-        sys.stdout.write(render_outcome(outcome) + "\n")
+def _print_table(verdicts: Iterable[Judged], classes: Classes) -> Iterator[Judged]:
+    for judged in verdicts:
+        sys.stdout.write(render_verdict(judged) + "\n")
         sys.stdout.flush()
-        yield outcome
+        yield judged
 
 
-def render_outcome(outcome: Outcome) -> str:
+def render_verdict(judged: Judged) -> str:
     """A few lines for people: the picture, then what is said of it."""
-    if not isinstance(outcome, Verdict):
-        return f"{outcome.image}\n  error: {outcome.message}"
-    lines = [outcome.image]
-    if outcome.score is not None:
-        interval = outcome.interval
+    if not isinstance(judged, Verdict):
+        return f"{judged.image}\n  error: {judged.message}"
+    lines = [judged.image]
+    if judged.score is not None:
+        interval = judged.interval
         span = f"  ({interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
-        lines.append(f"  score    {outcome.score:.2f}{span}")
-    if outcome.comment is not None:
-        lines.append(f"  comment  {outcome.comment}")
-    width = max((len(name) for name in outcome.attributes), default=0)
+        lines.append(f"  score    {judged.score:.2f}{span}")
+    if judged.comment is not None:
+        lines.append(f"  comment  {judged.comment}")
+    width = max((len(name) for name in judged.attributes), default=0)
     lines += [
         f"  {name:<{max(width, 7)}}  {attribute.label} ({attribute.probability:.0%})"
-        for name, attribute in outcome.attributes.items()
+        for name, attribute in judged.attributes.items()
     ]
-    lines += [f"  why {name}: {file}" for name, file in outcome.explanations.items()]
+    lines += [f"  why {name}: {file}" for name, file in judged.explanations.items()]
     return "\n".join(lines)

@@ -25,6 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from beholder.batch.layouts import Format, layout_of
 from beholder.batch.local import CHUNK, Summary
 from beholder.batch.output import (
     Parts,
@@ -39,6 +40,7 @@ from beholder.errors import BeholderError, ClusterError, DeviceError, MissingExt
 from beholder.features.device import asked_device
 from beholder.judge import Judge
 from beholder.judge.runner import Request, Watch, judge_pictures
+from beholder.judge.verdict import Verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,6 +64,7 @@ def judge_on_ray(
     backend: Backend | None = None,
     gpus_per_worker: float = 0.0,
     device: str | None = None,
+    images: Path | None = None,
 ) -> Summary:
     """Judge pictures into a folder of Parquet files, from where an earlier call has stopped.
 
@@ -75,6 +78,7 @@ def judge_on_ray(
         gpus_per_worker: that Ray gives each worker, which then judges on CUDA: a whole number, or a
             share of one GPU that several workers have together; 0: workers judge on the CPU.
         device: that workers judge on, as for `Judge.load`; which GPU it is, Ray says.
+        images: folder that the names of a list start from, which is a part of what the work is.
 
     Raises:
         DeviceError: the device and `gpus_per_worker` contradict each other.
@@ -87,31 +91,41 @@ def judge_on_ray(
     there = _device_of_workers(device, gpus_per_worker, backend)
     check_output(path, "ray")
     # the driver only asks what the judge has, and may be on a machine without a GPU
-    parts = Parts(path, list(Judge.load(model, "cpu", backend=backend).classes))
+    classes = Judge.load(model, "cpu", backend=backend).classes
     identity = identity_of(model, backend)
-    job = _Job(str(model), identity, str(path), batch_size, backend, there, gpus_per_worker)
-    watch, begun = Watch(), False
+    parts = None
     try:
         with _cluster(address, workers, gpus_per_worker) as count:
             rows = _rows_of_part(len(requests), count, batch_size)
             with writing(path):
-                state = claim(path, job.identity, requests, engine="ray", rows=rows)
+                state = claim(path, identity, requests, engine="ray", rows=rows, images=images)
+                parts = Parts(path, classes, layout_of(state.format))
                 before = parts.open()
-            begun = True
+            job = _Job(
+                str(model), identity, str(path), batch_size, backend, there, gpus_per_worker,
+                state.format, trusted=before > 0,
+            )  # fmt: skip
             clock = time.perf_counter()
             left = _left(requests, parts, state.rows or rows)
-            with ProgressBar("judging", total=len(requests) - before) as bar:
-                for told in _run(job, left, count):
-                    watch.busy += told["busy"] / count
-                    watch.waiting += told["waiting"] / count
-                    bar.advance(told["rows"])
+            watch = _follow(_run(job, left, count), count, len(requests) - before)
             seconds = time.perf_counter() - clock
-    finally:
-        if begun:
+    finally:  # when no worker is left that could be writing
+        if parts is not None:
             parts.clear()
     with writing(path):
         failed = write_quarantine(path, parts)
     return Summary(len(requests), before, failed, seconds, *watch.shares(seconds))
+
+
+def _follow(reports: Iterator[Mapping[str, Any]], workers: int, pictures: int) -> Watch:
+    """Show how far the workers are; how busy one of them was, on average."""
+    watch = Watch()
+    with ProgressBar("judging", total=pictures) as bar:
+        for report in reports:
+            watch.busy += report["busy"] / workers
+            watch.waiting += report["waiting"] / workers
+            bar.advance(report["rows"])
+    return watch
 
 
 def _rows_of_part(pictures: int, workers: int, batch_size: int) -> int:
@@ -124,9 +138,11 @@ def _left(requests: Sequence[Request], parts: Parts, rows: int) -> Iterator[dict
     """The parts that are not there yet: their numbers, and their pictures as JSON."""
     for number, start in enumerate(range(0, len(requests), rows)):
         if not parts.part(number).exists():
-            own = requests[start : start + rows]
-            asked = [[one.name, str(one.path.absolute()), one.box] for one in own]
-            yield {"number": number, "requests": json.dumps(asked)}
+            part = [
+                [request.name, str(request.path.absolute()), request.box]
+                for request in requests[start : start + rows]
+            ]
+            yield {"number": number, "requests": json.dumps(part)}
 
 
 @dataclass(frozen=True)
@@ -140,6 +156,8 @@ class _Job:
     backend: Backend | None = None
     device: str = "cpu"
     gpus: float = 0.0
+    format: Format = 2
+    trusted: bool = False
 
 
 class _Worker:
@@ -147,22 +165,26 @@ class _Worker:
 
     def __init__(self, job: _Job) -> None:
         self.job = job
+        self.trusted = job.trusted
 
     def __call__(self, table: pa.Table) -> pa.Table:
         import pyarrow as pa
 
-        told = [self._judge(row["number"], row["requests"]) for row in table.to_pylist()]
-        return pa.Table.from_pylist(told)
+        reports = [self._judge(row["number"], row["requests"]) for row in table.to_pylist()]
+        return pa.Table.from_pylist(reports)
 
     def _judge(self, number: int, requests: str) -> dict[str, object]:
         """Judge and write a part; what the driver is told of it."""
-        told: dict[str, object] = {"rows": 0, "busy": 0.0, "waiting": 0.0, "error": ""}
-        asked = [Request(name, Path(file), box) for name, file, box in json.loads(requests)]
+        report: dict[str, object] = {"rows": 0, "busy": 0.0, "waiting": 0.0, "error": ""}
+        part = [
+            Request(name, Path(file), None if box is None else tuple(box))
+            for name, file, box in json.loads(requests)
+        ]
         try:
-            watch = self._write(number, asked)
+            watch = self._write(number, part)
         except BeholderError as error:
-            return {**told, "error": json.dumps([error.what, error.where, error.fix])}
-        return {**told, "rows": len(asked), "busy": watch.busy, "waiting": watch.waiting}
+            return {**report, "error": json.dumps([error.what, error.where, error.fix])}
+        return {**report, "rows": len(part), "busy": watch.busy, "waiting": watch.waiting}
 
     def _write(self, number: int, requests: Sequence[Request]) -> Watch:
         watch = Watch()
@@ -178,10 +200,12 @@ class _Worker:
                 fix="Look for one that needs more memory than there is. Calling again tries again; "
                 "what was judged is kept.",
             )
-        outcomes = judge_pictures(
-            self.judge, requests, batch_size=self.job.batch_size, workers=1, watch=watch
-        )
-        judged = list(outcomes)
+        verdicts = judge_pictures(
+            self.judge, requests, batch_size=self.job.batch_size, workers=1, watch=watch,
+            trusted=self.trusted,
+        )  # fmt: skip
+        judged = list(verdicts)
+        self.trusted = self.trusted or any(isinstance(entry, Verdict) for entry in judged)
         with writing(self.parts.path):
             self.parts.write_part(number, judged)
             tried.unlink(missing_ok=True)
@@ -200,7 +224,7 @@ class _Worker:
 
     @cached_property
     def parts(self) -> Parts:
-        return Parts(Path(self.job.output), list(self.judge.classes))
+        return Parts(Path(self.job.output), self.judge.classes, layout_of(self.job.format))
 
 
 def _run(job: _Job, left: Iterator[dict[str, object]], workers: int) -> Iterator[Mapping[str, Any]]:
@@ -215,7 +239,7 @@ def _run(job: _Job, left: Iterator[dict[str, object]], workers: int) -> Iterator
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    told = from_arrow_refs(blocks).map_batches(
+    reports = from_arrow_refs(blocks).map_batches(
         _Worker,
         fn_constructor_args=(job,),
         batch_size=1,
@@ -227,11 +251,11 @@ def _run(job: _Job, left: Iterator[dict[str, object]], workers: int) -> Iterator
             max_tasks_in_flight_per_actor=1,  # a part waits for any worker, not for its own
         ),
     )
-    for row in told.iter_rows():
-        if row["error"]:
-            what, where, fix = json.loads(row["error"])
+    for report in reports.iter_rows():
+        if report["error"]:
+            what, where, fix = json.loads(report["error"])
             raise ClusterError(what, where=where, fix=fix)
-        yield row
+        yield report
 
 
 def _device_of_workers(device: str | None, gpus: float, backend: Backend | None) -> str:

@@ -17,8 +17,8 @@ from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
 from beholder.data.progress import progress
 from beholder.evaluation.evaluate import find_requests
 from beholder.judge.calibration import Calibration, fit_temperature, tempered
-from beholder.judge.runner import Failure, judge_pictures
-from beholder.judge.verdict import Verdict
+from beholder.judge.runner import judge_pictures
+from beholder.judge.verdict import Failure, Verdict
 from beholder.metrics.classification import ece
 from beholder.metrics.conformal import enough_for, fit_conformal
 

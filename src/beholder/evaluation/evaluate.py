@@ -23,8 +23,8 @@ from beholder.data.progress import progress
 from beholder.data.sharing import ALONE, Group, joined_parts, part_of
 from beholder.errors import DataError, PictureError
 from beholder.judge.calibration import tempered
-from beholder.judge.runner import Failure, Request, judge_pictures
-from beholder.judge.verdict import Verdict
+from beholder.judge.runner import Request, judge_pictures
+from beholder.judge.verdict import Failure, Verdict
 from beholder.metrics.captions import evaluate_captions
 from beholder.metrics.classification import (
     UNLABELLED,

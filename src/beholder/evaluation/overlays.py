@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beholder.data.files import atomic_path, write_bytes, write_json
-from beholder.judge.runner import Outcome, Request
-from beholder.judge.verdict import Verdict
+from beholder.judge.runner import Request
+from beholder.judge.verdict import Judged, Verdict
 
 if TYPE_CHECKING:
     from beholder.judge import Explanation, Judge
@@ -25,17 +25,17 @@ LONGEST = 1024  # pixels of an overlay's longer side
 INDEX = "index.json"
 
 
-def explain_outcomes(
+def with_overlays(
     judge: Judge,
     requests: Iterable[Request],
-    outcomes: Iterable[Outcome],
+    verdicts: Iterable[Judged],
     opinions: Sequence[str],
     folder: Path,
-) -> Iterator[Outcome]:
-    """The same outcomes; verdicts name the overlays that were written for them.
+) -> Iterator[Judged]:
+    """The same verdicts; verdicts name the overlays that were written for them.
 
     Args:
-        requests: what the outcomes are of, in the same order.
+        requests: what the verdicts are of, in the same order.
         opinions: attributes, and `score`.
         folder: where the overlays go, `<number>-<name>-<opinion>.png`, numbered from 1 in order.
 
@@ -45,16 +45,16 @@ def explain_outcomes(
     """
     for opinion in opinions:
         judge.check_opinion(opinion)
-    for number, (request, outcome) in enumerate(zip(requests, outcomes, strict=True), start=1):
-        if not isinstance(outcome, Verdict):
-            yield outcome
+    for number, (request, verdict) in enumerate(zip(requests, verdicts, strict=True), start=1):
+        if not isinstance(verdict, Verdict):
+            yield verdict
             continue
         written = {}
         for opinion in opinions:
             found = judge.explain(request.path, opinion, box=request.box)
             name = _safe(f"{number:05}-{request.path.stem}-{opinion}")
             written[opinion] = str(write_overlay(found, folder / f"{name}.png", LONGEST))
-        yield replace(outcome, explanations=written)
+        yield replace(verdict, explanations=written)
 
 
 def write_overlay(explanation: Explanation, path: Path, longest: int) -> Path:

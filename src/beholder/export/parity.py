@@ -20,14 +20,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from beholder.batch.requests import find_pictures
 from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
 from beholder.data.formats import read_annotations
 from beholder.data.progress import progress
 from beholder.data.sample.builder import build_sample
-from beholder.errors import DataError, GateError, PictureError
+from beholder.errors import DataError, GateError, OpinionError, PictureError
 from beholder.evaluation.evaluate import find_requests
 from beholder.judge import Judge, Verdict
-from beholder.judge.runner import Request, find_pictures, judge_pictures
+from beholder.judge.runner import BY_THE_JUDGE, Request, judge_pictures
 from beholder.judge.store.packed import Precision
 from beholder.metrics.captions import evaluate_captions
 from beholder.metrics.correlation import srcc
@@ -247,10 +248,19 @@ def prepared(judge: Judge, requests: Sequence[Request]) -> list[NDArray[np.float
 
 
 def verdicts(judge: Judge, pictures: Material) -> dict[str, Verdict]:
-    """What a judge says of those pictures that can be used, by name."""
-    outcomes = judge_pictures(judge, pictures.requests, batch_size=16)
-    told = progress(outcomes, "comparing", total=len(pictures.requests))
-    return {said.image: said for said in told if isinstance(said, Verdict)}
+    """What a judge says of those pictures that can be used, by name.
+
+    Raises:
+        OpinionError: it fails on a picture that can be used.
+    """
+    judging = judge_pictures(judge, pictures.requests, batch_size=16)
+    by_name: dict[str, Verdict] = {}
+    for judged in progress(judging, "comparing", total=len(pictures.requests)):
+        if isinstance(judged, Verdict):
+            by_name[judged.image] = judged
+        elif judged.code in BY_THE_JUDGE:
+            raise OpinionError(judged.message, where=judged.image)
+    return by_name
 
 
 def compare(

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from beholder.judge.explain import Explanation
 from beholder.judge.judge import Judge
-from beholder.judge.verdict import Attribute, Verdict
+from beholder.judge.verdict import Attribute, Failure, Verdict
 
-__all__ = ["Attribute", "Explanation", "Judge", "Verdict"]
+__all__ = ["Attribute", "Explanation", "Failure", "Judge", "Verdict"]

@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from beholder.data.files import sha256_file
 from beholder.data.images import read_image
 from beholder.data.transforms import EvalTransform
 from beholder.data.views import ViewConfig, read_views
@@ -20,6 +21,7 @@ from beholder.data.vocabulary import Vocabulary, display_form
 from beholder.errors import DataError, JudgeError, MissingExtra
 from beholder.judge.calibration import Calibration
 from beholder.judge.explain import Explanation, place_heat, scale_heat
+from beholder.judge.runner import Box, Picture, Request, checked_box, judge_pictures
 from beholder.judge.runtime.backends import DEFAULT, Backend
 from beholder.judge.runtime.engine import (
     Engine,
@@ -29,16 +31,13 @@ from beholder.judge.runtime.engine import (
     mean_opinions,
 )
 from beholder.judge.sanity import check_opinions
-from beholder.judge.verdict import Attribute, Verdict
+from beholder.judge.verdict import Attribute, Judged, Verdict
 
 if TYPE_CHECKING:
     import torch
 
     from beholder.features.precision import Amp
     from beholder.judge.model import JudgeModel
-
-Picture = str | Path | bytes | PIL.Image.Image
-Box = tuple[float, ...]
 
 
 class Judge:
@@ -81,6 +80,7 @@ class Judge:
         self.score_range = score_range
         self.provenance = dict(provenance or {})
         self.source: Path | None = None  # where it was loaded from
+        self.identity: str | None = None  # which judge it is; None: it was never saved
 
     @classmethod
     def load(
@@ -149,7 +149,7 @@ class Judge:
             provenance=stored.provenance,
             amp=amp,
         )
-        judge.source = path
+        judge.source, judge.identity = path, short_identity(path)
         return judge
 
     @classmethod
@@ -245,7 +245,7 @@ class Judge:
             score_range=manifest.score_range,
             provenance=manifest.provenance,
         )
-        judge.source = path
+        judge.source, judge.identity = path, short_identity(path)
         return judge
 
     @classmethod
@@ -280,33 +280,51 @@ class Judge:
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str, but is a path
-        self, pictures: Picture, *, batch_size: int = 16
+        self, pictures: Picture, *, box: Box | None = None, batch_size: int = 16
     ) -> Verdict: ...
     @overload
-    def __call__(self, pictures: Sequence[Picture], *, batch_size: int = 16) -> list[Verdict]: ...
     def __call__(
-        self, pictures: Picture | Sequence[Picture], *, batch_size: int = 16
-    ) -> Verdict | list[Verdict]:
+        self,
+        pictures: Sequence[Picture],
+        *,
+        box: Sequence[Box | None] | None = None,
+        batch_size: int = 16,
+    ) -> list[Judged]: ...
+    def __call__(
+        self,
+        pictures: Picture | Sequence[Picture],
+        *,
+        box: Box | Sequence[Box | None] | None = None,
+        batch_size: int = 16,
+    ) -> Verdict | list[Judged]:
         """The verdict on a picture, or on each of a list, in its order.
 
         Args:
             pictures: a path, the bytes of a file or a PIL image, or a list of them.
+            box: what of the picture is judged, `(xmin, ymin, xmax, ymax)` in pixels of the upright
+                picture; of a list one for each picture, or None for all of it.
             batch_size: pictures judged at a time.
 
+        Returns:
+            Of a list, a picture that can't be judged has a `Failure` in its place, with `image`,
+            `code` and `message`; no other picture is affected.
+
         Raises:
-            PictureError: a picture can't be used. `beholder judge` and
-                `judge.runner.judge_pictures` report it in place and go on instead.
+            DataError: the boxes are not as many as the pictures.
+            PictureError: the one picture that was asked for can't be used.
+            OpinionError: what the networks say is no number: of the one picture, or of all.
         """
-        if isinstance(pictures, (str, Path, bytes, PIL.Image.Image)):
-            return self([pictures])[0]
         if batch_size < 1:
             raise DataError(f"batch_size must be at least 1, not {batch_size}.")
-        verdicts: list[Verdict] = []
-        for start in range(0, len(pictures), batch_size):
-            batch = pictures[start : start + batch_size]
-            views = [self.prepare(picture) for picture in batch]
-            verdicts += self.verdicts([_name(picture) for picture in batch], views)
-        return verdicts
+        if isinstance(pictures, (str, Path, bytes, PIL.Image.Image)):
+            (whole,) = _boxes_of([pictures], [box])
+            return self.verdicts([_name(pictures)], [self.prepare(pictures, whole)])[0]
+        boxes = _boxes_of(pictures, box)
+        requests = [
+            Request(_name(picture), picture, picture_box)
+            for picture, picture_box in zip(pictures, boxes, strict=True)
+        ]
+        return list(judge_pictures(self, requests, batch_size=batch_size))
 
     def prepare(self, picture: Picture, box: Box | None = None) -> NDArray[np.float32]:
         """Decode a picture and make its views the network's input [V, 3, H, W].
@@ -429,7 +447,16 @@ class Judge:
             attributes[attribute] = Attribute(labels[order[0]], float(values[order[0]]), ranked)
         comment = comments[0] if comments else None
         others = tuple(filter(None, comments[1:]))
-        return Verdict(name, score, interval, comment, others, attributes)
+        return Verdict(name, score, interval, comment, others, attributes, judge=self.identity)
+
+
+def short_identity(path: Path) -> str:
+    """Which judge a file or folder holds, for people: its name, and the beginning of the SHA-256 of
+    the file, or of the folder's `judge.json`."""
+    if path.is_file():
+        return f"{path.name}@{sha256_file(path)[:12]}"
+    name = "/".join(path.absolute().parts[-2:])  # most folders are called judge
+    return f"{name}@{sha256_file(path / 'judge.json')[:12]}"
 
 
 def _unexplained() -> JudgeError:
@@ -438,6 +465,22 @@ def _unexplained() -> JudgeError:
         fix="Load the judge's folder of weights instead of an exported file "
         "(pip install 'beholder[train]').",
     )
+
+
+def _boxes_of(pictures: Sequence[Picture], boxes: Any) -> list[Box | None]:
+    """A box, or None, for each of the pictures.
+
+    Raises:
+        DataError: they are not as many, or one is not four numbers.
+    """
+    if boxes is None:
+        return [None] * len(pictures)
+    if len(boxes) != len(pictures):
+        raise DataError(
+            f"There are {len(boxes)} boxes for {len(pictures)} pictures.",
+            fix="Give one for each picture, None where all of it is meant.",
+        )
+    return [None if box is None else checked_box(box) for box in boxes]
 
 
 def _name(picture: Picture) -> str:

@@ -1,90 +1,102 @@
-"""Verdicts of many pictures on this machine: in input order, errors in place, constant memory.
+"""How pictures become verdicts, for everybody: `Judge([...])`, the commands, the server,
+evaluations, and workers on Ray.
 
 Pictures are decoded by threads ahead of the judge (Pillow releases the interpreter lock while it
-decodes), at most a few batches ahead.
+decodes), at most a few batches ahead, and judged in batches. Verdicts come in input order.
+
+What can't be judged is a `Failure` in its place. A batch on which the networks fail is tried again
+in halves, down to single pictures, so that one picture costs no other its verdict. A judge that
+fails on all that it gets to see is broken: then its first error is raised.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import time
+import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import Any, Protocol
 
 import numpy as np
-import polars as pl
+import PIL.Image
+from numpy.typing import NDArray
 
-from beholder.data.formats import ReadOptions, picture_names
-from beholder.data.formats.text import read_text
-from beholder.data.images import EXTENSIONS
-from beholder.data.keys import make_key
-from beholder.data.walk import pictures_below, shown
-from beholder.errors import DataError, PictureError
-from beholder.judge.verdict import Verdict
+from beholder.errors import (
+    BeholderError,
+    DataError,
+    OpinionError,
+    OutOfMemory,
+    PictureError,
+    shortened,
+)
+from beholder.judge.verdict import Failure, Judged, Verdict
 
-if TYPE_CHECKING:
-    from beholder.judge import Judge
+log = logging.getLogger("beholder")
 
+Picture = str | Path | bytes | PIL.Image.Image
+Box = tuple[float, ...]
+Views = NDArray[np.float32]
 
-@dataclass(frozen=True)
-class Failure:
-    """A picture that could not be judged, and why."""
-
-    image: str
-    code: str
-    message: str
-
-    def to_dict(self) -> dict[str, object]:
-        """One line of `beholder judge --format jsonl`."""
-        return {"image": self.image, "error": {"code": self.code, "message": self.message}}
+INTERNAL = "internal"
+BY_THE_JUDGE = (OpinionError.code, OutOfMemory.code, INTERNAL)
+"""Codes of failures that are not the picture's own."""
+PATIENCE = 32  # pictures on which a judge may fail before its first verdict
 
 
-Outcome = Verdict | Failure
+class JudgesPictures(Protocol):
+    """What the runner needs of a judge."""
+
+    def prepare(self, picture: Picture, box: Box | None = None) -> Views:
+        """The network's input [V, 3, H, W]."""
+        ...
+
+    def verdicts(self, names: Sequence[str], views: Sequence[Views]) -> list[Verdict]:
+        """Verdicts on prepared pictures, all or an error."""
+        ...
 
 
 @dataclass(frozen=True)
 class Request:
-    """One picture to judge: the name it is reported under, its file, and an optional box
-    `(xmin, ymin, xmax, ymax)` in pixels."""
+    """One picture to judge: the name it is reported under, the picture, and an optional box
+    `(xmin, ymin, xmax, ymax)` in pixels of the upright picture."""
 
     name: str
-    path: Path
-    box: tuple[float, float, float, float] | None = None
+    picture: Picture
+    box: Box | None = None
+
+    @property
+    def path(self) -> Path:
+        """The picture's file."""
+        assert isinstance(self.picture, (str, Path)), "the picture is not a file"
+        return Path(self.picture)
 
 
-def find_pictures(arguments: Sequence[str]) -> list[Request]:
-    """Pictures named on the command line: files as given, folders searched (sorted), globs.
+def checked_box(box: Any) -> Box:
+    """A box that a user gave, as four numbers.
 
     Raises:
-        DataError: nothing was named, or a folder or glob holds no picture.
+        DataError: it is not [xmin, ymin, xmax, ymax] with xmin < xmax and ymin < ymax.
     """
-    requests: list[Request] = []
-    for argument in arguments:
-        path = Path(argument)
-        if path.is_dir():
-            found = [path / name for name in pictures_below(path)]
-        elif not path.exists() and any(sign in argument for sign in "*?["):
-            anchor = Path(path.anchor) if path.is_absolute() else Path()
-            pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else argument
-            found = sorted(p for p in anchor.glob(pattern) if p.is_file() and shown(p.name))
-        else:
-            requests.append(Request(argument, path))
-            continue
-        if not found:
-            raise DataError(
-                "There is no picture here.",
-                where=argument,
-                fix=f"Name a folder, file or glob with pictures ({', '.join(sorted(EXTENSIONS))}).",
-            )
-        requests += [Request(str(p), p) for p in found]
-    if not requests:
-        raise DataError("No picture was named.", fix="Name pictures, folders or globs.")
-    return requests
+    try:
+        left, top, right, bottom = (float(edge) for edge in box)
+    except (TypeError, ValueError):
+        left = top = right = bottom = math.nan
+    if not (left < right and top < bottom) or not all(
+        map(math.isfinite, (right - left, bottom - top))
+    ):
+        raise DataError(
+            f"The box {shortened(repr(box), 80)} is not usable.",
+            fix="A box is xmin, ymin, xmax, ymax in pixels of the upright picture, with "
+            "xmin < xmax and ymin < ymax.",
+        )
+    return left, top, right, bottom
 
 
 @dataclass
@@ -99,116 +111,163 @@ class Watch:
         return (self.busy / seconds, self.waiting / seconds) if seconds else (0.0, 0.0)
 
 
-class Listed(Sequence[Request]):
-    """Requests by names, made as they are asked for: a column of names takes a seventh of the room
-    of a list of requests."""
-
-    def __init__(self, names: pl.Series, root: Path) -> None:
-        self.names = names
-        self.root = root
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @overload
-    def __getitem__(self, index: int) -> Request: ...
-    @overload
-    def __getitem__(self, index: slice) -> Listed: ...
-    def __getitem__(self, index: int | slice) -> Request | Listed:
-        if isinstance(index, slice):
-            return Listed(self.names[index], self.root)
-        name = self.names[index]
-        return Request(name, self.root / name)
-
-    def __iter__(self) -> Iterator[Request]:
-        return (Request(name, self.root / name) for name in self.names)
-
-
-def listed_pictures(
-    table: Path, root: Path | None = None, reading: ReadOptions | None = None
-) -> Listed:
-    """Pictures named in a table of any kind, or in a list with a path per line; relative to `root`,
-    or else to the file's folder.
-
-    Raises:
-        DataError: the file can't be read, or names no picture.
-    """
-    root = table.parent if root is None else root
-    names = _plain_lines(table, root)
-    if names is None:
-        names, _ = picture_names(table, replace(reading or ReadOptions(), images=root))
-        keys = {name: make_key(name, str(root)) for name in names.drop_nulls().unique()}
-        names = names.replace(keys)
-    blank = (names.fill_null("") == "").arg_true()
-    if names.is_empty() or len(blank):
-        what = "names no picture" if names.is_empty() else f"has no name in row {blank[0] + 1}"
-        raise DataError(f"The list {what}.", where=str(table))
-    return Listed(names, root)
-
-
-def _plain_lines(path: Path, root: Path) -> pl.Series | None:
-    """The lines of a text file whose first ones are pictures as they stand, with whatever signs
-    separate fields elsewhere; None: it is no such list."""
-    if path.suffix.lower() != ".txt" or not path.is_file():
-        return None
-    try:
-        lines = [line.strip() for line in read_text(path).content.split("\n") if line.strip()]
-    except OSError:
-        return None  # the reader of tables tells why
-    if not lines or not all((root / line).is_file() for line in lines[:20]):
-        return None
-    return pl.Series(lines, dtype=pl.String)
-
-
 def judge_pictures(
-    judge: Judge,
+    judge: JudgesPictures,
     requests: Iterable[Request],
     *,
     batch_size: int = 32,
     workers: int | None = None,
     watch: Watch | None = None,
-) -> Iterator[Outcome]:
-    """One outcome per request, in the order of the requests.
+    trusted: bool = False,
+) -> Iterator[Judged]:
+    """A verdict or a failure per request, in the order of the requests.
 
     Args:
         batch_size: pictures judged at a time, at least 1.
         workers: decoding threads, at least 1; None: one per core.
         watch: is kept up to date.
+        trusted: the judge has given verdicts before. One that has not, and fails on all of the
+            first `PATIENCE` pictures (or on all that there are), is broken.
+
+    Raises:
+        Exception: the first error of a judge that is broken.
     """
     watch = watch or Watch()
-    pending: deque[tuple[list[Request], list[Future[np.ndarray | Failure]]]] = deque()
+    pending: deque[tuple[list[Request], list[Future[Views | Failure]]]] = deque()
     stream = iter(requests)
+    doubt = None if trusted else _Doubt()
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         try:
             while True:
                 while len(pending) < 3 and (batch := list(islice(stream, batch_size))):
-                    decoded = [pool.submit(_decode, judge, request) for request in batch]
-                    pending.append((batch, decoded))
+                    decoding = [pool.submit(decode, judge, request) for request in batch]
+                    pending.append((batch, decoding))
                 if not pending:
-                    return
+                    break
                 batch, futures = pending.popleft()
                 clock = time.perf_counter()
-                found = [future.result() for future in futures]
+                decoded = [future.result() for future in futures]
                 decoded_at = time.perf_counter()
-                outcomes = _judge_batch(judge, batch, found)
+                judged = _judge_batch(judge, batch, decoded, doubt)
                 watch.waiting += decoded_at - clock
                 watch.busy += time.perf_counter() - decoded_at
-                yield from outcomes
+                yield from judged if doubt is None else doubt.released(judged)
         finally:
             pool.shutdown(cancel_futures=True)
+    if doubt is not None:
+        yield from doubt.rest()
 
 
-def _decode(judge: Judge, request: Request) -> np.ndarray | Failure:
+class _Doubt:
+    """Holds back what a judge without a single verdict so far has failed on."""
+
+    def __init__(self) -> None:
+        self.first_error: Exception | None = None
+        self._held: list[Judged] = []
+        self._failed = 0
+        self._over = False
+
+    def released(self, judged: list[Judged]) -> list[Judged]:
+        """What may be told now.
+
+        Raises:
+            Exception: the judge is broken.
+        """
+        if self._over:
+            return judged
+        self._held += judged
+        self._over = any(isinstance(entry, Verdict) for entry in judged)
+        self._failed += sum(_failed_by_the_judge(entry) for entry in judged)
+        if self._failed >= PATIENCE and not self._over:
+            return self.rest()
+        if self._failed and not self._over:
+            return []
+        told, self._held = self._held, []
+        return told
+
+    def rest(self) -> list[Judged]:
+        """What is left at the end.
+
+        Raises:
+            Exception: the judge is broken.
+        """
+        if self._held and self.first_error is not None:
+            raise self.first_error
+        return self._held
+
+
+def _failed_by_the_judge(judged: Judged) -> bool:
+    return isinstance(judged, Failure) and judged.code in BY_THE_JUDGE
+
+
+def decode(judge: JudgesPictures, request: Request) -> Views | Failure:
+    """The network's input of a picture [V, 3, H, W], or why it can't be used."""
     try:
-        return judge.prepare(request.path, box=request.box)
+        return judge.prepare(request.picture, request.box)
     except PictureError as error:
         return Failure(request.name, error.code, error.what)
+    except Exception as error:  # noqa: BLE001  # one picture costs no other its verdict
+        return failure_of(request.name, error)
 
 
 def _judge_batch(
-    judge: Judge, batch: Sequence[Request], decoded: Sequence[np.ndarray | Failure]
-) -> list[Outcome]:
+    judge: JudgesPictures,
+    batch: Sequence[Request],
+    decoded: Sequence[Views | Failure],
+    doubt: _Doubt | None,
+) -> list[Judged]:
     names = [r.name for r, d in zip(batch, decoded, strict=True) if not isinstance(d, Failure)]
     views = [d for d in decoded if not isinstance(d, Failure)]
-    verdicts = iter(judge.verdicts(names, views) if views else [])
-    return [entry if isinstance(entry, Failure) else next(verdicts) for entry in decoded]
+    judged: list[Judged | Exception] = judge_prepared(judge, names, views) if views else []
+    errors = [entry for entry in judged if isinstance(entry, Exception)]
+    if doubt is not None and doubt.first_error is None and errors:
+        doubt.first_error = errors[0]
+    told = iter(
+        failure_of(name, entry) if isinstance(entry, Exception) else entry
+        for name, entry in zip(names, judged, strict=True)
+    )
+    return [entry if isinstance(entry, Failure) else next(told) for entry in decoded]
+
+
+def judge_prepared(
+    judge: JudgesPictures, names: Sequence[str], views: Sequence[Views]
+) -> list[Judged | Exception]:
+    """Verdicts on prepared pictures, in their order; of a picture on which the judge fails also
+    when it is judged alone, its error.
+
+    Args:
+        views: of each picture, as `Judge.prepare` gives them [V, 3, H, W]; at least one picture.
+
+    Raises:
+        BeholderError: one that no picture is to blame for, e.g. a judge on a device that is lost.
+    """
+    try:
+        return list(judge.verdicts(names, views))
+    except BeholderError as error:
+        if not isinstance(error, (OpinionError, OutOfMemory)):
+            raise
+        failed: Exception = error
+    except Exception as error:  # noqa: BLE001  # of whatever runs the networks
+        failed = error
+    _let_go(failed)
+    if len(names) == 1:
+        return [failed]
+    half = len(names) // 2
+    first = judge_prepared(judge, names[:half], views[:half])
+    return first + judge_prepared(judge, names[half:], views[half:])
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Free what the frames of a failed batch hold: its tensors may be what there is no room for."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def failure_of(name: str, error: Exception) -> Failure:
+    """What a user is told of an error; one that is not foreseen goes to the log in full."""
+    if isinstance(error, BeholderError):
+        return Failure(name, error.code, error.what)
+    log.error("The judge failed on %s: %s", name, error, exc_info=error)
+    message = f"The judge failed on this picture ({type(error).__name__}); the log says more."
+    return Failure(name, INTERNAL, message)

@@ -1,4 +1,6 @@
-"""What a judge says of one picture. Imports nothing but the standard library."""
+"""What a judge says of one picture, or why it says nothing. Imports nothing but the standard
+library.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ class Verdict:
 
     What the judge has no head for is None (attributes: empty). `score` is on the scale of the
     table the judge was trained on; `interval` is None unless the judge was calibrated.
-    `alternatives` are the other comments of the beam, best first.
+    `alternatives` are the other comments of the beam, best first. `judge` tells which judge it was
+    (`Judge.identity`); None: one that was never saved.
     `explanations` holds the files of overlays, by opinion, where they were asked for.
     """
 
@@ -34,25 +37,41 @@ class Verdict:
     alternatives: tuple[str, ...] = ()
     attributes: dict[str, Attribute] = field(default_factory=dict)
     explanations: dict[str, str] = field(default_factory=dict)
+    judge: str | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """One line of `beholder judge --format jsonl`."""
-        line: dict[str, object] = {
-            "image": self.image,
-            "score": self.score,
-            "interval": None if self.interval is None else list(self.interval),
-            "comment": self.comment,
-            "attributes": {
-                name: {"label": attribute.label, "probability": attribute.probability}
-                for name, attribute in self.attributes.items()
-            },
-        }
-        if self.explanations:
-            line["explanations"] = dict(self.explanations)
-        return line
+        """One line of `beholder judge --format jsonl`: see `judge.row`."""
+        from beholder.judge.row import json_row
+
+        return json_row(self)
 
     def _repr_html_(self) -> str:
         """A card, in notebooks."""
         from beholder.judge.card import verdict_card
 
         return verdict_card(self)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture that could not be judged, and why.
+
+    Args:
+        image: the name it was asked for under.
+        code: a word for the kind of failure: of a `PictureError` (e.g. `truncated`), `opinion`
+            (what the networks said is no number), `memory`, or `internal` (see the log).
+        message: one sentence.
+    """
+
+    image: str
+    code: str
+    message: str
+
+    def to_dict(self) -> dict[str, object]:
+        """One line of `beholder judge --format jsonl`: see `judge.row`."""
+        from beholder.judge.row import json_row
+
+        return json_row(self)
+
+
+Judged = Verdict | Failure

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from beholder.batch.printing import render_outcome
+from beholder.batch.printing import render_verdict
 from beholder.data.sample.builder import IMAGES
 from beholder.judge import Judge
 
@@ -23,7 +23,7 @@ def summarise_demo(folder: Path) -> str:
     root = folder / "sample" / IMAGES
     lines = ["", "Three held-out pictures (the given pseudo-MOS in brackets):"]
     for key, given in chosen.select("image", "score").iter_rows():
-        lines.append(f"{render_outcome(judge(root / key))}\n  [given    {given:.2f}]")
+        lines.append(f"{render_verdict(judge(root / key))}\n  [given    {given:.2f}]")
     example = root / chosen["image"][0]
     lines += [
         "",

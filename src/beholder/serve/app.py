@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
@@ -22,9 +22,11 @@ from starlette.datastructures import FormData, Headers, MutableHeaders, UploadFi
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from beholder.errors import BeholderError, OpinionError, OutOfMemory, PictureError
+from beholder.errors import BeholderError, DataError, OpinionError, OutOfMemory, PictureError
 from beholder.judge import Judge
-from beholder.judge.runner import Failure
+from beholder.judge.row import json_row
+from beholder.judge.runner import BY_THE_JUDGE, Box, checked_box
+from beholder.judge.verdict import Failure, Judged
 from beholder.serve.batcher import Busy, MicroBatcher
 from beholder.serve.config import ServeConfig
 from beholder.serve.limits import BodyLimits, Refused, error_body
@@ -33,10 +35,9 @@ from beholder.serve.schemas import (
     EXAMPLE,
     FAILED,
     Error,
-    JudgeAnswer,
+    JudgeDescription,
     Status,
     Verdicts,
-    answer,
 )
 
 log = logging.getLogger("beholder")
@@ -56,9 +57,18 @@ SAFETY = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_BINARY = {"type": "string", "format": "binary"}
+_NUMBER = r"\s*-?[0-9]+(\.[0-9]+)?\s*"
+_BOX_PATTERN = rf"^({_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER})?$"
+_BOXES: dict[str, Any] = {
+    "type": "array",
+    "items": {"type": "string", "pattern": _BOX_PATTERN, "example": "10,20,210,320"},
+    "description": "xmin,ymin,xmax,ymax of each picture in pixels of the upright picture; empty: "
+    "all of it",
+}
 OVERLAY_SIDE = 768  # pixels of a heat map's longer side
 _FIELD_BYTES = 1000  # of the names that a form gives
-_PICTURES, _PICTURE = "pictures", "picture"
+_PICTURES, _PICTURE, _BOX = "pictures", "picture", "box"
 
 
 def create_app(judge: Judge, config: ServeConfig) -> FastAPI:
@@ -106,7 +116,11 @@ def _add_verdicts(app: FastAPI, batcher: MicroBatcher, measures: Measures) -> No
         tags=["verdicts"],
         summary="Judge pictures",
         openapi_extra=_form(
-            {_PICTURES: {"type": "array", "items": _BINARY, "minItems": 1, "maxItems": most}}
+            {
+                _PICTURES: {"type": "array", "items": _BINARY, "minItems": 1, "maxItems": most},
+                _BOX: _BOXES | {"maxItems": most},
+            },
+            required=[_PICTURES],
         ),
         responses={
             200: {"content": {"application/json": {"example": {"verdicts": [EXAMPLE, FAILED]}}}},
@@ -116,17 +130,34 @@ def _add_verdicts(app: FastAPI, batcher: MicroBatcher, measures: Measures) -> No
     )
     async def verdicts(request: Request) -> Response:
         """Score, comment and attributes of pictures: JPEG, PNG, WebP, BMP, TIFF or GIF, in the
-        order of the form's `pictures`. What can't be judged has an error in its place."""
-        async with request.form(max_files=most, max_fields=1, max_part_size=_FIELD_BYTES) as form:
+        order of the form's `pictures`. What can't be judged has an error in its place. With `box`
+        only a part of each picture is judged: as many as pictures, in their order, each
+        `xmin,ymin,xmax,ymax` in pixels of the upright picture, or empty for all of it."""
+        async with request.form(
+            max_files=most, max_fields=most, max_part_size=_FIELD_BYTES
+        ) as form:
             uploads = _uploads(form, _PICTURES)
+            boxes = _boxes(form, len(uploads))
             with batcher.room(len(uploads)):
-                outcomes = await batcher.outcomes(
-                    [(upload.filename or "picture", await upload.read()) for upload in uploads]
+                judged = await batcher.verdicts(
+                    [
+                        (upload.filename or "picture", await upload.read(), box)
+                        for upload, box in zip(uploads, boxes, strict=True)
+                    ]
                 )
-        measures.count(outcomes)
-        failed = all(isinstance(outcome, Failure) for outcome in outcomes)
-        found = {"verdicts": [answer(outcome) for outcome in outcomes]}
-        return JSONResponse(found, 422 if failed else 200)
+        measures.count(judged)
+        return _verdicts_response(judged)
+
+
+def _verdicts_response(judged: Sequence[Judged]) -> Response:
+    """The rows; if there is no verdict among them, a status that says whose fault it is."""
+    if all(isinstance(entry, Failure) for entry in judged):
+        for failure in judged:
+            if isinstance(failure, Failure) and failure.code in BY_THE_JUDGE:
+                status = 503 if failure.code == OutOfMemory.code else 500
+                return JSONResponse(error_body(failure.code, failure.message), status)
+        return JSONResponse({"verdicts": [json_row(entry) for entry in judged]}, 422)
+    return JSONResponse({"verdicts": [json_row(entry) for entry in judged]})
 
 
 def _add_explanations(app: FastAPI, batcher: MicroBatcher) -> None:
@@ -138,7 +169,12 @@ def _add_explanations(app: FastAPI, batcher: MicroBatcher) -> None:
         tags=["verdicts"],
         summary="Show where an opinion comes from",
         openapi_extra=_form(
-            {_PICTURE: _BINARY, "opinion": {"type": "string"}, "label": {"type": "string"}},
+            {
+                _PICTURE: _BINARY,
+                "opinion": {"type": "string"},
+                "label": {"type": "string"},
+                _BOX: {"type": "string", "pattern": _BOX_PATTERN},
+            },
             required=[_PICTURE, "opinion"],
         ),
         responses={
@@ -148,9 +184,10 @@ def _add_explanations(app: FastAPI, batcher: MicroBatcher) -> None:
     )
     async def explanations(request: Request) -> Response:
         """A PNG of the picture on which the places glow that speak for an opinion: an attribute
-        (of the most probable class, or of `label`), or `score`."""
-        async with request.form(max_files=1, max_fields=2, max_part_size=_FIELD_BYTES) as form:
+        (of the most probable class, or of `label`), or `score`. `box` as for verdicts."""
+        async with request.form(max_files=1, max_fields=3, max_part_size=_FIELD_BYTES) as form:
             (upload,) = _uploads(form, _PICTURE)
+            (box,) = _boxes(form, 1)
             opinion, label = form.get("opinion"), form.get("label")
             if not isinstance(opinion, str) or opinion not in judge.explainable():
                 known = ", ".join(judge.explainable()) or "none"
@@ -159,12 +196,14 @@ def _add_explanations(app: FastAPI, batcher: MicroBatcher) -> None:
             judge.check_opinion(opinion, chosen)
             content = await upload.read()
         with batcher.room(1):
-            png = await batcher.run(lambda: _explain(judge, content, opinion, chosen))
+            png = await batcher.run(lambda: _explain(judge, content, opinion, chosen, box))
         return Response(png, media_type="image/png")
 
 
 def _add_state(app: FastAPI, judge: Judge, config: ServeConfig, measures: Measures) -> None:
-    @app.get("/v1/judge", response_model=JudgeAnswer, tags=["judge"], summary="What it can say")
+    @app.get(
+        "/v1/judge", response_model=JudgeDescription, tags=["judge"], summary="What it can say"
+    )
     async def about() -> Response:
         interval = judge.calibration.score
         return JSONResponse(
@@ -194,9 +233,6 @@ def _add_state(app: FastAPI, judge: Judge, config: ServeConfig, measures: Measur
         return Response(text, media_type=CONTENT_TYPE_PLAIN_1_0_0)
 
 
-_BINARY = {"type": "string", "format": "binary"}
-
-
 def _form(properties: Mapping[str, Any], required: list[str] | None = None) -> dict[str, Any]:
     """The body of an operation in OpenAPI."""
     schema = {
@@ -221,11 +257,36 @@ def _uploads(form: FormData, field: str) -> list[UploadFile]:
     return found
 
 
-def _explain(judge: Judge, content: bytes, opinion: str, label: str | None) -> bytes:
+def _boxes(form: FormData, pictures: int) -> list[Box | None]:
+    """The box of each picture, None where there is none."""
+    texts = form.getlist(_BOX)
+    if not texts:
+        return [None] * pictures
+    if len(texts) != pictures:
+        raise Refused(
+            400,
+            "box",
+            f"The form has {len(texts)} fields {_BOX!r} for {pictures} pictures: give one for each "
+            "picture, empty where all of it is meant.",
+        )
+    boxes: list[Box | None] = []
+    for text in texts:
+        if not isinstance(text, str):
+            raise Refused(400, "box", f"The form's field {_BOX!r} is text, not a file.")
+        try:
+            boxes.append(checked_box(text.split(",")) if text.strip() else None)
+        except DataError as error:
+            raise Refused(400, "box", f"{error.what} {error.fix}") from error
+    return boxes
+
+
+def _explain(
+    judge: Judge, content: bytes, opinion: str, label: str | None, box: Box | None
+) -> bytes:
     """The overlay as a PNG."""
-    found = judge.explain(content, opinion, label=label)
+    explanation = judge.explain(content, opinion, label=label, box=box)
     stream = io.BytesIO()
-    found.overlay(OVERLAY_SIDE).save(stream, "PNG")
+    explanation.overlay(OVERLAY_SIDE).save(stream, "PNG")
     return stream.getvalue()
 
 

@@ -24,9 +24,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from beholder.errors import PictureError
-from beholder.judge import Judge, Verdict
-from beholder.judge.runner import Failure, Outcome
+from beholder.judge import Judge
+from beholder.judge.runner import Box, Request, decode, failure_of, judge_prepared
+from beholder.judge.verdict import Failure, Judged
 from beholder.serve.config import ServeConfig
 
 log = logging.getLogger("beholder")
@@ -45,11 +45,11 @@ class Busy(Exception):
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A decoded picture and the answer that is awaited."""
+    """A decoded picture and the verdict that is awaited."""
 
     name: str
     views: NDArray[np.float32]
-    verdict: asyncio.Future[Verdict]
+    verdict: asyncio.Future[Judged]
 
 
 class MicroBatcher:
@@ -103,28 +103,31 @@ class MicroBatcher:
         finally:
             self.under_way -= pictures
 
-    async def outcome(self, name: str, content: bytes) -> Outcome:
+    async def verdict(self, name: str, content: bytes, box: Box | None = None) -> Judged:
         """The verdict on a picture, or why there is none. Needs `room`.
 
         Args:
             name: that it is reported under.
             content: the bytes of the picture's file.
+            box: what of it is judged; None: all of it.
         """
         loop = asyncio.get_running_loop()
+        request = Request(name, content, box)
         self._decoding += 1
         try:
-            views = await loop.run_in_executor(self._decoders, self.judge.prepare, content)
-        except PictureError as error:
-            return Failure(name, error.code, error.what)
+            views = await loop.run_in_executor(self._decoders, decode, self.judge, request)
         finally:
             self._decoding -= 1
+        if isinstance(views, Failure):
+            return views
         waiting = _Waiting(name, views, loop.create_future())
         self._waiting.put_nowait(waiting)
         return await waiting.verdict
 
-    async def outcomes(self, pictures: Sequence[tuple[str, bytes]]) -> list[Outcome]:
-        """Of several pictures, in their order. Needs `room` for all of them."""
-        asked = [self.outcome(name, content) for name, content in pictures]
+    async def verdicts(self, pictures: Sequence[tuple[str, bytes, Box | None]]) -> list[Judged]:
+        """Of several pictures with their names and boxes, in their order. Needs `room` for all of
+        them."""
+        asked = [self.verdict(name, content, box) for name, content, box in pictures]
         return list(await asyncio.gather(*asked))
 
     async def run(self, function: Callable[[], Result]) -> Result:
@@ -136,15 +139,15 @@ class MicroBatcher:
             batch = await self._gather()
             try:
                 verdicts = await self.run(partial(self._judge, batch))
-            except Exception as error:
+            except Exception as error:  # of the judge as a whole: no picture is to blame
                 log.exception("A batch of %d pictures could not be judged.", len(batch))
-                for one in batch:
-                    if not one.verdict.done():
-                        one.verdict.set_exception(error)
+                for waiting in batch:
+                    if not waiting.verdict.done():
+                        waiting.verdict.set_exception(error)
                 continue
-            for one, verdict in zip(batch, verdicts, strict=True):
-                if not one.verdict.done():
-                    one.verdict.set_result(verdict)
+            for waiting, judged in zip(batch, verdicts, strict=True):
+                if not waiting.verdict.done():
+                    waiting.verdict.set_result(judged)
 
     async def _gather(self) -> list[_Waiting]:
         """At least one picture, and those that come soon after."""
@@ -161,15 +164,19 @@ class MicroBatcher:
                     break
             else:
                 batch.append(self._waiting.get_nowait())
-        return [one for one in batch if not one.verdict.cancelled()]
+        return [waiting for waiting in batch if not waiting.verdict.cancelled()]
 
-    def _judge(self, batch: Sequence[_Waiting]) -> list[Verdict]:
+    def _judge(self, batch: Sequence[_Waiting]) -> list[Judged]:
         if not batch:  # all who asked have gone
             return []
         clock = time.perf_counter()
-        verdicts = self.judge.verdicts([one.name for one in batch], [one.views for one in batch])
+        names = [waiting.name for waiting in batch]
+        judged = judge_prepared(self.judge, names, [waiting.views for waiting in batch])
         seconds = (time.perf_counter() - clock) / len(batch)
         self._seconds += (1 - _MEMORY) * (seconds - self._seconds)
         self.batches += 1
         self.pictures += len(batch)
-        return verdicts
+        return [
+            failure_of(name, entry) if isinstance(entry, Exception) else entry
+            for name, entry in zip(names, judged, strict=True)
+        ]

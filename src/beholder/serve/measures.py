@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from beholder.judge.runner import Failure, Outcome
+from beholder.judge.verdict import Failure, Judged
 from beholder.serve.batcher import MicroBatcher
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -39,9 +39,9 @@ class Measures:
             gauge = Gauge(name, text, registry=self.registry)
             gauge.set_function(lambda attribute=attribute: getattr(batcher, attribute))  # type: ignore[misc]
 
-    def count(self, outcomes: Sequence[Outcome]) -> None:
-        for outcome in outcomes:
-            kind = outcome.code if isinstance(outcome, Failure) else "judged"
+    def count(self, verdicts: Sequence[Judged]) -> None:
+        for judged in verdicts:
+            kind = judged.code if isinstance(judged, Failure) else "judged"
             self.pictures.labels(kind).inc()
 
 

@@ -6,22 +6,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from beholder.judge import Verdict
-from beholder.judge.runner import Outcome
-
 EXAMPLE: dict[str, Any] = {
     "image": "photo.jpg",
     "score": 3.42,
     "interval": [2.9, 3.94],
+    "low": 2.9,
+    "high": 3.94,
     "comment": "sharp and well exposed",
     "alternatives": ["sharp, with warm colours"],
-    "attributes": {
-        "embellishment": {
-            "label": "printed",
-            "probability": 0.83,
-            "probabilities": {"printed": 0.83, "plain": 0.17},
-        }
-    },
+    "attributes": {"embellishment": {"label": "printed", "probability": 0.83}},
+    "probabilities": {"embellishment": {"printed": 0.83, "plain": 0.17}},
+    "judge": "judge.beholder@3fd2c1a09b7e",
 }
 FAILED: dict[str, Any] = {
     "image": "notes.txt",
@@ -40,28 +35,33 @@ class Error(BaseModel):
     error: ErrorDetail
 
 
-class AttributeAnswer(BaseModel):
+class AttributeRow(BaseModel):
     label: str
     probability: float = Field(ge=0, le=1)
-    probabilities: dict[str, float] = Field(description="of every class, most probable first")
 
 
-class VerdictAnswer(BaseModel):
-    """What the judge says of a picture, or why it says nothing."""
+class VerdictRow(BaseModel):
+    """What the judge says of a picture, or why it says nothing: `judge.row`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE, FAILED]})
 
     image: str = Field(description="the name that the file came with")
     score: float | None = Field(None, description="on the scale of the opinions learnt from")
     interval: list[float] | None = Field(None, description="lowest and highest; None: unknown")
+    low: float | None = Field(None, description="the interval's lower end")
+    high: float | None = Field(None, description="the interval's upper end")
     comment: str | None = None
     alternatives: list[str] = Field([], description="other comments of the beam, best first")
-    attributes: dict[str, AttributeAnswer] = {}
+    attributes: dict[str, AttributeRow] = {}
+    probabilities: dict[str, dict[str, float]] = Field(
+        {}, description="of every class of each attribute, most probable first"
+    )
+    judge: str | None = Field(None, description="which judge it was: its name and a hash")
     error: ErrorDetail | None = Field(None, description="there, the picture was not judged")
 
 
 class Verdicts(BaseModel):
-    verdicts: list[VerdictAnswer] = Field(description="in the order of the pictures")
+    verdicts: list[VerdictRow] = Field(description="in the order of the pictures")
 
 
 class Limits(BaseModel):
@@ -69,7 +69,7 @@ class Limits(BaseModel):
     max_pictures: int = Field(description="pictures of a request, at most")
 
 
-class JudgeAnswer(BaseModel):
+class JudgeDescription(BaseModel):
     """What the judge can say."""
 
     score_range: list[float] | None = Field(description="lowest and highest score learnt from")
@@ -82,19 +82,3 @@ class JudgeAnswer(BaseModel):
 
 class Status(BaseModel):
     status: str
-
-
-def answer(outcome: Outcome) -> dict[str, Any]:
-    """A verdict or a failure as `VerdictAnswer` describes it."""
-    found = outcome.to_dict()
-    if isinstance(outcome, Verdict):
-        found["alternatives"] = list(outcome.alternatives)
-        found["attributes"] = {
-            name: {
-                "label": one.label,
-                "probability": one.probability,
-                "probabilities": one.probabilities,
-            }
-            for name, one in outcome.attributes.items()
-        }
-    return found

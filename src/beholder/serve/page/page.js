@@ -269,11 +269,11 @@ function drawComment(place, verdict) {
 }
 
 function drawAttributes(place, verdict) {
-  const named = Object.entries(verdict.attributes);
+  const named = Object.entries(verdict.probabilities);
   place.hidden = !named.length;
   place.replaceChildren(
-    ...named.map(([name, found]) => {
-      const bars = Object.entries(found.probabilities).map(([label, share]) => bar(label, share));
+    ...named.map(([name, shares]) => {
+      const bars = Object.entries(shares).map(([label, share]) => bar(label, share));
       const part = element("div", { className: "attribute" }, element("h3", { textContent: name }));
       part.append(element("ul", { className: "bars" }, ...bars.slice(0, CLASSES_SHOWN)));
       if (bars.length > CLASSES_SHOWN) {
@@ -391,21 +391,25 @@ function results() {
     .map((card) => card.verdict || { image: card.file.name, error: { code: card.error.code, message: reason(card.error) } });
 }
 
-function asCsv(found) {
+// The columns of every table of verdicts: see judge/row.py.
+function asCsv(rows) {
   const names = Object.keys(judge.attributes);
-  const head = ["image", "score", "low", "high", "comment", ...names.flatMap((name) => [name, `${name} probability`]), "error"];
-  const rows = found.map((one) => [
-    one.image,
-    one.score ?? "",
-    ...(one.interval || ["", ""]),
-    one.comment ?? "",
-    ...names.flatMap((name) => {
-      const attribute = one.attributes && one.attributes[name];
-      return attribute ? [attribute.label, attribute.probability] : ["", ""];
-    }),
-    one.error ? one.error.message : "",
+  const of = (prefix) => names.map((name) => prefix + name);
+  const head = [
+    ...["image", "score", "low", "high", "comment", "alternatives"],
+    ...of("attributes."), ...of("probability."), ...of("probabilities."), "judge", "error",
+  ];
+  const each = (row, value) => names.map((name) => (row.attributes ? value(name) : ""));
+  const table = rows.map((row) => [
+    row.image, row.score ?? "", row.low ?? "", row.high ?? "", row.comment ?? "",
+    row.alternatives ? JSON.stringify(row.alternatives) : "",
+    ...each(row, (name) => row.attributes[name].label),
+    ...each(row, (name) => row.attributes[name].probability),
+    ...each(row, (name) => JSON.stringify(row.probabilities[name])),
+    row.judge ?? "",
+    row.error ? JSON.stringify(row.error) : "",
   ]);
-  return "\ufeff" + [head, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+  return "\ufeff" + [head, ...table].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
 
 // Quoted where needed; what a spreadsheet would run as a formula is kept from it.

@@ -1,0 +1,167 @@
+"""One row of a verdict, the same in every output: JSON lines, CSV, Parquet, HTTP, evaluations.
+
+| column | what it holds |
+| --- | --- |
+| `image` | the picture's name |
+| `score`, `low`, `high` | the score and the ends of its interval |
+| `comment`, `alternatives` | the comment, and the other comments of the beam, best first |
+| `attributes`, `probabilities` | of every attribute its label, and the probability of every class |
+| `judge` | which judge it was: `Judge.identity` |
+| `error` | code and message, where there is no verdict |
+
+In JSON, attributes are `{name: {"label", "probability"}}`, probabilities `{name: {label: share}}`,
+the interval is there a second time as `interval` `[low, high]`, and a picture without a verdict is
+`{"image", "error": {"code", "message"}}` alone.
+
+In a table every attribute has columns of its own: `attributes.<name>` (the label),
+`probability.<name>` (of that label) and `probabilities.<name>` (of every class, in the judge's
+order). What is not a single value is a list or a struct in Parquet, and JSON in a cell of CSV.
+
+Imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from beholder.judge.verdict import Attribute, Failure, Judged, Verdict
+
+LABEL, PROBABILITY, PROBABILITIES = "attributes.", "probability.", "probabilities."
+
+
+def columns_of(attributes: Sequence[str]) -> list[str]:
+    """The columns of a table of verdicts, in order."""
+    return [
+        *("image", "score", "low", "high", "comment", "alternatives"),
+        *(prefix + name for prefix in (LABEL, PROBABILITY, PROBABILITIES) for name in attributes),
+        *("judge", "error"),
+    ]
+
+
+def json_row(judged: Judged) -> dict[str, object]:
+    """The row as JSON values."""
+    if isinstance(judged, Failure):
+        return {"image": judged.image, "error": {"code": judged.code, "message": judged.message}}
+    low, high = judged.interval or (None, None)
+    row: dict[str, object] = {
+        "image": judged.image,
+        "score": judged.score,
+        "interval": None if judged.interval is None else [low, high],
+        "low": low,
+        "high": high,
+        "comment": judged.comment,
+        "alternatives": list(judged.alternatives),
+        "attributes": {
+            name: {"label": attribute.label, "probability": attribute.probability}
+            for name, attribute in judged.attributes.items()
+        },
+        "probabilities": {
+            name: dict(attribute.probabilities) for name, attribute in judged.attributes.items()
+        },
+        "judge": judged.judge,
+    }
+    if judged.explanations:
+        row["explanations"] = dict(judged.explanations)
+    return row
+
+
+def table_row(judged: Judged, classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The row of a table: column -> value, in the order of `columns_of`.
+
+    Args:
+        classes: attribute -> labels in the judge's order; probabilities are told in it.
+    """
+    row: dict[str, Any] = dict.fromkeys(columns_of(list(classes)))
+    row["image"] = judged.image
+    if isinstance(judged, Failure):
+        row["error"] = {"code": judged.code, "message": judged.message}
+        return row
+    low, high = judged.interval or (None, None)
+    row |= {
+        "score": judged.score,
+        "low": low,
+        "high": high,
+        "comment": judged.comment,
+        "alternatives": list(judged.alternatives),
+        "judge": judged.judge,
+    }
+    for name, labels in classes.items():
+        attribute = judged.attributes[name]
+        row[LABEL + name] = attribute.label
+        row[PROBABILITY + name] = attribute.probability
+        row[PROBABILITIES + name] = {label: attribute.probabilities[label] for label in labels}
+    return row
+
+
+def csv_row(judged: Judged, classes: Mapping[str, Sequence[str]]) -> list[object]:
+    """The cells of a CSV, in the order of `columns_of`."""
+    return [_cell(value) for value in table_row(judged, classes).values()]
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False)
+    return value
+
+
+def parse_row(row: Mapping[str, Any]) -> Judged:
+    """The verdict or failure that a row tells, of JSON or of a table; a CSV's cells are decoded.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no row of a verdict.
+    """
+    image, error = str(row["image"]), _value(row.get("error"))
+    if error:
+        return Failure(image, str(error["code"]), str(error["message"]))
+    low, high = _number(row.get("low")), _number(row.get("high"))
+    if low is None and row.get("interval"):
+        low, high = (_number(end) for end in row["interval"])
+    attributes = _json_attributes(row) if "attributes" in row else _table_attributes(row)
+    return Verdict(
+        image,
+        _number(row.get("score")),
+        None if low is None or high is None else (low, high),
+        row.get("comment") or None,
+        tuple(_value(row.get("alternatives")) or ()),
+        attributes,
+        judge=row.get("judge") or None,
+    )
+
+
+def _json_attributes(row: Mapping[str, Any]) -> dict[str, Attribute]:
+    shares = row.get("probabilities") or {}
+    return {
+        name: _attribute(told["label"], told["probability"], shares.get(name))
+        for name, told in row["attributes"].items()
+    }
+
+
+def _table_attributes(row: Mapping[str, Any]) -> dict[str, Attribute]:
+    names = [column.removeprefix(LABEL) for column in row if column.startswith(LABEL)]
+    return {
+        name: _attribute(
+            row[LABEL + name], row[PROBABILITY + name], _value(row.get(PROBABILITIES + name))
+        )
+        for name in names
+        if row[LABEL + name] not in (None, "")
+    }
+
+
+def _attribute(label: str, probability: Any, shares: Mapping[str, Any] | None) -> Attribute:
+    """`shares` as a verdict has them: the label first, then by probability."""
+    told = {name: float(share) for name, share in (shares or {label: probability}).items()}
+    ranked = sorted(told, key=lambda name: (name != label, -told[name]))
+    return Attribute(label, float(probability), {name: told[name] for name in ranked})
+
+
+def _value(value: Any) -> Any:
+    """A list or struct, from a cell of CSV too."""
+    return json.loads(value) if isinstance(value, str) and value else value
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or value == "" else float(value)
