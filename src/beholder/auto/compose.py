@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from beholder.auto.opinions import Opinion
+from beholder.auto.opinions import OPINIONS, Opinion
 from beholder.auto.search import Standing
 from beholder.data.annotations import AnnotationTable
-from beholder.features.config import BackboneConfig
+from beholder.pipeline.recipe import FEWEST_FOLDS
 
 FEW = 200  # pictures below which heads are linear
 MOST_BATCH = 64
+MOST_FOLDS = 10
 COMPARED_LEAST = 64  # pictures of a split that judge and file are compared on
 
 
@@ -38,37 +39,12 @@ def compose(
         groups: in the train and val splits, of pictures that belong together.
         comment_epochs: passes over the comments, as many as there is time for.
     """
-    backbone = standing.candidate.backbone
-    counts = {split: table.subset(split).frame.height for split in ("train", "val", "test")}
-    training = _head_training(counts["train"])
-    hidden = [128] if counts["train"] >= FEW else []
-    head = {"hidden": hidden, "input_dropout": 0.2, "dropout": 0.3 if hidden else 0.0}
+    counts = {split: len(table.subset(split)) for split in ("train", "val", "test")}
     stages: dict[str, Any] = {
         "features": {"kind": "extract", "batch_size": 32, "tokens": False},
+        **_heads(opinions, standing, counts["train"], groups, comment_epochs),
     }
-    if "score" in opinions:
-        stages["score"] = {
-            "kind": "train",
-            "features": "features",
-            "task": {"kind": "score", "head": head},
-            "training": {**training, "monitor": {"metric": "srcc"}},
-        }
-        if groups >= 3:
-            stages["errors"] = {"kind": "cross", "of": "score", "folds": min(10, groups)}
-    if "attributes" in opinions:
-        stages["attributes"] = {
-            "kind": "train",
-            "features": "features",
-            "task": {
-                "kind": "attributes",
-                "head": head,
-                "class_weight_power": standing.class_weight_power,
-            },
-            "training": training,
-        }
-    if "comments" in opinions:
-        stages["comments"] = _captioner(counts["train"], comment_epochs)
-    heads = [stage for stage in ("score", "attributes", "comments") if stage in stages]
+    heads = [opinion for opinion in OPINIONS if opinion in stages]
     judge: dict[str, Any] = {"kind": "export", "heads": heads}
     if counts["val"] and heads != ["comments"]:
         judge["calibrate"] = "val"
@@ -83,17 +59,42 @@ def compose(
             "kind": "ship", "judge": "judge", "precision": "fp16", "megabytes": megabytes,
             "split": split,
         }  # fmt: skip
-    return {
-        "name": name,
-        "seed": seed,
-        "data": dict(data),
-        "backbone": _set_fields(backbone),
-        "stages": stages,
-    }
+    backbone = standing.candidate.backbone.model_dump(mode="json", exclude_defaults=True)
+    return {"name": name, "seed": seed, "data": dict(data), "backbone": backbone, "stages": stages}
 
 
-def _set_fields(backbone: BackboneConfig) -> dict[str, Any]:
-    return backbone.model_dump(mode="json", exclude_defaults=True)
+def _heads(
+    opinions: tuple[Opinion, ...],
+    standing: Standing,
+    pictures: int,
+    groups: int,
+    comment_epochs: int,
+) -> dict[str, Any]:
+    """The train stages, each by the name of its opinion, and the cross-validation of scores."""
+    training = _head_training(pictures)
+    hidden = [128] if pictures >= FEW else []
+    head = {"hidden": hidden, "input_dropout": 0.2, "dropout": 0.3 if hidden else 0.0}
+    stages: dict[str, Any] = {}
+    if "score" in opinions:
+        stages["score"] = {
+            "kind": "train",
+            "features": "features",
+            "task": {"kind": "score", "head": head},
+            "training": {**training, "monitor": {"metric": "srcc"}},
+        }
+        if groups >= FEWEST_FOLDS:
+            stages["errors"] = {"kind": "cross", "of": "score", "folds": min(MOST_FOLDS, groups)}
+    if "attributes" in opinions:
+        power = standing.class_weight_power
+        stages["attributes"] = {
+            "kind": "train",
+            "features": "features",
+            "task": {"kind": "attributes", "head": head, "class_weight_power": power},
+            "training": training,
+        }
+    if "comments" in opinions:
+        stages["comments"] = _captioner(pictures, comment_epochs)
+    return stages
 
 
 def _head_training(pictures: int) -> dict[str, Any]:

@@ -116,15 +116,14 @@ def train(
     settings = _data_settings(table, images, folder, reading or {})
     from beholder.pipeline.runner import console, fit_recipe
 
+    wishes = {"name": name or folder.name, "data": settings, "seed": seed, "megabytes": max_mb}
     with console(folder):
         data = load_data(DataConfig.model_validate(settings), folder)
         teachable = find_opinions(data.table, only)
         for note in teachable.notes:
             log.warning("%s", note)
         log.info("learning %s", ", ".join(teachable.opinions))
-        made_from = digest(
-            [data.digest, list(teachable.opinions), list(backbones), seed, minutes, max_mb]
-        )
+        made_from = digest([data.digest, teachable.opinions, backbones, seed, minutes, max_mb])
         plan = matching_plan(folder, made_from)
         if plan is None:
             search = _search(data, teachable.opinions, folder, seed)
@@ -135,10 +134,10 @@ def train(
                 leaderboard=tuple(compared(standing) for standing in standings),
                 comment_epochs=MOST_EPOCHS,
             )
-    wishes = {"name": name or folder.name, "data": settings, "seed": seed, "megabytes": max_mb}
-    if "comments" in plan.opinions and matching_plan(folder, made_from) is None:
-        plan = _within(plan, data, wishes, folder, 60 * minutes - (time.monotonic() - began))
-    plan.save(folder)
+            if "comments" in plan.opinions:
+                seconds = 60 * minutes - (time.monotonic() - began)
+                plan = _within(plan, data, wishes, folder, seconds)
+            plan.save(folder)
     fit_recipe(_recipe(plan, data, wishes, folder), folder)
     return _told(plan, data, folder, tell or _log)
 
