@@ -238,7 +238,7 @@ def test_more_epochs_go_on_from_the_checkpoints(
     with caplog.at_level(logging.INFO):
         longer = changed(finished, stages__score__training=training)
         assert fit_recipe(longer, run)[0] == "score"
-    assert "going on from step-00000004" in caplog.text
+    assert "resuming from step-00000004" in caplog.text
     after = load_manifest(run)
     assert after is not None
     places = [manifest.find("score").outputs["model"].path for manifest in (before, after)]  # type: ignore[union-attr]

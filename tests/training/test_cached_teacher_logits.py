@@ -74,8 +74,8 @@ def make_teacher(seed: int = 1) -> Counted:
     return Counted([Member(backbone, heads, TRANSFORM)], CLASSES)
 
 
-def write(teacher: Teacher, source: PictureSource, place: Path, views: int = 3) -> FeatureStore:
-    return write_teacher_logits(teacher, source, place, views, TrainConfig(batch_size=2), ALONE)
+def write(teacher: Teacher, source: PictureSource, place: Path, versions: int = 3) -> FeatureStore:
+    return write_teacher_logits(teacher, source, place, versions, TrainConfig(batch_size=2), ALONE)
 
 
 def test_batches_bring_what_the_teacher_says_of_their_pixels(root: Path) -> None:
@@ -110,7 +110,7 @@ def test_the_teacher_computes_as_it_would_in_a_step(root: Path) -> None:
         torch.testing.assert_close(found["teacher"][name], logits.float())
         assert not torch.equal(found["teacher"][name], plain[name])
     with pytest.raises(StoreError, match="is of a teacher"):
-        write(teacher, source, root / "said", views=1)
+        write(teacher, source, root / "said", versions=1)
 
 
 def test_a_stopped_one_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

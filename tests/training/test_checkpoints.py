@@ -76,7 +76,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_named(damage, tmp_pa
     with pytest.raises(CheckpointError, match="damaged") as caught:
         train(TinyTask(), TinySource(), None, settings, tmp_path, "cpu")
     assert caught.value.where.endswith("step-00000009")
-    assert caught.value.fix == ("Delete the folder step-00000009 to go on from step-00000006.")
+    assert caught.value.fix == ("Delete the folder step-00000009 to resume from step-00000006.")
     assert checkpoints(tmp_path) == ["step-00000006", "step-00000009"]
 
 

@@ -91,7 +91,7 @@ def test_resumed_in_two_processes(folder):
         whole, resumed = (torch.load(folder / f"{name}.{rank}.pt") for name in ("whole", "resumed"))
         assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     log = (folder / "resumed" / "log.txt").read_text()
-    assert "going on from step-00000004" in log
+    assert "resuming from step-00000004" in log
 
 
 def test_every_process_names_the_broken_picture(folder):

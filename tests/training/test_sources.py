@@ -176,7 +176,7 @@ def test_balanced_shares_give_every_class_the_same(table: AnnotationTable) -> No
     assert found == pytest.approx(expected)
     assert found.sum() == pytest.approx(1)
     bare = AnnotationTable.from_columns(keys, score=[1.0] * 10)
-    with pytest.raises(DataError, match="balanced sampling goes by"):
+    with pytest.raises(DataError, match="balanced sampling needs"):
         FeatureSource(store, bare).balanced_shares()
     # an attribute that nobody has labelled says nothing
     both = AnnotationTable.from_columns(

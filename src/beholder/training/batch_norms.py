@@ -2,8 +2,8 @@
 
 In one process and without accumulation a batch norm sees the whole batch. Over several processes
 it does where torch has a SyncBatchNorm (CUDA, XPU); elsewhere it sees the process's part. With
-accumulation it sees one micro-batch at a time: the later ones are not known yet. All other numbers
-of a step are those of one large batch; `batch_norm_limits` says in words where these are not.
+accumulation it sees one micro-batch at a time: the later ones are not known yet. All other values
+of a step are those of one large batch; `batch_norm_limits` says where these are not.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class BatchNorms:
             if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training
         ]
         self.count = len(norms)
-        there = processes.several and processes.device.type in SYNCHRONISED_DEVICES
-        self.synchronised = there and bool(norms)
+        can_synchronise = processes.several and processes.device.type in SYNCHRONISED_DEVICES
+        self.synchronised = can_synchronise and bool(norms)
         self._pairs = [
             (parent, name, norm, convert_sync_batchnorm(norm))
-            for parent, name, norm in (norms if there else [])
+            for parent, name, norm in (norms if can_synchronise else [])
         ]
         self._together = False
         self.use(True)
@@ -61,7 +61,7 @@ class BatchNorms:
 
 
 def batch_norm_limits(norms: BatchNorms, config: TrainConfig, processes: Processes) -> list[str]:
-    """Where batch norms do not see the whole batch, a sentence each for the log."""
+    """Sentences for the log about where batch norms do not see the whole batch."""
     if not norms.count:
         return []
     limits = []

@@ -5,13 +5,13 @@
         ema.safetensors         averaged parameters and moving statistics, if there is an EMA
         optimizer.safetensors   the optimiser's state, `<parameter>:<entry>`
         random.safetensors      random states, `<rank>:<generator>`
-        interval.safetensors    sums since the last log line
+        interval.safetensors    sums of metrics since the last log line
         state.json              step, history of metrics, best, configuration
         checksums.json          SHA-256 of each of the above
 
 A folder appears complete under its name or not at all. Its name says the step, and whether the
 evaluation due at that step was still to be done (`-before-evaluation`), so that saving never has
-to replace a good folder. The newest is the one of the highest step; clocks play no part.
+to replace a good folder. The newest is the one with the highest step; clocks play no part.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint's folder, atomically.
 
     Raises:
-        OutputError: the place can't be written.
+        OutputError: the folder can't be written.
     """
     with atomic_path(path) as temporary:
         temporary.mkdir()
@@ -58,15 +58,15 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             save_file(_plain(tensors), temporary / f"{name}.safetensors")
         state = {"format": FORMAT, **checkpoint.state}
         (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        sums = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
-        (temporary / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
+        checksums = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
+        (temporary / CHECKSUMS).write_text(json.dumps(checksums, indent=1) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify a checkpoint's folder.
 
     Raises:
-        CheckpointError: missing, damaged, or of a newer format; names the checkpoint before it.
+        CheckpointError: missing, damaged, or of another format; names the checkpoint before it.
     """
     if not path.is_dir():
         raise CheckpointError("There is no such checkpoint.", where=str(path))
@@ -76,7 +76,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"The checkpoint is damaged: {error}.", where=str(path), fix=_way_out(path)
+            f"The checkpoint is damaged: {error}.", where=str(path), fix=_fix_for(path)
         ) from error
     if state.get("format") != FORMAT:
         raise CheckpointError(
@@ -110,18 +110,18 @@ def put_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str) ->
     Raises:
         CheckpointError: names the first tensor that is unknown or has another shape.
     """
-    here = module.state_dict()
+    current = module.state_dict()
     for name, tensor in weights.items():
-        mine = tuple(here[name].shape) if name in here else "none"
-        if mine != tuple(tensor.shape):
+        shape = tuple(current[name].shape) if name in current else "none"
+        if shape != tuple(tensor.shape):
             raise CheckpointError(
                 f"The checkpoint is of another configuration: {name} has shape "
-                f"{tuple(tensor.shape)} there, {mine} here.",
+                f"{tuple(tensor.shape)} there, {shape} here.",
                 where=where,
                 fix="Train into another folder, or use the configuration it was made with.",
             )
     for name, tensor in weights.items():
-        here[name].copy_(tensor)  # the tensors of a state_dict are the module's own
+        current[name].copy_(tensor)  # the tensors of a state_dict are the module's own
 
 
 class CheckpointFolder:
@@ -137,13 +137,13 @@ class CheckpointFolder:
         self._keep = keep
 
     def names(self) -> list[str]:
-        """Of all checkpoints, oldest step first."""
+        """The names of all checkpoints, lowest step first."""
         if not self.path.is_dir():
             return []
         return sorted((p.name for p in self.path.iterdir() if _NAME.fullmatch(p.name)), key=_order)
 
     def steps(self) -> list[Path]:
-        """The last checkpoint of every step that has one, oldest first."""
+        """The last checkpoint of every step that has one, lowest step first."""
         by_step = {_order(name)[0]: self.path / name for name in self.names()}
         return list(by_step.values())
 
@@ -155,20 +155,20 @@ class CheckpointFolder:
         """Write a checkpoint, then remove those that are not to be kept."""
         save_checkpoint(self.path / name, checkpoint)
         kept = {best, *self.names()[-self._keep :]}
-        for old in self.names():
-            if old not in kept:
-                # first out of its name, so that nobody ever finds half of it
-                hidden = self.path / f".{old}.removed"
+        for stale in self.names():
+            if stale not in kept:
+                # renamed first, so that nobody ever finds half of it
+                hidden = self.path / f".{stale}.removed"
                 shutil.rmtree(hidden, ignore_errors=True)
-                (self.path / old).rename(hidden)
+                (self.path / stale).rename(hidden)
                 shutil.rmtree(hidden)
         return self.path / name
 
     def sweep(self) -> None:
         """Remove what a killed process was writing or removing."""
         if self.path.is_dir():
-            for left in self.path.glob(".step-*"):
-                shutil.rmtree(left, ignore_errors=True)
+            for leftover in self.path.glob(".step-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def checkpoint_name(step: int, *, evaluation_due: bool) -> str:
@@ -182,34 +182,34 @@ def _order(name: str) -> tuple[int, bool]:
 
 
 def _verify(path: Path) -> None:
-    """Raises ValueError or OSError when a file is missing, changed or too many."""
-    sums = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
+    """Raises ValueError or OSError if a file is missing, changed or does not belong here."""
+    checksums = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
     present = {file.name for file in path.iterdir()} - {CHECKSUMS}
-    if missing := sorted(set(sums) - present):
+    if missing := sorted(set(checksums) - present):
         raise ValueError(f"{missing[0]} is missing")
-    if strange := sorted(present - set(sums)):
-        raise ValueError(f"{strange[0]} does not belong to it")
-    for name, expected in sums.items():
+    if extra := sorted(present - set(checksums)):
+        raise ValueError(f"{extra[0]} does not belong to it")
+    for name, expected in checksums.items():
         if sha256_file(path / name) != expected:
             raise ValueError(f"{name} has changed since it was written")
 
 
-def _way_out(path: Path) -> str:
+def _fix_for(path: Path) -> str:
     siblings = CheckpointFolder(path.parent, keep=1).names()
     earlier = [name for name in siblings if _order(name) < _order(path.name)] if siblings else []
     if earlier:
-        return f"Delete the folder {path.name} to go on from {earlier[-1]}."
-    return f"Delete the folder {path.name} to start from the beginning; there is none before it."
+        return f"Delete the folder {path.name} to resume from {earlier[-1]}."
+    return f"Delete the folder {path.name} to start from the beginning: it is the only checkpoint."
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous, on the CPU, no two sharing memory (tied parameters are written twice)."""
     seen: set[int] = set()
-    plain = {}
+    result = {}
     for name, tensor in tensors.items():
         copy = tensor.detach().cpu().contiguous()
         if copy.untyped_storage().nbytes() != copy.nbytes or copy.data_ptr() in seen:
             copy = copy.clone()
         seen.add(copy.data_ptr())
-        plain[name] = copy
-    return plain
+        result[name] = copy
+    return result

@@ -1,4 +1,4 @@
-"""What a training is told: every value with its unit and range. No torch.
+"""The options of a training: every value with its unit and range. No torch.
 
 A step is one move of the optimiser; it sees `batch_size * accumulate` pictures, over all processes
 together.
@@ -18,27 +18,27 @@ class _Strict(BaseModel):
 
 
 class OptimizerConfig(_Strict):
-    """How gradients become moves: torch's own optimisers, and RAdam as its authors published it."""
+    """The optimiser: one of torch's own, or RAdam as its authors published it."""
 
     name: Literal["radam", "adamw", "adam", "sgd"] = Field(
         default="adamw",
-        description="weight decay is decoupled for adamw and radam, added to the gradient else; "
-        "radam does not move in its first five steps",
+        description="optimiser; weight decay is decoupled for adamw and radam and added to the "
+        "gradient for the others; radam does not move in its first five steps",
     )
     betas: tuple[
         Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]
     ] = Field(
         default=(0.9, 0.999),
-        description="decay of both moments, 0 to 1; sgd: the first is momentum",
+        description="decay rates of both moments, 0 to 1; for sgd the first is the momentum",
     )
     eps: float = Field(
-        default=1e-8, gt=0.0, description="added to the root of the second moment; not sgd"
+        default=1e-8, gt=0.0, description="term added to the root of the second moment; not for sgd"
     )
     weight_decay: float = Field(
         default=0.0,
         ge=0.0,
-        description="of matrices and kernels; never of biases, norms and scales, nor of what the "
-        "backbone's own recipe spares, e.g. position embeddings",
+        description="weight decay of matrices and kernels; biases, norms, scales and what the "
+        "backbone's own recipe spares, e.g. position embeddings, get none",
     )
 
     @model_validator(mode="after")
@@ -53,14 +53,18 @@ class ConstantSchedule(_Strict):
     """lr after a linear warm-up."""
 
     name: Literal["constant"] = "constant"
-    warmup_steps: int = Field(default=0, ge=0, description="steps from 0 to the full rate")
+    warmup_steps: int = Field(
+        default=0, ge=0, description="steps in which the learning rate rises from 0 to lr"
+    )
 
 
 class CosineSchedule(_Strict):
     """Linear warm-up, then half a cosine down to `min_lr` after the last step."""
 
     name: Literal["cosine"] = "cosine"
-    warmup_steps: int = Field(default=0, ge=0, description="steps from 0 to the full rate")
+    warmup_steps: int = Field(
+        default=0, ge=0, description="steps in which the learning rate rises from 0 to lr"
+    )
     min_lr: float = Field(default=0.0, ge=0.0, description="learning rate at the end")
 
 
@@ -74,8 +78,8 @@ class WarmupAnnealSchedule(_Strict):
     every_epochs: float = Field(default=2.0, gt=0.0, description="epochs between anneals")
     warmup_unit: Literal["step", "micro-batch"] = Field(
         default="step",
-        description="what warmup_steps counts; micro-batch: forward passes, of which a step has "
-        "`accumulate`, as the published code does",
+        description="what warmup_steps counts; micro-batch: forward passes, `accumulate` of them "
+        "per step, as the published code counts",
     )
     min_lr: float = Field(
         default=5e-7, ge=0.0, description="lowest learning rate after the warm-up"
@@ -91,7 +95,7 @@ class CosineRestartsSchedule(_Strict):
         default=30.0, gt=0.0, description="epochs of a cycle with its warm-up"
     )
     factor: float = Field(
-        default=0.9, gt=0.0, le=1.0, description="of the peak, from cycle to cycle"
+        default=0.9, gt=0.0, le=1.0, description="factor of the peak from one cycle to the next"
     )
     min_lr: float = Field(default=4e-5, ge=0.0, description="learning rate between the peaks")
 
@@ -139,7 +143,7 @@ class TrainConfig(_Strict):
 
     epochs: int = Field(default=10, ge=1, description="passes over the training pictures")
     max_steps: int | None = Field(
-        default=None, ge=1, description="steps after which to stop before the epochs are over"
+        default=None, ge=1, description="steps after which training stops even if epochs are left"
     )
     batch_size: int = Field(
         default=32, ge=1, description="pictures per forward pass, over all processes together"
@@ -152,32 +156,33 @@ class TrainConfig(_Strict):
     accumulate: int = Field(
         default=1,
         ge=1,
-        description="forward passes per step; the step is that of one large batch, but that batch "
-        "norms see one forward pass at a time",
+        description="forward passes per step; the step is that of one large batch, except that "
+        "batch norms see one forward pass at a time",
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     lr: float = Field(default=1e-3, gt=0.0, description="peak learning rate")
     backbone_lr_factor: float = Field(
-        default=1.0, ge=0.0, description="times lr is the backbone's learning rate"
+        default=1.0, ge=0.0, description="factor of lr that gives the backbone's learning rate"
     )
     layer_decay: float | None = Field(
         default=None,
         gt=0.0,
         le=1.0,
-        description="times the rate of a backbone's layer is that of the layer below, so that "
-        "early layers change least, e.g. 0.75; null: all alike",
+        description="factor from the learning rate of a backbone's layer to that of the layer "
+        "below, so that early layers change least, e.g. 0.75; null: all layers alike",
     )
     schedule: ScheduleConfig = CosineSchedule()
     clip_norm: float | None = Field(
-        default=None, gt=0.0, description="longest gradient (2-norm of all); null: any"
+        default=None,
+        gt=0.0,
+        description="largest 2-norm of the gradient, which is scaled down to it; null: no limit",
     )
     ema_decay: float | None = Field(
         default=None,
         gt=0.0,
         lt=1.0,
-        description="per step, of the averaged weights (and batch norms' statistics) that are "
-        "evaluated and kept, e.g. 0.999; "
-        "null: the weights themselves",
+        description="decay per step of the averaged weights (and batch norms' statistics) that are "
+        "evaluated and kept, e.g. 0.999; null: the weights themselves are",
     )
     amp: Literal["auto", "off", "bf16", "fp16"] = Field(
         default="auto",
@@ -186,9 +191,12 @@ class TrainConfig(_Strict):
     )
     monitor: MonitorConfig | None = Field(
         default=None,
-        description="what the best checkpoint is best at; null: early_stop's, or the task's",
+        description="metric that decides which checkpoint is best; null: early_stop's, or the "
+        "task's",
     )
-    early_stop: EarlyStopConfig | None = Field(default=None, description="null: train to the end")
+    early_stop: EarlyStopConfig | None = Field(
+        default=None, description="when to stop early; null: train to the end"
+    )
     evaluate_every: int = Field(default=1, ge=1, description="epochs between evaluations")
     evaluate_every_steps: int | None = Field(
         default=None, ge=1, description="steps between further evaluations; null: none"
@@ -204,9 +212,11 @@ class TrainConfig(_Strict):
         default=None, ge=1, description="epochs between checkpoints; null: not by epochs"
     )
     keep: int = Field(
-        default=2, ge=1, description="newest checkpoints to keep; the best is kept too"
+        default=2, ge=1, description="number of newest checkpoints to keep; the best is kept too"
     )
-    seed: int = Field(default=0, ge=0, lt=2**31, description="of order, augmentation and dropout")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="seed of order, augmentation and dropout"
+    )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default="auto",
         description="loading processes per process; 0: none; auto: by cores, device and whether "
@@ -214,5 +224,5 @@ class TrainConfig(_Strict):
     )
 
     def changes_result(self) -> dict[str, object]:
-        """The values that a resumed training must share with the one that it goes on with."""
+        """The values that a resumed training must share with the one that it resumes."""
         return self.model_dump(mode="json", exclude=set(BOOKKEEPING | EXTENDABLE))

@@ -1,4 +1,4 @@
-"""The exponential moving average of the trained weights and of what batch norms count with.
+"""The exponential moving average of the trained weights and of batch norms' statistics.
 
 ema <- d ema + (1 - d) weights after every step, with d = min(decay, (1 + n) / (10 + n)) at the
 n-th step (from 1), so that a short training's average is not mostly its first weights. The means
@@ -42,7 +42,7 @@ class EMA:
             self._swap()
 
     def restart(self) -> None:
-        """Begin anew from the weights as they are."""
+        """Start again from the weights as they are."""
         for live, average in zip(self._live, self._average, strict=True):
             average.copy_(live)
 
@@ -51,8 +51,8 @@ class EMA:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up averages; those that `state` lacks (statistics, in older checkpoints) begin
-        anew from what the module has."""
+        """Load averages; those that `state` lacks (statistics, in older checkpoints) start again
+        from the module's values."""
         for name, live, average in zip(self._names, self._live, self._average, strict=True):
             average.copy_(state.get(name, live))
 

@@ -1,5 +1,5 @@
-"""Gradients as a few flat buffers: summing over processes, norm, clipping and the finite guard are
-one operation each instead of one per parameter, and nothing is copied."""
+"""Gradients as a few flat buffers: the sum over processes, the norm, clipping and the check for
+finite values are one operation each instead of one per parameter, and nothing is copied."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ BUCKET_BYTES = 64 * 2**20
 class Gradients:
     """The gradients of `parameters`: each `.grad` is a view into a flat buffer.
 
-    A parameter that a step does not use has a gradient of zeros, in one process as in several.
+    A parameter that a step does not use has a gradient of zeros, with one process or several.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self._buckets: list[Tensor] = []
-        kinds: dict[tuple[torch.device, torch.dtype], list[nn.Parameter]] = {}
+        groups: dict[tuple[torch.device, torch.dtype], list[nn.Parameter]] = {}
         for parameter in parameters:
-            kinds.setdefault((parameter.device, parameter.dtype), []).append(parameter)
-        for members in kinds.values():
+            groups.setdefault((parameter.device, parameter.dtype), []).append(parameter)
+        for members in groups.values():
             for bucket in _by_bytes(members):
                 self._buckets.append(_flatten(bucket))
 
@@ -33,7 +33,7 @@ class Gradients:
             bucket.zero_()
 
     def sum_(self, processes: Processes, *more: Tensor) -> None:
-        """Sum over all processes, and `more` with it."""
+        """Sum gradients, and `more`, over all processes."""
         processes.sum_([*self._buckets, *more])
 
     def norm(self) -> Tensor:
@@ -58,15 +58,15 @@ class Gradients:
 
 def _by_bytes(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Parts of about `BUCKET_BYTES`, in order."""
-    parts: list[list[nn.Parameter]] = [[]]
+    buckets: list[list[nn.Parameter]] = [[]]
     size = 0
     for parameter in parameters:
         size += parameter.numel() * parameter.element_size()
-        parts[-1].append(parameter)
+        buckets[-1].append(parameter)
         if size >= BUCKET_BYTES:
-            parts.append([])
+            buckets.append([])
             size = 0
-    return [part for part in parts if part]
+    return [bucket for bucket in buckets if bucket]
 
 
 def _flatten(parameters: Sequence[nn.Parameter]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which pictures a step sees, and getting them.
+"""Which pictures a step sees, and how they are loaded.
 
 The order of an epoch is a function of (seed, epoch) and, if it is balanced, the pictures' shares; a
 step's pictures are the next `batch_size * accumulate` of it, its micro-batches the next
@@ -34,8 +34,8 @@ class BatchSource(Protocol):
 
     `load` is a function of its arguments and the source alone: what is random in it is drawn from
     (seed, epoch, key), so that order and worker count do not matter. With workers the source is
-    used in other processes, which are forked or are sent it pickled. `decodes_pictures`, if it is
-    there and true, says that a load takes long enough for `workers: auto` to use some.
+    used in other processes, which are forked or receive it pickled. `decodes_pictures`, if present
+    and true, says that a load takes long enough for `workers: auto` to use some.
     """
 
     @property
@@ -46,7 +46,7 @@ class BatchSource(Protocol):
     def load(self, indices: Sequence[int], epoch: int) -> Batch: ...
 
     def balanced_shares(self) -> NDArray[np.float64]:
-        """Of each row, how large a part of a balanced epoch it is; only asked for that."""
+        """Each row's part of a balanced epoch; only called with `sampling: balanced`."""
         ...
 
 
@@ -89,15 +89,15 @@ class Plan:
         generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
         order = generator.permutation(self.rows)
         if self.shares is not None:
-            # each row has a stretch of a line as long as its share; one is taken at every step
+            # each row has a stretch of a line as long as its share; evenly spaced points draw rows
             ends = np.cumsum(self.shares[order])
-            places = (np.arange(self.rows) + generator.random()) * (ends[-1] / self.rows)
-            taken = np.searchsorted(ends, places, side="right").clip(max=self.rows - 1)
-            order = generator.permutation(order[taken])
+            points = (np.arange(self.rows) + generator.random()) * (ends[-1] / self.rows)
+            drawn = np.searchsorted(ends, points, side="right").clip(max=self.rows - 1)
+            order = generator.permutation(order[drawn])
         return [int(row) for row in order]
 
     def steps(self, first: int, last: int) -> Iterator[tuple[int, list[list[int]]]]:
-        """Epoch and micro-batches of each step from `first` to before `last`."""
+        """Epoch and micro-batches of each step from `first` up to, without, `last`."""
         order: list[int] = []
         for step in range(first, last):
             epoch, within = divmod(step, self.steps_per_epoch)
@@ -130,7 +130,7 @@ class Loader:
 
     @property
     def pictures(self) -> int:
-        """How many the source has."""
+        """The number of pictures in the source."""
         return len(self._source)
 
     @cached_property
@@ -138,14 +138,14 @@ class Loader:
         """The order of training.
 
         Raises:
-            DataError: it is to be balanced, and nothing is labelled.
+            DataError: sampling is balanced, and nothing is labelled.
         """
         config, source = self._config, self._source
         shares = source.balanced_shares() if config.sampling == "balanced" else None
         return Plan(len(source), config.batch_size, config.accumulate, config.seed, shares)
 
     def steps(self, first: int, last: int) -> Iterator[list[MicroBatch]]:
-        """The micro-batches of each step from `first` to before `last`."""
+        """The micro-batches of each step from `first` up to, without, `last`."""
         batches = self.load(self._requests(first, last))
         for _, parts_MR in self._parts(first, last):
             counts_MR = [tuple(len(part) for part in part_R) for part_R in parts_MR]
@@ -161,24 +161,24 @@ class Loader:
             )
 
     def _requests(self, first: int, last: int) -> Iterator[tuple[int, list[int]]]:
-        """What this process loads, micro-batch by micro-batch; never nothing, see `MicroBatch`."""
+        """What this process loads, micro-batch by micro-batch; never empty, see `MicroBatch`."""
         for epoch, parts_MR in self._parts(first, last):
             for part_R in parts_MR:
-                someone = next(part for part in part_R if part)
-                yield epoch, part_R[self._processes.rank] or someone[:1]
+                nonempty = next(part for part in part_R if part)
+                yield epoch, part_R[self._processes.rank] or nonempty[:1]
 
     def in_order(self, group: Group = ALONE) -> Iterator[Batch]:
-        """Batches over all rows in the source's order, epoch 0, the whole of them; this process's
-        part of the batches where they are shared out to a group."""
+        """Batches over all rows in the source's order, as in epoch 0; of a group this process's
+        part of the batches."""
         rows, size = range(len(self._source)), self._config.batch_size
-        whole = [(0, list(rows[at : at + size])) for at in range(0, len(rows), size)]
-        requests = part_of(whole, group)
+        batches = [(0, list(rows[at : at + size])) for at in range(0, len(rows), size)]
+        requests = part_of(batches, group)
         return self.load(requests, at_most=len(requests))
 
     def load(
         self, requests: Iterable[tuple[int, list[int]]], at_most: int | None = None
     ) -> Iterator[Batch]:
-        """A batch for each (epoch, rows), by worker processes, `at_most` so many."""
+        """A batch for each (epoch, rows), from worker processes, of which at most `at_most`."""
         device = self._processes.device
         decodes = getattr(self._source, "decodes_pictures", False)
         workers = worker_count(self._config.workers, device, decodes=decodes)
@@ -191,7 +191,7 @@ class Loader:
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Move the tensors in nested dicts and lists, without waiting."""
+    """Move all tensors in nested dicts and lists, without waiting."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
@@ -203,7 +203,8 @@ def to_device(value: Any, device: torch.device) -> Any:
 
 @dataclass(frozen=True)
 class _Failure:
-    """A user's error on its way from a worker; exceptions with keywords do not travel whole."""
+    """A user's error on its way from a worker: exceptions with keyword arguments can't be
+    pickled."""
 
     kind: type[BeholderError]
     facts: dict[str, Any]

@@ -1,14 +1,14 @@
-"""What a training leaves to read: log.txt, metrics.jsonl, TensorBoard events.
+"""What a training logs: log.txt, metrics.jsonl, TensorBoard events.
 
-    log.txt         what happened, in words; only ever appended to
+    log.txt         what happened, as text; only ever appended to
     metrics.jsonl   {"time", "stage", "step", "epoch", "split": "train" | "val", name: value, ...},
-                    and {..., "split": "alarm", "alarm": what a task finds wrong, in words};
+                    and {..., "split": "alarm", "alarm": what is going wrong, as a sentence};
                     a training line also has "throughput": {name: value}, see `meter.Throughput`
     tensorboard/<stage>/
 
 metrics.jsonl is the exact record: a checkpoint knows how many lines of its stage there were, and
-resuming from it drops those after, so that none is lost or there twice. Lines of other stages stay.
-"time" and "throughput" come from the clock; all else is the same in every run.
+resuming from it drops later ones, so that no line is lost or repeated. Lines of other stages stay.
+"time" and "throughput" come from the clock; everything else is the same in every run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class MetricLog:
     Args:
         folder: the run's folder.
         stage: name of the stage, in every line.
-        lines: how many lines of this stage stay; those after are dropped.
+        lines: how many lines of this stage to keep; later ones are dropped.
         step: steps made; TensorBoard hides later events of an earlier attempt.
     """
 
@@ -58,19 +58,19 @@ class MetricLog:
         throughput: Mapping[str, float] | None = None,
     ) -> None:
         """Append a line. A value that is not finite is written as null: JSON has no NaN."""
-        numbers: dict[str, object] = {
+        entries: dict[str, object] = {
             name: value if math.isfinite(value) else None for name, value in values.items()
         }
         if throughput is not None:
-            numbers["throughput"] = dict(throughput)
+            entries["throughput"] = dict(throughput)
             for name, value in throughput.items():
                 self._board.add_scalar(f"throughput/{name}", value, step)
-        self._append(split, step, epoch, numbers)
+        self._append(split, step, epoch, entries)
         for name, value in values.items():
             self._board.add_scalar(f"{split}/{name}", value, step)
 
     def alarm(self, step: int, epoch: int, message: str) -> None:
-        """Append what a task finds wrong."""
+        """Append an alarm of a task."""
         self._append("alarm", step, epoch, {"alarm": message})
 
     def _append(self, split: str, step: int, epoch: int, values: Mapping[str, object]) -> None:
@@ -82,7 +82,7 @@ class MetricLog:
         self.lines += 1
 
     def sync(self) -> None:
-        """All lines are on the disk when this returns."""
+        """Flush all lines to the disk."""
         os.fsync(self._stream.fileno())
         self._board.flush()
 
@@ -103,12 +103,12 @@ def epoch_means(folder: Path, stage: str, epoch: int) -> dict[str, float] | None
             for name, value in line.items():
                 if isinstance(value, float) and name != "time":
                     values.setdefault(name, []).append(value)
-    return {name: sum(own) / len(own) for name, own in values.items()} or None
+    return {name: sum(series) / len(series) for name, series in values.items()} or None
 
 
 @contextmanager
 def log_file(folder: Path) -> Iterator[None]:
-    """What `beholder`'s loggers say also goes to the folder's log.txt, with the time.
+    """Inside the `with`, `beholder`'s loggers also write to the folder's log.txt, with the time.
 
     Raises:
         OutputError: the folder can't be written.
@@ -143,26 +143,27 @@ def _writes_to(handler: logging.Handler, target: Path) -> bool:
 
 
 def _drop_lines(path: Path, stage: str, lines: int) -> int:
-    """Keep the first `lines` lines of `stage` and all of other stages; how many of it there are.
+    """Keep the first `lines` lines of `stage` and all of other stages; how many of `stage` are
+    left.
 
     A last line that a kill cut short is dropped too.
     """
     if not path.exists():
         return 0
     text = path.read_text(encoding="utf-8")
-    kept, mine = [], 0
+    kept, kept_of_stage = [], 0
     for line in text.split("\n")[:-1]:  # what follows the last line end was cut short
         try:
             of_stage = json.loads(line)["stage"] == stage
         except ValueError:
             continue
-        if of_stage and mine >= lines:
+        if of_stage and kept_of_stage >= lines:
             continue
-        mine += of_stage
+        kept_of_stage += of_stage
         kept.append(line + "\n")
     if "".join(kept) != text:
         write_text(path, "".join(kept))
-    return mine
+    return kept_of_stage
 
 
 def _board(folder: Path, step: int) -> SummaryWriter:

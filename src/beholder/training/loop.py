@@ -18,13 +18,13 @@ import torch
 from torch import nn
 
 from beholder.data.progress import ProgressBar
-from beholder.data.sharing import ALONE, joined_parts
 from beholder.errors import TrainingError
 from beholder.features.memory import memory_guard
 from beholder.training.checkpoints import CHECKPOINTS, CheckpointFolder, checkpoint_name
 from beholder.training.config import TrainConfig
 from beholder.training.distributed import Processes, start
-from beholder.training.loader import Batch, BatchSource, Loader, to_device
+from beholder.training.evaluator import Evaluator
+from beholder.training.loader import BatchSource, Loader, to_device
 from beholder.training.logs import MetricLog, epoch_means, log_file
 from beholder.training.meter import Meter
 from beholder.training.monitor import Monitor
@@ -55,43 +55,44 @@ def train(
 ) -> TrainResult:
     """Train `task` and leave it, in evaluation mode, with the weights of its best checkpoint.
 
-    Where there are checkpoints already, the training goes on from the newest, with the
-    result that it would have had without a stop; a finished one is not done again.
+    Where there are checkpoints already, the training resumes from the newest, with the result that
+    it would have had without a stop; a finished training is not repeated.
 
     Args:
         task: an objective, see `beholder.tasks.base.Task`. If its weights are those of an earlier
-            training (`warm_start`), they are evaluated first, and kept if none is better. What it
-            keeps out of its `state_dict` (a teacher) is in no checkpoint. `prepare`, if it has it,
-            is called once before the first step with the training batches in order; what it fits
-            must be in the state_dict.
-            Weights are called for on batches in host memory. For losses over the whole batch see
-            `beholder.training.grad_cache`.
+            training (`warm_start`), they are evaluated first, and kept if none is better. What is
+            not in its `state_dict` (a teacher) is in no checkpoint. `prepare`, if it has it, is
+            called once before the first step with the training batches in order; what it fits must
+            be in the state_dict. `weight` is called with batches in host memory. For losses over
+            the whole batch see `beholder.training.grad_cache`.
         train_data, val_data: pictures with opinions. Without validation pictures nothing is
             evaluated, and the last checkpoint counts as best.
-        folder: the run's, for log.txt, metrics.jsonl and tensorboard/.
-        device: by default CUDA, MPS or CPU, the first there is.
-        stage: name in the logs.
+        folder: the run's folder, for log.txt, metrics.jsonl and tensorboard/.
+        device: by default the first available of CUDA, MPS and CPU.
+        stage: the name in the logs.
         checkpoint_dir: by default <folder>/stages/<stage>/checkpoints, without a stage
             <folder>/checkpoints.
 
     Raises:
-        TrainingError: loss or gradient not finite (nothing has moved), unknown metric, no device.
+        TrainingError: the loss or gradient is not finite (no weight has changed), or the metric
+            unknown.
         CheckpointError: the newest checkpoint is damaged, or of another configuration or data.
+        DeviceError: there is no such device.
         DataError: no pictures.
         OutputError: the folder can't be written.
         OutOfMemory: the device or the host has no room for a batch.
-        SystemExit: 143, after SIGTERM: the step is finished and saved.
+        SystemExit: 143, after SIGTERM: the step has been finished and saved.
     """
     folder = Path(folder)
     processes = start(device)
     with ExitStack() as stack:
-        noted = stack.enter_context(termination())
+        terminated = stack.enter_context(termination())
         if processes.first:
             stack.enter_context(log_file(folder))
         default = (folder / "stages" / stage if stage else folder) / CHECKPOINTS
         checkpoints = CheckpointFolder(Path(checkpoint_dir or default), config.keep)
         training = _Training(
-            task, train_data, val_data, config, folder, stage, checkpoints, processes, noted
+            task, train_data, val_data, config, folder, stage, checkpoints, processes, terminated
         )
         memory = memory_guard("Training", processes.device, where="batch_size", fix=LESS_MEMORY)
         try:
@@ -105,7 +106,7 @@ def train(
 
 
 class _Training:
-    """One attempt: begins anew or goes on, makes steps, evaluates, saves, finishes."""
+    """One attempt: starts or resumes, makes steps, evaluates, saves, finishes."""
 
     def __init__(
         self,
@@ -117,14 +118,14 @@ class _Training:
         stage: str,
         checkpoints: CheckpointFolder,
         processes: Processes,
-        noted: Termination,
+        terminated: Termination,
     ) -> None:
         self._task = task.to(processes.device)
         self._config = config
         self._folder = folder
         self._stage = stage
         self._processes = processes
-        self._noted = noted
+        self._terminated = terminated
         self._meter = Meter(processes)
         self._loader = Loader(train_data, config, processes)
         self._val = Loader(val_data, config, processes) if val_data is not None else None
@@ -140,23 +141,24 @@ class _Training:
         if not parameters:
             raise TrainingError("The task has nothing to train.", fix="Give it a head to train.")
         self._runner = StepRunner(task, parameters, config, processes)
+        self._evaluator = Evaluator(task, self._runner, processes, terminated)
         self._snapshots = Snapshots(
             *(task, parameters, self._runner, config),
             *(processes, self._checkpoints, fingerprint(train_data)),
         )
 
     def run(self) -> TrainResult:
-        began = time.monotonic()
+        start_time = time.monotonic()
         self._begin()
         position = self._position
-        first = position.step
+        first_step = position.step
         if self._evaluation_due():
             self._evaluate()
         if not position.stopped_early and position.step < self._total:
             self._make_steps()
         elif position.step > self._total:
             logger.info(
-                "%s%d steps were made before, more than the %d asked for; they stay",
+                "%s%d steps have been made already, more than the %d asked for",
                 *(self._prefix, position.step, self._total),
             )
         self._runner.check()
@@ -171,13 +173,13 @@ class _Training:
             best=position.best,
             history=tuple(position.history),
             stopped_early=position.stopped_early,
-            resumed_from=first,
-            seconds=time.monotonic() - began,
+            resumed_from=first_step,
+            seconds=time.monotonic() - start_time,
             timings=self._meter.timings(),
         )
 
     def save_and_leave(self) -> None:
-        """The end after SIGTERM: everything so far is saved."""
+        """After SIGTERM: save everything so far."""
         if self._snapshots.saved != self._name():
             self._save()
         logger.info("%sstopped by SIGTERM after step %d", self._prefix, self._position.step)
@@ -188,7 +190,7 @@ class _Training:
         self._runner.close()
 
     def _begin(self) -> None:
-        """Start anew or from the newest checkpoint."""
+        """Start from the beginning or from the newest checkpoint."""
         processes = self._processes
         if processes.first:
             self._checkpoints.sweep()
@@ -197,14 +199,14 @@ class _Training:
         lines = 0
         if newest is not None:
             self._position, lines = self._snapshots.restore(newest)
-            # the patience may be another one now
+            # the patience may have changed
             self._position.stopped_early = bool(
                 self._monitor and self._monitor.gives_up(self._position)
             )
         else:
             self._prepare()
             if getattr(self._task, "warm_start", False):
-                self._position.evaluated_step = NEVER  # the start may be the best there is
+                self._position.evaluated_step = NEVER  # the first weights may stay the best
         self._copy_first()
         if newest is None and self._runner.ema:
             self._runner.ema.restart()
@@ -213,7 +215,7 @@ class _Training:
             self._describe(newest, lines)
 
     def _copy_first(self) -> None:
-        """Every process gets the first one's frozen and trained weights."""
+        """Every process gets the main one's frozen and trainable weights."""
         tensors = [*self._task.parameters(), *self._task.buffers()]
         self._processes.copy_first_([tensor.detach() for tensor in tensors])
 
@@ -227,7 +229,7 @@ class _Training:
             self._task.train()
 
     def _make_steps(self) -> None:
-        position, every = self._position, self._config.log_every
+        position, log_every = self._position, self._config.log_every
         with self._progress() as bar:
             for micro_batches in self._meter.waiting(
                 self._loader.steps(position.step, self._total)
@@ -237,11 +239,11 @@ class _Training:
                 self._meter.step(sum(sum(micro_batch.counts_R) for micro_batch in micro_batches))
                 position.step += 1
                 last = position.step == self._total
-                if position.step % every == 0 or last:
+                if position.step % log_every == 0 or last:
                     self._log_line(rate, bar)
                 if self._log and (position.step % self._steps_per_epoch == 0 or last):
                     self._sound_alarms()
-                stop, save = self._processes.any(self._noted.came, self._save_due())
+                stop, save = self._processes.any(self._terminated.requested, self._save_due())
                 if stop:
                     raise Interrupted
                 if self._evaluation_due():
@@ -254,7 +256,7 @@ class _Training:
                     return
 
     def _finish(self) -> Path:
-        """Give the task the weights that count."""
+        """Give the task the weights of the best checkpoint, or of the last without evaluations."""
         position = self._position
         name = position.best_name or self._name()
         path = self._checkpoints.path / name
@@ -283,19 +285,19 @@ class _Training:
         return step == self._total or any(period and step % period == 0 for period in periods)
 
     def _evaluate(self) -> None:
-        """Evaluate, shared out over all processes; note, log, and save if it is the best so far.
+        """Evaluate, record and log the metrics, and save if they are the best so far.
 
         Raises:
-            Interrupted: SIGTERM came; the evaluation is still due.
+            Interrupted: SIGTERM was received; the evaluation is still due.
         """
         assert self._val is not None and self._monitor is not None
         self._runner.check()
         metrics = None
         with self._meter.evaluating(self._val.pictures):
-            if self._processes.first or self._shares_evaluation:
+            if self._processes.first or self._evaluator.shared:
                 random = random_state(self._processes.device)
                 try:
-                    metrics = self._metrics(self._val)
+                    metrics = self._evaluator.evaluate(self._val)
                 except Interrupted:
                     logger.info("%sevaluation interrupted", self._prefix)
                 restore_random_state(random, self._processes.device)
@@ -316,53 +318,6 @@ class _Training:
         if better:
             self._save()
 
-    def _metrics(self, data: Loader) -> dict[str, float]:
-        """The task's evaluation, with averaged weights where there are."""
-        with ExitStack() as stack:
-            if self._shares_evaluation:
-                before = self._task.gather_observations
-                stack.callback(setattr, self._task, "gather_observations", before)
-                self._task.gather_observations = self._gather_observations
-            stack.enter_context(torch.no_grad())
-            stack.enter_context(self._runner.autocast())
-            if self._runner.ema:
-                stack.enter_context(self._runner.ema.in_place())
-            self._task.eval()
-            try:
-                found = self._task.evaluate(self._batches(data))
-            finally:
-                self._task.train()
-        return {name: float(value) for name, value in found.items()}
-
-    def _batches(self, data: Loader) -> Iterator[Batch]:
-        """All of `data` in order, on the device; of a shared evaluation this process's part.
-
-        Raises:
-            Interrupted: SIGTERM came; where others wait, `_gather_observations` raises it.
-        """
-        shared = self._shares_evaluation
-        for batch in data.in_order(self._processes if shared else ALONE):
-            if self._noted.came and shared:
-                return
-            if self._noted.came:
-                raise Interrupted
-            yield to_device(batch, self._processes.device)
-
-    @property
-    def _shares_evaluation(self) -> bool:
-        """Whether every process evaluates a part: the task can join what they have seen."""
-        return self._processes.several and hasattr(self._task, "gather_observations")
-
-    def _gather_observations(self, observations: list[Any]) -> list[Any]:
-        """Of the batches of all processes, in order.
-
-        Raises:
-            Interrupted: SIGTERM has come to one of them.
-        """
-        if self._processes.any(self._noted.came)[0]:
-            raise Interrupted
-        return joined_parts(observations, self._processes)
-
     def _save_due(self) -> bool:
         config, step = self._config, self._position.step
         if config.save_every_steps and step % config.save_every_steps == 0:
@@ -371,8 +326,8 @@ class _Training:
         if epochs and step % (epochs * self._steps_per_epoch) == 0:
             return True
         minutes = config.save_every_minutes
-        late = minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
-        return late and self._processes.first  # clocks differ; one decides
+        due = minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
+        return due and self._processes.first  # clocks differ: one process decides
 
     def _save(self) -> None:
         self._runner.check()
@@ -403,12 +358,12 @@ class _Training:
 
     @contextmanager
     def _progress(self) -> Iterator[ProgressBar | None]:
-        """A bar in the first process."""
+        """A progress bar in the main process."""
         if not self._processes.first:
             yield None
             return
-        left = self._total - self._position.step
-        with ProgressBar(self._stage or "training", left, "steps") as bar:
+        remaining = self._total - self._position.step
+        with ProgressBar(self._stage or "training", remaining, "steps") as bar:
             yield bar
 
     def _log_line(self, rate: float, bar: ProgressBar | None) -> None:
@@ -427,14 +382,14 @@ class _Training:
             bar.note = f"loss {values.get('loss', float('nan')):.4g}"
 
     def _sound_alarms(self) -> None:
-        """What the task finds wrong with the epoch that has just ended."""
+        """Log the task's alarms about the epoch that has just ended."""
         assert self._log is not None
         alarms = getattr(self._task, "alarms", None)
-        now = epoch_means(self._folder, self._stage, self._epoch())
-        if alarms is None or now is None:
+        current = epoch_means(self._folder, self._stage, self._epoch())
+        if alarms is None or current is None:
             return
-        before = epoch_means(self._folder, self._stage, self._epoch() - 1)
-        for alarm in alarms(before, now):
+        previous = epoch_means(self._folder, self._stage, self._epoch() - 1)
+        for alarm in alarms(previous, current):
             self._log.alarm(self._position.step, self._epoch(), alarm)
             logger.warning("%sepoch %d: %s", self._prefix, self._epoch(), alarm)
 
@@ -443,13 +398,13 @@ class _Training:
         return f"{self._stage}: " if self._stage else ""
 
     def _describe(self, newest: Path | None, lines: int) -> None:
-        trained = sum(parameter.numel() for _, parameter in self._task.trainable())
+        trainable = sum(parameter.numel() for _, parameter in self._task.trainable())
         plan = self._loader.plan
         logger.info(
-            "%s%s: %d pictures, %d steps of %d, %d trained numbers, %s, processes: %d",
-            *(self._prefix, f"going on from {newest.name}" if newest else "training"),
-            *(plan.rows, self._total, plan.rows_per_step, trained),
+            "%s%s: %d pictures, %d steps of %d, %d trainable parameters, %s, processes: %d",
+            *(self._prefix, f"resuming from {newest.name}" if newest else "training"),
+            *(plan.rows, self._total, plan.rows_per_step, trainable),
             *(self._processes.device, self._processes.size),
         )
         if self._log and self._log.lines < lines:
-            logger.warning("metrics.jsonl has lost %d lines", lines - self._log.lines)
+            logger.warning("metrics.jsonl lacks %d lines", lines - self._log.lines)

@@ -1,8 +1,8 @@
-"""How fast a training is and what it takes: seconds per step, waiting for data, memory.
+"""How fast a training is and what it costs: seconds per step, waiting for data, memory.
 
-The host runs ahead of an accelerator, so a clock says something only after the device has been
-waited for. That happens where the loop reads from the device anyway (log line, evaluation,
-checkpoint, end), and once after the first step, which also loads kernels and starts workers.
+The host runs ahead of an accelerator, so a clock only means something after waiting for the device.
+That happens where the loop reads from the device anyway (log line, evaluation, checkpoint, end),
+and once after the first step, which also loads kernels and starts workers.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Timings:
-    """What one attempt of a training took; None: there was no such thing, or it can't be told.
+    """What one attempt of a training took; None where it did not happen or is not known.
 
     Attributes:
         step_seconds: mean seconds per step, waiting for data included; without the first step,
             unless it was the only one.
-        first_step_seconds: of the first step, with everything that only it has to do.
-        prepare_seconds: of what the task has fitted before the first step.
-        prepared_pictures: how many it looked at for that.
-        evaluation_seconds: of the last evaluation.
-        evaluated_pictures: how many it looked at.
-        save_seconds: of the last checkpoint.
+        first_step_seconds: duration of the first step, with everything that only it has to do.
+        prepare_seconds: duration of the task's `prepare`.
+        prepared_pictures: number of pictures that it looked at.
+        evaluation_seconds: duration of the last evaluation.
+        evaluated_pictures: number of pictures that it looked at.
+        save_seconds: duration of writing the last checkpoint.
         checkpoint_bytes: size of the last checkpoint on the disk; main process only.
-        peak_device_bytes: most memory of the accelerator that was allocated at a time.
-        peak_host_bytes: most memory that this process had resident in its life.
+        peak_device_bytes: peak of the accelerator's allocated memory.
+        peak_host_bytes: peak of this process's resident memory.
     """
 
     step_seconds: float | None = None
@@ -59,9 +59,9 @@ class Throughput:
 
     Attributes:
         seconds_per_step: evaluations and checkpoints left out.
-        pictures_per_second: that all processes together learn from.
-        data_wait: share of the time that the process that waits longest waits for batches, 0 to 1.
-        peak_device_bytes, peak_host_bytes: of the process that has most, since the start.
+        pictures_per_second: over all processes together.
+        data_wait: share of its time that the process that waits longest waits for batches, 0 to 1.
+        peak_device_bytes, peak_host_bytes: the largest of all processes, since the start.
     """
 
     seconds_per_step: float
@@ -90,7 +90,7 @@ class Meter:
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
         self._device = processes.device
-        self._since = time.perf_counter()  # begin of the time that is not counted yet
+        self._since = time.perf_counter()  # start of the time that is not counted yet
         self._seconds = self._waited = 0.0  # since the last reading
         self._steps = self._pictures = 0
         self._first_step: float | None = None
@@ -102,7 +102,7 @@ class Meter:
             reset(self._device)
 
     def waiting(self, batches: Iterator[Item]) -> Iterator[Item]:
-        """The same batches; the time until each is there counts as waiting for data. The clock of
+        """The same batches; the time until each arrives counts as waiting for data. The clock of
         the steps starts with the first."""
         self._since = time.perf_counter()
         self._seconds = self._waited = 0.0
@@ -116,7 +116,7 @@ class Meter:
             yield batch
 
     def step(self, pictures: int) -> None:
-        """A step has been made, of so many pictures over all processes."""
+        """Count a step of `pictures` pictures over all processes."""
         self._steps += 1
         self._pictures += pictures
         if self._first_step is None:
@@ -127,13 +127,13 @@ class Meter:
             self._later_steps += 1
 
     def read(self) -> Throughput:
-        """Throughput since the last call; starts anew. To be called in every process, where the
-        device has been read from, so that waiting for it costs nothing."""
+        """Throughput since the last call, then start again. To be called in every process, where
+        the device has just been read from, so that waiting for it costs nothing."""
         self._settle()
         seconds = max(self._seconds, 1e-9)
         device, host = peak_device_bytes(self._device), peak_host_bytes()
-        everyone = self._processes.from_all((self._waited / seconds, device, host))
-        waits, devices, hosts = zip(*everyone, strict=True)
+        gathered = self._processes.from_all((self._waited / seconds, device, host))
+        waits, devices, hosts = zip(*gathered, strict=True)
         throughput = Throughput(
             seconds_per_step=seconds / max(1, self._steps),
             pictures_per_second=self._pictures / seconds,
@@ -166,12 +166,12 @@ class Meter:
             yield
 
     def saved(self, checkpoint: Path) -> None:
-        """Where the last checkpoint is; to be told by the process that wrote it."""
+        """Measure the last checkpoint's size; to be called by the process that wrote it."""
         files = [file for file in checkpoint.iterdir() if file.is_file()]
         self._timings["checkpoint_bytes"] = sum(file.stat().st_size for file in files)
 
     def timings(self) -> Timings:
-        """All that was measured up to the last log line, evaluation or checkpoint."""
+        """Everything measured up to the last log line, evaluation or checkpoint."""
         mean = self._later_seconds / self._later_steps if self._later_steps else self._first_step
         return Timings(
             step_seconds=mean,
@@ -191,7 +191,7 @@ class Meter:
         self._since = time.perf_counter()
 
     def _settle(self) -> None:
-        """Count the time up to now, with what the device still has to do."""
+        """Count the time up to now, including the work that the device still has to do."""
         self._synchronise()
         lap = self._lap()
         self._seconds += lap
@@ -210,14 +210,14 @@ class Meter:
 
 
 def peak_device_bytes(device: torch.device) -> int | None:
-    """Most memory of an accelerator allocated at a time; None where its module does not count."""
+    """Peak of an accelerator's allocated memory; None where its module does not count it."""
     count = getattr(_module(device), "max_memory_allocated", None)
     return None if count is None else int(count(device))
 
 
 def peak_host_bytes() -> int:
-    """Most memory that this process has had resident."""
-    # the kernel counts in KiB, that of macOS in bytes
+    """Peak of this process's resident memory."""
+    # Linux counts in KiB, macOS in bytes
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

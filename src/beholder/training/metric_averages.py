@@ -12,7 +12,7 @@ from beholder.training.distributed import Processes
 
 
 class MetricAverages:
-    """Running sums of named scalars, each where it is given, on the device or on the host; nothing
+    """Running sums of named scalars, each kept where it is, on the device or the host; nothing
     waits for the device before `means`."""
 
     def __init__(self, processes: Processes) -> None:
@@ -31,7 +31,7 @@ class MetricAverages:
         self._add(self._same, name, value.detach().to(self._dtype))
 
     def means(self) -> dict[str, float]:
-        """Mean per step of everything, by name, the same in every process; starts anew."""
+        """Mean per step of everything, by name, the same in every process; then start again."""
         names, sums = self._summed()
         same = sorted(self._same)
         values = torch.stack([*sums, *(self._same[name].to(sums) for name in same)]).tolist()
@@ -42,7 +42,7 @@ class MetricAverages:
         return result
 
     def state_dict(self) -> dict[str, Tensor]:
-        """For a checkpoint, so that the next line is the same after resuming. Summed over all
+        """For a checkpoint, so that the next log line is the same after resuming. Sums over all
         processes: to be called in every one."""
         names, sums = self._summed()
         return {
@@ -59,13 +59,13 @@ class MetricAverages:
             if kind == "same":
                 self._same[short] = value
             elif kind == "shared":
-                # the sum is the first process's; the others go on from nothing
+                # the sum goes to the main process; the others start from 0
                 self._shared[short] = value if self._processes.first else torch.zeros_like(value)
 
     def _summed(self) -> tuple[list[str], Tensor]:
-        """Names, and sums over all processes with a last 0."""
-        known = self._processes.from_all(list(self._shared))
-        names = sorted({name for own in known for name in own})
+        """Names, and their sums over all processes, with a 0 at the end."""
+        names_by_rank = self._processes.from_all(list(self._shared))
+        names = sorted({name for rank_names in names_by_rank for name in rank_names})
         zero = torch.zeros((), dtype=self._dtype, device=self._processes.device)
         sums = torch.stack([self._shared.get(name, zero).to(zero) for name in names] + [zero])
         self._processes.sum_([sums])

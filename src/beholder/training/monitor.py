@@ -1,4 +1,4 @@
-"""Which metric says what is best, in which direction, and when to give up."""
+"""Which metric decides what is best, in which direction, and when to stop early."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Monitor:
         metric = wanted.metric if wanted else next(iter(directions), None)
         if metric is None:
             raise TrainingError(
-                "Nothing says which checkpoint is best.",
+                "No metric says which checkpoint is best.",
                 where="training.monitor",
                 fix="Name a metric of the task's evaluation and its mode.",
             )
@@ -41,10 +41,10 @@ class Monitor:
         self._patience = config.early_stop.patience if config.early_stop else math.inf
 
     def take(self, evaluation: Evaluation, position: Position, name: str) -> bool:
-        """Note an evaluation in `position`; whether it is the best so far.
+        """Record an evaluation in `position`; whether it is the best so far.
 
         Args:
-            name: of the checkpoint with its weights.
+            name: the name of the checkpoint with its weights.
 
         Raises:
             TrainingError: the evaluation lacks the metric.
@@ -65,12 +65,12 @@ class Monitor:
         return better
 
     def gives_up(self, position: Position) -> bool:
-        """Whether it has been too long since the best."""
+        """Whether the patience is used up."""
         return position.since_best >= self._patience
 
     def _better(self, evaluation: Evaluation, best: Evaluation | None) -> bool:
-        """The first is; a metric that is NaN is never better than one that is not. What is on a par
-        with the start counts as better: training was asked for."""
+        """Whether an evaluation is better than the best so far: the first always is, NaN never is,
+        and a tie with the weights that the training started from counts as better."""
         if best is None or math.isnan(best.metrics[self.metric]):
             return True
         gain = evaluation.metrics[self.metric] - best.metrics[self.metric]

@@ -26,24 +26,24 @@ def create_optimizer(
 ) -> torch.optim.Optimizer:
     """The configured optimiser over groups that differ in weight decay and learning rate.
 
-    Vectors, scalars and biases (so norms and scales) get no weight decay. Each group has `factor`,
-    which the schedule's rate is multiplied by.
+    Vectors, scalars and biases (so norms and scales) get no weight decay. Each group has a `factor`
+    that multiplies the schedule's rate.
 
     Args:
-        depths: parameter name -> layers between it and the head, for `layer_decay`; those that are
-            not named belong to the head.
-        no_weight_decay: names of further parameters that get none.
+        depths: parameter name -> layers between it and the head, for `layer_decay`; parameters
+            without an entry belong to the head.
+        no_weight_decay: names of further parameters without weight decay.
         fused: one kernel per group where the optimiser has one (adam, adamw, sgd), on one of
-            `FUSED_DEVICES`; the learning rate may be a tensor there, which nothing waits for.
+            `FUSED_DEVICES`; the learning rate may then be a tensor, which nothing waits for.
     """
-    wanted = config.optimizer
+    options = config.optimizer
     groups = _groups(parameters, config, depths or {}, no_weight_decay)
-    if wanted.name == "sgd":
-        return torch.optim.SGD(groups, config.lr, momentum=wanted.betas[0], fused=fused or None)
-    if wanted.name == "radam":
-        return RAdam(groups, config.lr, wanted.betas, wanted.eps)
-    kind = torch.optim.AdamW if wanted.name == "adamw" else torch.optim.Adam
-    return kind(groups, config.lr, wanted.betas, wanted.eps, fused=fused or None)
+    if options.name == "sgd":
+        return torch.optim.SGD(groups, config.lr, momentum=options.betas[0], fused=fused or None)
+    if options.name == "radam":
+        return RAdam(groups, config.lr, options.betas, options.eps)
+    optimizer_class = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
+    return optimizer_class(groups, config.lr, options.betas, options.eps, fused=fused or None)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float | Tensor) -> None:

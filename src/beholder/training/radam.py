@@ -20,7 +20,7 @@ LEAST_BETA2 = 2 / 3
 
 
 class RAdam(torch.optim.RAdam):
-    """torch's RAdam with decoupled weight decay, standing still while rho is below 5.
+    """torch's RAdam with decoupled weight decay, which does not move while rho is below 5.
 
     The count of steps stays in host memory (no `capturable`), so that the rectification is
     computed in double precision without waiting for a device; the rate may be a tensor there.
@@ -37,7 +37,7 @@ class RAdam(torch.optim.RAdam):
     @overload
     def step(self, closure: Any) -> float: ...
     def step(self, closure: Any = None) -> float | None:
-        """Take in the gradients, and move if the variance is tractable."""
+        """Update the moments, and move if the variance is tractable."""
         rates = [group["lr"] for group in self.param_groups]
         for group in self.param_groups:
             if not self._tractable(group):
@@ -49,10 +49,10 @@ class RAdam(torch.optim.RAdam):
                 group["lr"] = rate
 
     def _tractable(self, group: dict[str, Any]) -> bool:
-        """Whether the variance is, at the step that is about to be made."""
+        """Whether the variance is tractable at the next step."""
         states = (self.state.get(parameter) for parameter in group["params"])
-        made = next((state["step"] for state in states if state), 0.0)
-        return rho(float(made) + 1, group["betas"][1]) >= TRACTABLE_RHO
+        steps = next((state["step"] for state in states if state), 0.0)
+        return rho(float(steps) + 1, group["betas"][1]) >= TRACTABLE_RHO
 
 
 def rho(step: float, beta2: float) -> float:

@@ -1,4 +1,4 @@
-"""Where a training is and what it came to."""
+"""The position of a training and its result."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from beholder.training.meter import Timings
 
 NEVER = -1
-"""`evaluated_step` where the weights that a training starts from are to be evaluated."""
+"""`evaluated_step` where the weights of a warm start are still to be evaluated."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of the validation pictures after `step` steps, in epoch `epoch` (from 1); step 0: of
-    the weights that the training has started from."""
+    """Metrics of the validation pictures after `step` steps, in epoch `epoch` (from 1); at step 0
+    those of the weights that the training started from."""
 
     step: int
     epoch: int
@@ -25,20 +25,20 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
-        steps: steps made in all, over all attempts.
-        epochs: epochs begun.
+        steps: number of steps, over all attempts.
+        epochs: number of epochs begun.
         steps_per_epoch: steps of a whole epoch.
-        checkpoint: folder of the checkpoint whose weights the task now has.
+        checkpoint: folder of the checkpoint whose weights the task has now.
         metric: name of the monitored metric; None without validation pictures.
         best: the evaluation that was best; None without validation pictures.
         history: all evaluations, in order.
         stopped_early: whether `early_stop` ended it.
         resumed_from: step that this attempt began at, 0 for a new training.
-        seconds: that this attempt took.
-        timings: what its parts took, and how much memory.
+        seconds: duration of this attempt.
+        timings: durations of its parts, and memory.
     """
 
     steps: int
@@ -56,14 +56,14 @@ class TrainResult:
 
 @dataclass
 class Position:
-    """How far a training has come. With the seed and the tensors of a checkpoint it says all that
-    follows.
+    """How far a training has come. With the seed and a checkpoint's tensors it determines
+    everything that follows.
 
     Attributes:
         step: steps made.
         evaluated_step: step of the last evaluation.
         best, best_name: the best evaluation and the name of its checkpoint.
-        since_best: evaluations since then.
+        since_best: number of evaluations since the best.
     """
 
     step: int = 0

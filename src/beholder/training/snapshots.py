@@ -1,6 +1,6 @@
-"""Between a running training and its checkpoints: what is taken down, and taken up again.
+"""Saving a running training as checkpoints, and restoring it.
 
-Only the first process reads and writes; what it has read is given to the others.
+Only the main process reads and writes; it broadcasts what it has read.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Snapshots:
     """Saves and restores one training.
 
     Args:
-        parameters: the trained ones; other parameters are not saved, buffers are.
+        parameters: the trainable ones; other parameters are not saved, buffers are.
         data: `fingerprint` of the training pictures.
 
     Attributes:
-        saved: name of the newest checkpoint that is known to be as things are.
+        saved: name of the newest checkpoint that is known to match the current state.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class Snapshots:
         self._processes = processes
         self._folder = folder
         self._data = data
-        trained = {id(parameter) for _, parameter in parameters}
-        self._frozen = {name for name, p in task.named_parameters() if id(p) not in trained}
+        trainable = {id(parameter) for _, parameter in parameters}
+        self._frozen = {name for name, p in task.named_parameters() if id(p) not in trainable}
 
     def save(self, name: str, position: Position, lines: int) -> None:
-        """Write a checkpoint. `lines`: of metrics.jsonl that belong to it."""
-        randoms = self._processes.from_all(random_state(self._processes.device))
+        """Write a checkpoint. `lines`: how many lines of metrics.jsonl belong to it."""
+        random_states = self._processes.from_all(random_state(self._processes.device))
         runner = self._runner
-        sums = runner.averages.state_dict()
+        averages = runner.averages.state_dict()
         self.saved = name
         if not self._processes.first:
             return
@@ -73,10 +73,10 @@ class Snapshots:
         tensors = {
             "weights": kept,
             "optimizer": optimizer_state(runner.optimizer, self._parameters),
-            "interval": sums,
+            "interval": averages,
             "random": {
                 f"{rank}:{generator}": tensor
-                for rank, states in enumerate(randoms)
+                for rank, states in enumerate(random_states)
                 for generator, tensor in states.items()
             },
         }
@@ -93,7 +93,7 @@ class Snapshots:
         self._folder.save(name, Checkpoint(state, tensors), best=position.best_name)
 
     def restore(self, path: Path) -> tuple[Position, int]:
-        """Take up a checkpoint; the position, and the lines of metrics.jsonl that belong to it.
+        """Restore a checkpoint; its position, and how many lines of metrics.jsonl belong to it.
 
         Raises:
             CheckpointError: damaged, or of another configuration or other pictures.
@@ -112,44 +112,44 @@ class Snapshots:
         position = Position.from_dict(state["position"])
         rank = self._processes.rank
         if state["processes"] == self._processes.size:
-            mine = {
+            states = {
                 name.partition(":")[2]: tensor
                 for name, tensor in tensors["random"].items()
                 if name.startswith(f"{rank}:")
             }
-            restore_random_state(mine, self._processes.device)
+            restore_random_state(states, self._processes.device)
         else:
             seed_everything(self._config.seed + position.step, rank)
         self.saved = path.name
         return position, int(state["lines"])
 
     def give_weights(self, path: Path) -> None:
-        """The task gets a checkpoint's weights, averaged ones where it has them."""
+        """Give the task a checkpoint's weights, averaged ones where it has them."""
         tensors = self._read(path).tensors
         put_weights(self._task, {**tensors["weights"], **tensors.get("ema", {})}, where=str(path))
 
     def _read(self, path: Path) -> Checkpoint:
-        found: Checkpoint | CheckpointError | None = None
+        loaded: Checkpoint | CheckpointError | None = None
         if self._processes.first:
             try:
-                found = load_checkpoint(path)
+                loaded = load_checkpoint(path)
             except CheckpointError as error:
-                found = error  # for all processes, so that none waits for the others
-        found = self._processes.from_first(found)
-        if isinstance(found, CheckpointError):
-            raise found
-        assert found is not None
-        return found
+                loaded = error  # for all processes, so that none waits for the others
+        loaded = self._processes.from_first(loaded)
+        if isinstance(loaded, CheckpointError):
+            raise loaded
+        assert loaded is not None
+        return loaded
 
     def _check_same(self, state: dict[str, Any], path: Path) -> None:
         before = TrainConfig.model_validate(state["config"]).changes_result()
-        now = self._config.changes_result()
-        changed = [name for name in now if now[name] != before[name]]
+        current = self._config.changes_result()
+        changed = [name for name in current if current[name] != before[name]]
         if changed:
             name = changed[0]
             raise CheckpointError(
                 f"The checkpoint is of another configuration: {name} was {before[name]}, "
-                f"is {now[name]}.",
+                f"is {current[name]}.",
                 where=str(path),
                 fix="Train into another folder, or set it back.",
             )
@@ -171,7 +171,7 @@ def _scaler_state(scaler: torch.amp.GradScaler, saved: dict[str, Any]) -> dict[s
 
 
 def fingerprint(source: BatchSource) -> str:
-    """Of the pictures and their order, which the position in an epoch depends on."""
+    """A hash of the pictures and their order, which the position in an epoch depends on."""
     digest = hashlib.sha256()
     for key in source.keys:
         digest.update(key.encode("utf-8") + b"\0")

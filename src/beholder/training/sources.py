@@ -1,7 +1,7 @@
 """Where batches come from: a feature store, or pictures decoded as they are needed.
 
-A source is a function of (indices, epoch): it holds no position and no chance, so that any worker
-of any process gives the same batch. Both kinds can be pickled to worker processes.
+A source is a function of (indices, epoch): it has neither a position nor random state, so that any
+worker of any process gives the same batch. Both kinds can be pickled to worker processes.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Targets:
     Args:
         table: its rows, without those in `quarantined`.
         vocabulary: None leaves comments out.
-        max_length: longest comment in tokens with both ends; the rest of a longer one is cut and
-            the number of such comments logged.
+        max_length: tokens of the longest comment with both ends; longer ones are cut and their
+            number is logged.
         quarantined: image keys known to be unusable, left out.
 
     Raises:
@@ -88,9 +88,9 @@ class Targets:
         return batch
 
     def balanced_shares(self) -> np.ndarray:
-        """Parts of an epoch [rows], float64, that sum to 1: of every attribute, each class has the
+        """Parts of an epoch [rows], float64, that sum to 1: for an attribute, each class has the
         same part of what is labelled, and each of its pictures the same part of that. Pictures
-        without a label keep theirs. Of several attributes the mean.
+        without a label keep their part. With several attributes it is their mean.
 
         Source: class-balanced sampling as in Kang et al., "Decoupling Representation and
         Classifier for Long-Tailed Recognition", ICLR 2020, here for several attributes.
@@ -108,7 +108,7 @@ class Targets:
                 parts.append(np.where(known, share / counts, 1 / rows)[inverse])
         if not parts:
             raise DataError(
-                "No training picture has a label, which balanced sampling goes by.",
+                "No training picture has a label, which balanced sampling needs.",
                 where="training.sampling",
                 fix="Give the table attribute columns, or set it to shuffled.",
             )
@@ -122,7 +122,7 @@ class FeatureSource:
         store: where the features are; every row of the table must be in it.
         table: the rows to give, e.g. `table.subset("train")`.
         vocabulary, max_length, quarantined: see `Targets`.
-        tokens: give the tokens; scores and attributes only read the pooled features.
+        tokens: load the tokens too; scores and attributes only read the pooled features.
 
     Raises:
         StoreError: a picture that is not quarantined is not in the store.
@@ -168,7 +168,7 @@ class FeatureSource:
         return self.targets.balanced_shares()
 
     def load(self, indices: Sequence[int], epoch: int) -> Batch:
-        """The rows' features, in the store's number type, and opinions. The same in every epoch."""
+        """The rows' features, in the store's dtype, and opinions; the same in every epoch."""
         batch = self.targets.load(indices)
         tokens_BNC, pooled_BP = self.store.read(batch["keys"], tokens=self.tokens, as_stored=True)
         if self.tokens:
@@ -178,14 +178,14 @@ class FeatureSource:
 
 
 class PictureSource:
-    """Batches of pixels, augmented anew in every epoch.
+    """Batches of pixels, augmented differently in every epoch.
 
     Args:
         root: the folder that image keys start from.
         table: the rows to give.
-        transform: the backbone's own.
+        transform: the backbone's.
         augmentation: None for none; else a function of (seed, epoch, key).
-        seed: of the augmentation.
+        seed: seed of the augmentation.
         vocabulary, max_length, quarantined: see `Targets`.
     """
 
@@ -210,7 +210,7 @@ class PictureSource:
         self.transform = transform
         self.augmentation = augmentation
         self.seed = seed
-        # a crop of a picture decoded at reduced size would show fewer pixels than asked for
+        # a crop of a picture decoded at reduced size would show fewer pixels than wanted
         crops = augmentation is not None and augmentation.config.crop != "none"
         self._at_least = None if crops else transform.at_least
 
@@ -230,7 +230,7 @@ class PictureSource:
         """The rows' pixels and opinions.
 
         Raises:
-            PictureError: a picture can't be read; names its key. Nothing takes its place.
+            PictureError: a picture can't be read; names its key. It is not replaced.
         """
         batch = self.targets.load(indices)
         pixels = np.stack([self._pixels(int(index), epoch) for index in indices])
@@ -245,10 +245,10 @@ class PictureSource:
         return batch
 
     def content(self, index: int) -> str:
-        """What a row's pixels are made of: its file and its box.
+        """An identifier of what a row's pixels are made of: the file's content and the box.
 
         Raises:
-            PictureError: the file is not there; names its key.
+            PictureError: there is no such file; names its key.
         """
         key, box = self.targets.keys[index], self.targets.boxes[index]
         try:
@@ -265,9 +265,9 @@ class PictureSource:
                 return self.transform.read(path, box)
             image = read_image(path, at_least=None if box else self._at_least)
             image = self.transform.cleared(image, box)
-            # the augmentation crops to the box itself, for it may move its edges
-            changed = self.augmentation(image, seed=self.seed, epoch=epoch, key=key, box=box)
-            return self.transform.fitted(changed)
+            # the augmentation crops to the box, whose edges it may move
+            augmented = self.augmentation(image, seed=self.seed, epoch=epoch, key=key, box=box)
+            return self.transform.fitted(augmented)
         except PictureError as error:
             raise _unusable(error, key) from error
 
@@ -277,7 +277,7 @@ def _unusable(error: PictureError, key: str) -> PictureError:
         f"A training picture can't be used: {error.what}",
         code=error.code,
         where=key,
-        fix=error.fix or "Mend it, or remove its row (`beholder check` lists all such).",
+        fix=error.fix or "Repair it or remove its row; `beholder check` lists all such pictures.",
     )
 
 
@@ -287,23 +287,23 @@ def _class_indices(column: pl.Series, labels: Sequence[str]) -> np.ndarray:
     return np.array([index.get(label, -1) for label in column.to_list()], dtype=np.int64)
 
 
-def _vote_shares(column: pl.Series, grades: int) -> np.ndarray:
-    """Shares of the grades [B, K], float32, each row summing to 1; NaN where null."""
-    unknown = [float("nan")] * grades
-    counts_BK = np.array([unknown if own is None else own for own in column], dtype=np.float64)
+def _vote_shares(column: pl.Series, bins: int) -> np.ndarray:
+    """Shares of the rating bins [B, K], float32, each row summing to 1; NaN where null."""
+    unknown = [float("nan")] * bins
+    counts_BK = np.array([unknown if v is None else v for v in column], dtype=np.float64)
     return (counts_BK / counts_BK.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _encode(
     comments: Sequence[Sequence[str]], vocabulary: Vocabulary, max_length: int | None
 ) -> list[list[list[int]]]:
-    """Token ids of every comment that has a known word; what is cut or left out is counted and
-    logged."""
+    """Token ids of every comment that has a known word; the numbers of comments that are cut or
+    left out are logged."""
     cut = wordless = unknown = 0
     encoded = []
-    for own in comments:
+    for picture_comments in comments:
         rows = []
-        for comment in own:
+        for comment in picture_comments:
             words = comment_words(comment)
             if not words:
                 wordless += 1

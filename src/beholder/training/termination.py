@@ -1,4 +1,4 @@
-"""SIGTERM during a training: remembered, then answered between two steps."""
+"""SIGTERM during a training: remembered, then acted on between two steps."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ EXIT_CODE = 143
 
 
 class Termination:
-    """Whether SIGTERM has come."""
+    """Whether SIGTERM has been received."""
 
-    came = False
+    requested = False
 
 
 class Interrupted(Exception):
-    """Raised where the loop may stop, to leave it for saving."""
+    """Raised where the loop may stop, to leave it and save."""
 
 
 @contextmanager
 def termination() -> Iterator[Termination]:
-    """SIGTERM only sets a flag inside the `with`. Signals belong to the main thread: in another
-    one nothing changes."""
-    noted = Termination()
+    """Inside the `with`, SIGTERM only sets a flag. Signals belong to the main thread: in any other
+    thread nothing changes."""
+    terminated = Termination()
     if threading.current_thread() is not threading.main_thread():
-        yield noted
+        yield terminated
         return
 
-    def note(signum: int, frame: FrameType | None) -> None:
-        noted.came = True
+    def request(signum: int, frame: FrameType | None) -> None:
+        terminated.requested = True
 
-    before = signal.signal(signal.SIGTERM, note)
+    before = signal.signal(signal.SIGTERM, request)
     try:
-        yield noted
+        yield terminated
     finally:
         signal.signal(signal.SIGTERM, before)
