@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo check test test-all test-lowest wheel bench gpu
+.PHONY: setup demo check test test-all test-lowest wheel docs bench gpu
 
 setup: $(READY)
 
@@ -46,6 +46,12 @@ wheel:
 	rm -rf dist
 	.venv-build/bin/python -m build --outdir dist .
 	$(PYTHON) scripts/try_wheel.py dist/*.whl
+
+# The site, in site/; a broken link is an error.
+docs:
+	test -x .venv-docs/bin/mkdocs || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet mkdocs-material 'mkdocstrings[python]'
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 # The tests of devices on CUDA, and what it does in a second; says so where there is none.
 gpu: setup

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -111,17 +112,20 @@ class Search:
         return sorted(standings, key=lambda standing: -standing.skill)
 
     def _chosen(self) -> AnnotationTable:
-        """Whole units in the order of their hash, as many as make up the number."""
+        """As many rows as are compared on, of all groups alike: what matters is whether features
+        tell something of groups that were not seen."""
         keys = self.table.keys
         if len(keys) <= MOST_PICTURES:
             return self.table
-        names = sorted({self.units[key] for key in keys})
-        order = np.random.default_rng(self.seed).permutation(len(names))
-        rank = {names[index]: place for place, index in enumerate(order)}
-        nearest = sorted(keys, key=lambda key: (rank[self.units[key]], key))[:MOST_PICTURES]
-        kept = set(nearest)
-        frame = self.table.frame
-        return self.table.with_frame(frame.filter(pl.col("image").is_in(list(kept))))
+        shuffled = np.random.default_rng(self.seed).permutation(len(keys))
+        seen: Counter[str] = Counter()
+        turns = []
+        for row in shuffled:
+            unit = self.units[keys[row]]
+            turns.append((seen[unit], len(turns), row))
+            seen[unit] += 1
+        rows = sorted(row for _, _, row in sorted(turns)[:MOST_PICTURES])
+        return self.table.with_frame(self.table.frame[rows])
 
     def _standing(self, candidate: Candidate) -> Standing:
         began = time.monotonic()

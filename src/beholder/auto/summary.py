@@ -37,11 +37,10 @@ def sentences(
         halved: opinion -> the skill with half of the pictures and with all, cross-validated.
     """
     pictures = metrics["counts"]["pictures"]
-    lines = [f"Judged {pictures} pictures that it has not seen, of {test_groups} groups."]
+    groups = f"{test_groups} groups" if test_groups != 1 else "one group"
+    lines = [f"Judged {pictures} pictures that it has not seen, of {groups}."]
     if test_groups < GROUPS_LEAST:
-        lines.append(
-            f"With only {test_groups} groups held out, take these figures as a first impression."
-        )
+        lines.append(f"With only {groups} held out, take these figures as a first impression.")
     lines += _score_lines(metrics, table)
     lines += _attribute_lines(metrics)
     lines += _comment_lines(metrics, neighbour_cider)
