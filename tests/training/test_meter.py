@@ -89,6 +89,7 @@ def test_peak_memory_of_a_device_that_counts_it(monkeypatch):
     assert "5.00 GB on the device" in str(meter.read())
 
 
+@pytest.mark.alone
 def test_a_training_tells_what_it_took(tmp_path):
     slow = TinySource(24, seconds=0.02)
     result = train(TinyTask(), slow, TinySource(9), config(epochs=2, log_every=2), tmp_path, "cpu")

@@ -119,10 +119,10 @@ class Search:
             return self.table
         shuffled = np.random.default_rng(self.seed).permutation(len(keys))
         seen: Counter[str] = Counter()
-        turns = []
+        turns: list[tuple[int, int, int]] = []
         for row in shuffled:
             unit = self.units[keys[row]]
-            turns.append((seen[unit], len(turns), row))
+            turns.append((seen[unit], len(turns), int(row)))
             seen[unit] += 1
         rows = sorted(row for _, _, row in sorted(turns)[:MOST_PICTURES])
         return self.table.with_frame(self.table.frame[rows])

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +22,7 @@ import torch
 from beholder.training.distributed import Processes
 
 Item = TypeVar("Item")
+LAPS = 64  # steps that a median is taken of
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Timings:
     """What one attempt of a training took; None where it did not happen or is not known.
 
     Attributes:
-        step_seconds: mean seconds per step, waiting for data included; without the first step,
-            unless it was the only one.
+        step_seconds: seconds per step, waiting for data included; without the first step, unless
+            it was the only one. On the CPU the median of the first ones, elsewhere the mean.
         first_step_seconds: duration of the first step, with everything that only it has to do.
         prepare_seconds: duration of the task's `prepare`.
         prepared_pictures: number of pictures that it looked at.
@@ -96,6 +98,10 @@ class Meter:
         self._first_step: float | None = None
         self._later_seconds = 0.0
         self._later_steps = 0
+        # On the CPU a step has ended when it returns. Their median is what most steps take, however
+        # slow the first few are and whatever else the machine has done meanwhile.
+        self._laps: list[float] = []
+        self._step_ended = self._since
         self._timings: dict[str, Any] = {}
         reset = getattr(_module(self._device), "reset_peak_memory_stats", None)
         if reset is not None:
@@ -125,6 +131,9 @@ class Meter:
             self._seconds = self._first_step
         else:
             self._later_steps += 1
+            if self._device.type == "cpu" and len(self._laps) < LAPS:
+                self._laps.append(time.perf_counter() - self._step_ended)
+        self._step_ended = time.perf_counter()
 
     def read(self) -> Throughput:
         """Throughput since the last call, then start again. To be called in every process, where
@@ -174,7 +183,7 @@ class Meter:
         """Everything measured up to the last log line, evaluation or checkpoint."""
         mean = self._later_seconds / self._later_steps if self._later_steps else self._first_step
         return Timings(
-            step_seconds=mean,
+            step_seconds=median(self._laps) if self._laps else mean,
             first_step_seconds=self._first_step,
             peak_device_bytes=peak_device_bytes(self._device),
             peak_host_bytes=peak_host_bytes(),
@@ -188,7 +197,7 @@ class Meter:
         yield
         self._synchronise()
         self._timings[name] = time.perf_counter() - began
-        self._since = time.perf_counter()
+        self._since = self._step_ended = time.perf_counter()
 
     def _settle(self) -> None:
         """Count the time up to now, including the work that the device still has to do."""

@@ -158,11 +158,12 @@ class Cross(Stage):
         trainer = Train(self.config.of, self._stage, context)
         task, (learnt, chosen_by, left) = trainer.task_and_sources("train", "val", "test")
         assert learnt and chosen_by and isinstance(left, FeatureSource), "no fold is empty"
+        whole = Train(self.config.of, self._stage, self.context)  # knows how large steps will be
         with _quietly():
             result = train(
                 task,
-                trainer.full_sized(learnt),
-                chosen_by,
+                whole.full_sized(learnt),
+                whole.full_sized_validation(chosen_by),
                 trainer.training,
                 folder,
                 checkpoint_dir=folder / CHECKPOINTS,

@@ -177,6 +177,16 @@ class Train(Stage):
         steps = min(pictures // per_step, self.training.max_steps or 1)
         return self.context.full_sized(source, steps * per_step)
 
+    def full_sized_validation(self, source: BatchSource | None) -> BatchSource | None:
+        """The pictures to validate with; in a smoke run a batch of them, if there will be as
+        many: what an evaluation takes by itself is not to be taken for what each picture takes."""
+        if source is None:
+            return None
+        pictures = len(self._table("val"))
+        return self.context.full_sized(
+            source, max(len(source), min(pictures, self.training.batch_size))
+        )
+
     def run(self, folder: Path) -> StageResult:
         config = self._judge_config(self._table("train"))
         train_source: BatchSource | None = self._source("train", config)
@@ -197,7 +207,7 @@ class Train(Stage):
         result = train(
             task,
             train_source,
-            val_source,
+            self.full_sized_validation(val_source),
             self.training,
             self.context.folder,
             stage=self.name,
