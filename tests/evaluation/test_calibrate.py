@@ -133,7 +133,7 @@ def test_intervals_of_scores_hold_on_further_pictures(tmp_path: Path) -> None:
     fresh = scored(tmp_path, 200, 200, seed=1)
     result = evaluate_judge(judge, fresh, tmp_path, resamples=100)
     told = result.metrics["interval"]
-    inside = result.predictions.select(pl.col("score").is_between("low", "high"))
+    inside = result.predictions.select(pl.col("target.score").is_between("low", "high"))
     assert told == {
         "level": 0.9, "calibrated_on": 150, "pictures": 200,
         "covered": inside.to_series().mean(), "width": pytest.approx(2 * half),

@@ -132,7 +132,7 @@ def test_run_leaves_what_it_promises(finished: Path) -> None:
     assert len(overlays) == 4
     assert {entry["image"] for entry in overlays} <= set(predictions["image"])
     judge = Judge.load(run / "judge")
-    for key, predicted in predictions.select("image", "predicted_score").iter_rows():
+    for key, predicted in predictions.select("image", "score").iter_rows():
         verdict = judge(finished / "pictures" / key)
         assert verdict.score == pytest.approx(predicted, abs=1e-5)
         assert verdict.interval is None
@@ -237,12 +237,12 @@ def test_a_calibrated_judge_gives_intervals_of_scores(finished: Path, run: Path)
     ]
     margin = sorted(errors)[5]  # ceil(7 * 0.8) of 6
     frame = pl.read_parquet(run / "evaluation" / "predictions.parquet")
-    for key, score, low, high in frame.select("image", "predicted_score", "low", "high").rows():
+    for key, score, low, high in frame.select("image", "score", "low", "high").rows():
         assert (low, high) == pytest.approx((score - margin, score + margin), abs=1e-5)
         assert loaded(finished / "pictures" / key).interval == pytest.approx((low, high), abs=1e-5)
     told = json.loads((run / "evaluation" / "metrics.json").read_text())["interval"]
     assert (told["level"], told["calibrated_on"], told["pictures"]) == (0.8, 6, 6)
-    assert told["covered"] == frame["score"].is_between(frame["low"], frame["high"]).mean()
+    assert told["covered"] == frame["target.score"].is_between(frame["low"], frame["high"]).mean()
 
 
 def test_changed_picture_is_extracted_again_and_only_that_one(

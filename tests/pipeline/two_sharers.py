@@ -51,7 +51,7 @@ def share(pictures: Path, folder: Path) -> None:
         "task": metrics,
         "judge": judged.metrics,
         "order": judged.predictions["image"].to_list(),
-        "scores": judged.predictions["predicted_score"].to_list(),
+        "scores": judged.predictions["score"].to_list(),
     }
     (folder / f"{processes.rank}.json").write_text(json.dumps(told))
 

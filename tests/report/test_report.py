@@ -65,13 +65,13 @@ def run(tmp_path: Path) -> Path:
     pl.DataFrame(
         {
             "image": KEYS,
-            "score": [1.0, 2.0, 3.0, 4.0, 5.0, None],
-            "predicted_score": [1.5, 2.5, 2.5, 4.5, 4.0, 3.0],
-            "references": comments,
+            "target.score": [1.0, 2.0, 3.0, 4.0, 5.0, None],
+            "score": [1.5, 2.5, 2.5, 4.5, 4.0, 3.0],
+            "target.comments": comments,
             "comment": [EVIL] * 6,
             "cider_d": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6],
-            "attribute.light": given,
-            "predicted.light": predicted,
+            "target.attributes.light": given,
+            "attributes.light": predicted,
             "probability.light": [0.9] * 6,
         }
     ).write_parquet(folder / "evaluation" / "predictions.parquet")

@@ -16,7 +16,7 @@ from beholder.batch.requests import find_pictures, listed_pictures
 from beholder.cli import main
 from beholder.data.formats import (
     ReadOptions,
-    picture_names,
+    listed_rows,
     read_annotations,
     regular_text,
     scan_annotations,
@@ -144,9 +144,9 @@ def test_lists_with_own_columns_and_with_signs_in_names(tmp_path: Path) -> None:
     assert [one.name for one in listed_pictures(path)] == ["a, b.jpg", "c.jpg"]
     path.write_text("left|right\na.jpg|b.jpg\nc.jpg|d.jpg\n")
     with pytest.raises(DataError, match="image=left"):
-        picture_names(path, ReadOptions())
-    names, _ = picture_names(path, ReadOptions(columns={"image": "right"}))
-    assert names.to_list() == ["b.jpg", "d.jpg"]
+        listed_rows(path, ReadOptions())
+    names = listed_rows(path, ReadOptions(columns={"image": "right"}))
+    assert names["image"].to_list() == ["b.jpg", "d.jpg"]
 
 
 # -- options

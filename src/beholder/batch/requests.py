@@ -9,7 +9,7 @@ from typing import overload
 
 import polars as pl
 
-from beholder.data.formats import ReadOptions, picture_names
+from beholder.data.formats import ReadOptions, listed_rows
 from beholder.data.formats.text import read_text
 from beholder.data.images import EXTENSIONS
 from beholder.data.keys import make_key
@@ -98,7 +98,8 @@ def listed_pictures(
     names, boxes = _plain_lines(table, root), None
     if names is None:
         options = replace(reading or ReadOptions(), images=root)
-        names, _ = picture_names(table, options)
+        rows = listed_rows(table, options)
+        names, boxes = rows["image"], rows["box"] if "box" in rows.columns else None
         keys = {name: make_key(name, str(root)) for name in names.drop_nulls().unique()}
         names = names.replace(keys)
     blank = (names.fill_null("") == "").arg_true()

@@ -1,4 +1,5 @@
-"""A judge against given opinions: verdicts of a table's pictures, and the metrics of each head.
+"""A judge against the opinions of a table: verdicts of its pictures, and the
+metrics of each head.
 
 A picture that can't be judged is left out of the metrics, counted, and listed. What else a table
 asks that the judge can't answer is counted too (`asked` of the metrics), and never makes a figure
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,11 @@ from beholder.data.images import resolve_key
 from beholder.data.progress import progress
 from beholder.data.sharing import ALONE, Group, joined_parts, part_of
 from beholder.errors import DataError, PictureError
-from beholder.judge.calibration import tempered
+from beholder.evaluation.predictions import TARGET, with_targets
+from beholder.judge.calibration import Calibration, tempered
+from beholder.judge.row import LABEL, PROBABILITY
 from beholder.judge.runner import Request, judge_pictures
-from beholder.judge.verdict import Failure, Verdict
+from beholder.judge.verdict import Failure, Judged, Verdict
 from beholder.metrics.captions import evaluate_captions
 from beholder.metrics.classification import (
     UNLABELLED,
@@ -71,7 +74,7 @@ def evaluate_judge(
     """Judge every picture of the table and compare with the opinions it gives.
 
     Args:
-        table: its rows' opinions are the truth; what is missing in a row is not compared.
+        table: its rows' opinions are the targets; what is missing in a row is not compared.
         root: folder that the image keys start from.
         resamples, seed: of the bootstrap behind the intervals (95 %).
         group: processes that all call this and judge a part each; every one gets the whole.
@@ -86,15 +89,40 @@ def evaluate_judge(
     requests, failures = find_requests(table, root)
     starts = part_of(range(0, len(requests), batch_size), group)
     part = requests[starts[0] : starts[-1] + batch_size] if starts else []
-    outcomes = judge_pictures(judge, part, batch_size=batch_size)
+    judging = judge_pictures(judge, part, batch_size=batch_size)
     if group.rank == 0:
-        outcomes = progress(outcomes, "judging", total=len(part))
-    verdicts: list[Verdict] = []
-    for outcome in joined_parts(list(outcomes), group):
-        if isinstance(outcome, Failure):
-            failures.append(outcome)
-        else:
-            verdicts.append(outcome)
+        judging = progress(judging, "judging", total=len(part))
+    judged = [*failures, *joined_parts(list(judging), group)]
+    return compare_verdicts(
+        judged, table, judge.classes, calibration=judge.calibration, root=root,
+        resamples=resamples, seed=seed,
+    )  # fmt: skip
+
+
+def compare_verdicts(
+    judged: Sequence[Judged],
+    table: AnnotationTable,
+    classes: Mapping[str, Sequence[str]],
+    *,
+    calibration: Calibration | None = None,
+    root: Path | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Evaluation:
+    """Compare verdicts with the opinions that a table gives on the same pictures.
+
+    Args:
+        judged: of the table's pictures, by their image keys.
+        table, resamples, seed: as for `evaluate_judge`.
+        classes: attribute -> labels, of the judge.
+        calibration: the judge's; None: not known.
+        root: folder that the image keys start from; None: not known.
+
+    Raises:
+        DataError: there is no verdict.
+    """
+    verdicts = [entry for entry in judged if isinstance(entry, Verdict)]
+    failures = [entry for entry in judged if isinstance(entry, Failure)]
     if not verdicts:
         raise DataError(
             f"None of the {len(table)} pictures could be judged; the first: {failures[0].message}",
@@ -102,16 +130,17 @@ def evaluate_judge(
         )
     for failure in failures:
         log.warning("not judged: %s: %s", failure.image, failure.message)
-    frame = _join(judge, table, verdicts)
+    frame = with_targets(verdicts, classes, table)
     metrics: dict[str, Any] = {
         "counts": {"pictures": len(verdicts), "failed": len(failures)},
-        "image_root": str(root),
-        "asked": _asked(judge, table, frame),
+        **({} if root is None else {"image_root": str(root)}),
+        "asked": _asked(classes, table, frame),
         "signature": {},
     }
+    calibration = calibration or Calibration()
     _score_metrics(metrics, frame, resamples, seed)
-    _interval_metrics(metrics, frame, judge)
-    _attribute_metrics(metrics, frame, judge, verdicts)
+    _interval_metrics(metrics, frame, calibration)
+    _attribute_metrics(metrics, frame, classes, calibration, verdicts)
     frame = _comment_metrics(metrics, frame)
     for line in not_answered(metrics):
         log.warning("%s", line)
@@ -130,42 +159,18 @@ def find_requests(table: AnnotationTable, root: Path) -> tuple[list[Request], li
     return requests, failures
 
 
-def _join(judge: Judge, table: AnnotationTable, verdicts: Sequence[Verdict]) -> pl.DataFrame:
-    """One row per verdict: what was given beside what was predicted."""
-    columns: dict[str, Any] = {
-        "image": pl.Series([v.image for v in verdicts], dtype=pl.String),
-        "predicted_score": pl.Series([v.score for v in verdicts], dtype=pl.Float64),
-        "low": pl.Series(
-            [v.interval[0] if v.interval else None for v in verdicts], dtype=pl.Float64
-        ),
-        "high": pl.Series(
-            [v.interval[1] if v.interval else None for v in verdicts], dtype=pl.Float64
-        ),
-        "comment": pl.Series([v.comment for v in verdicts], dtype=pl.String),
-    }
-    for name in judge.classes:
-        said = [v.attributes[name] for v in verdicts]
-        columns[f"predicted.{name}"] = pl.Series([a.label for a in said], dtype=pl.String)
-        columns[f"probability.{name}"] = pl.Series([a.probability for a in said], dtype=pl.Float64)
-    given = table.frame.select(
-        "image", "split", "group", "score", pl.col("comments").alias("references"),
-        *[f"attribute.{name}" for name in table.attribute_names],
-    )  # fmt: skip
-    return pl.DataFrame(columns).join(given, on="image", how="left", maintain_order="left")
-
-
-def _asked(judge: Judge, table: AnnotationTable, frame: pl.DataFrame) -> dict[str, Any]:
+def _asked(
+    classes: Mapping[str, Sequence[str]], table: AnnotationTable, frame: pl.DataFrame
+) -> dict[str, Any]:
     """How many rows give each opinion, how many of them are compared, and which labels are no
     class of the judge (they are compared, and wrong)."""
     score, comments = pl.col("score").is_not_null(), pl.col("comments").list.len() > 0
     asked: dict[str, Any] = {
-        "score": _given(
-            table.frame.filter(score).height, frame, "score", pl.col("predicted_score")
-        ),
+        "score": _given(table.frame.filter(score).height, frame, "target.score", pl.col("score")),
         "comments": {
             "given": table.frame.filter(comments).height,
             "compared": frame.filter(
-                (pl.col("references").list.len() > 0) & pl.col("comment").is_not_null()
+                (pl.col("target.comments").list.len() > 0) & pl.col("comment").is_not_null()
             ).height,
         },
         "attributes": {},
@@ -173,12 +178,13 @@ def _asked(judge: Judge, table: AnnotationTable, frame: pl.DataFrame) -> dict[st
     for name in table.attribute_names:
         column = f"attribute.{name}"
         labels = table.frame[column].drop_nulls()
-        if name not in judge.classes:
+        if name not in classes:
             asked["attributes"][name] = {"given": len(labels), "compared": 0}
             continue
-        entry = _given(len(labels), frame, column, pl.col(f"predicted.{name}"))
-        known = set(judge.classes[name])
-        unknown = Counter(frame[column].drop_nulls().to_list())
+        target = TARGET + LABEL + name
+        entry = _given(len(labels), frame, target, pl.col(LABEL + name))
+        known = set(classes[name])
+        unknown = Counter(frame[target].drop_nulls().to_list())
         entry["no_class"] = {label: n for label, n in sorted(unknown.items()) if label not in known}
         asked["attributes"][name] = entry
     return asked
@@ -213,11 +219,11 @@ def not_answered(metrics: dict[str, Any]) -> list[str]:
 
 
 def _score_metrics(metrics: dict[str, Any], frame: pl.DataFrame, resamples: int, seed: int) -> None:
-    known = frame.filter(pl.col("score").is_not_null() & pl.col("predicted_score").is_not_null())
+    known = frame.filter(pl.col("target.score").is_not_null() & pl.col("score").is_not_null())
     if known.height < 2:
         return
-    given, predicted = known["score"].to_numpy(), known["predicted_score"].to_numpy()
-    intervals = bootstrap(given, predicted, CORRELATIONS, n=resamples, seed=seed)
+    targets, predicted = known["target.score"].to_numpy(), known["score"].to_numpy()
+    intervals = bootstrap(targets, predicted, CORRELATIONS, n=resamples, seed=seed)
     metrics["score"] = {
         name: {"value": _plain(i.value), "low": _plain(i.low), "high": _plain(i.high)}
         for name, i in intervals.items()
@@ -226,46 +232,53 @@ def _score_metrics(metrics: dict[str, Any], frame: pl.DataFrame, resamples: int,
     metrics["signature"] |= {name: signature(name, how) for name in CORRELATIONS}
 
 
-def _interval_metrics(metrics: dict[str, Any], frame: pl.DataFrame, judge: Judge) -> None:
-    """How many given scores lie within their intervals, where the judge gives intervals."""
-    known = frame.filter(pl.col("score").is_not_null() & pl.col("low").is_not_null())
-    if judge.calibration.score is None or known.height == 0:
+def _interval_metrics(
+    metrics: dict[str, Any], frame: pl.DataFrame, calibration: Calibration
+) -> None:
+    """How many target scores lie within their intervals, where there are intervals."""
+    known = frame.filter(pl.col("target.score").is_not_null() & pl.col("low").is_not_null())
+    if known.height == 0:
         return
-    ends = (known[name].to_numpy() for name in ("score", "low", "high"))
+    ends = (known[name].to_numpy() for name in ("target.score", "low", "high"))
+    fitted = calibration.score
     metrics["interval"] = {
-        "level": judge.calibration.score.level,
-        "calibrated_on": judge.calibration.score.pictures,
+        "level": None if fitted is None else fitted.level,
+        "calibrated_on": None if fitted is None else fitted.pictures,
         **coverage(*ends)._asdict(),
     }
 
 
 def _attribute_metrics(
-    metrics: dict[str, Any], frame: pl.DataFrame, judge: Judge, verdicts: Sequence[Verdict]
+    metrics: dict[str, Any],
+    frame: pl.DataFrame,
+    classes: Mapping[str, Sequence[str]],
+    calibration: Calibration,
+    verdicts: Sequence[Verdict],
 ) -> None:
     """`frame` holds a row per verdict, in their order."""
     scores, entries = {}, {}
-    for name, labels in judge.classes.items():
-        if f"attribute.{name}" not in frame.columns:
+    for name, labels in classes.items():
+        target = TARGET + LABEL + name
+        if target not in frame.columns:
             continue
         no_class = metrics["asked"]["attributes"][name]["no_class"]
         labels = (*labels, *no_class)  # classes that are given and never predicted
         index = {label: position for position, label in enumerate(labels)}
-        given = [
-            UNLABELLED if label is None else index[label]
-            for label in frame[f"attribute.{name}"].to_list()
+        targets = [
+            UNLABELLED if label is None else index[label] for label in frame[target].to_list()
         ]
-        predicted = [index[label] for label in frame[f"predicted.{name}"].to_list()]
-        probabilities = frame[f"probability.{name}"].to_numpy()
-        scores[name] = score_attribute(given, predicted, labels, probabilities)
+        predicted = [index[label] for label in frame[LABEL + name].to_list()]
+        probabilities = frame[PROBABILITY + name].to_numpy()
+        scores[name] = score_attribute(targets, predicted, labels, probabilities)
         entries[name] = scores[name].to_dict()
-        temperature = judge.calibration.temperatures.get(name)
+        temperature = calibration.temperatures.get(name)
         if temperature is not None:
             sure = _uncalibrated(verdicts, name, temperature)
-            bins = reliability(given, predicted, sure)
+            bins = reliability(targets, predicted, sure)
             entries[name]["before_calibration"] = {
                 "temperature": temperature,
                 "ece": calibration_error(bins),
-                "reliability": [asdict(one) for one in bins],
+                "reliability": [asdict(entry) for entry in bins],
             }
     if scores:
         metrics["signature"] |= {name: signature(name) for name in ATTRIBUTE_METRICS}
@@ -281,17 +294,19 @@ def _uncalibrated(verdicts: Sequence[Verdict], name: str, temperature: float) ->
 
 
 def _comment_metrics(metrics: dict[str, Any], frame: pl.DataFrame) -> pl.DataFrame:
-    known = frame.filter(pl.col("comment").is_not_null() & (pl.col("references").list.len() > 0))
+    known = frame.filter(
+        pl.col("comment").is_not_null() & (pl.col("target.comments").list.len() > 0)
+    )
     if known.height < 2:
         return frame.with_columns(cider_d=pl.lit(None, dtype=pl.Float64))
-    references = dict(known.select("image", "references").iter_rows())
+    references = dict(known.select("image", "target.comments").iter_rows())
     hypotheses = dict(known.select("image", "comment").iter_rows())
     scores = evaluate_captions(references, hypotheses, metrics=CAPTION_METRICS)
     metrics["comments"] = {name: _plain(value) for name, value in scores.corpus.items()}
     metrics["signature"] |= scores.signature
-    each = scores.per_image["CIDEr-D"]
+    cider_d = scores.per_image["CIDEr-D"]
     return frame.with_columns(
-        cider_d=pl.Series([each.get(key) for key in frame["image"]], dtype=pl.Float64)
+        cider_d=pl.Series([cider_d.get(key) for key in frame["image"]], dtype=pl.Float64)
     )
 
 
@@ -319,8 +334,9 @@ def render_metrics(metrics: dict[str, Any]) -> str:
         lines.append(f"  score       {name.upper():<9} {show(entry['value'], 3)}  {span}")
     if "interval" in metrics:
         entry = metrics["interval"]
+        level = "" if entry["level"] is None else f"{entry['level']:.0%} asked, "
         lines.append(
-            f"  intervals   {entry['level']:.0%} asked, {entry['covered']:.1%} of "
+            f"  intervals   {level}{entry['covered']:.1%} of "
             f"{entry['pictures']} covered, mean width {show(entry['width'], 3)}"
         )
     for name, entry in metrics.get("attributes", {}).items():

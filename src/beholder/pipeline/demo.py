@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import polars as pl
-
 from beholder.batch.printing import render_verdict
 from beholder.data.sample.builder import IMAGES
+from beholder.evaluation.predictions import read_predictions
 from beholder.judge import Judge
 
 SHOWN = 3
@@ -15,15 +14,15 @@ SHOWN = 3
 
 def summarise_demo(folder: Path) -> str:
     """Three verdicts on held-out pictures of the demo's run, and where its results are."""
-    held_out = pl.read_parquet(folder / "evaluation" / "predictions.parquet")
-    rows = held_out.sort("score", "image")  # a bad one, a middling one, a good one
+    held_out = read_predictions(folder / "evaluation" / "predictions.parquet")
+    rows = held_out.sort("target.score", "image")  # a bad one, a middling one, a good one
     places = [round(rows.height * (part + 0.5) / SHOWN) for part in range(SHOWN)]
     chosen = rows[places]
     judge = Judge.load(folder / "judge")
     root = folder / "sample" / IMAGES
     lines = ["", "Three held-out pictures (the given pseudo-MOS in brackets):"]
-    for key, given in chosen.select("image", "score").iter_rows():
-        lines.append(f"{render_verdict(judge(root / key))}\n  [given    {given:.2f}]")
+    for key, target in chosen.select("image", "target.score").iter_rows():
+        lines.append(f"{render_verdict(judge(root / key))}\n  [given    {target:.2f}]")
     example = root / chosen["image"][0]
     lines += [
         "",

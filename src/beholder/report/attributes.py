@@ -86,8 +86,8 @@ def _wrong(data: ReportData, name: str) -> pl.DataFrame:
     """The mistakes, the surest first."""
     if data.predictions is None:
         return pl.DataFrame()
-    given, said = pl.col(f"attribute.{name}"), pl.col(f"predicted.{name}")
-    wrong = data.predictions.filter(given.is_not_null() & (given != said))
+    target, label = pl.col(f"target.attributes.{name}"), pl.col(f"attributes.{name}")
+    wrong = data.predictions.filter(target.is_not_null() & (target != label))
     return wrong.sort(f"probability.{name}", "image", descending=[True, False])
 
 
@@ -95,14 +95,16 @@ def _confusions(data: ReportData, name: str, wrong: pl.DataFrame) -> list[dict[s
     """The most frequent pairs of given and predicted class, with a few of their pictures."""
     if wrong.height == 0:
         return []
-    given, said = f"attribute.{name}", f"predicted.{name}"
+    target, label = f"target.attributes.{name}", f"attributes.{name}"
     pairs = (
-        wrong.group_by(given, said).len().sort("len", given, said, descending=[True, False, False])
+        wrong.group_by(target, label)
+        .len()
+        .sort("len", target, label, descending=[True, False, False])
     )
     root = image_root(data)
     found = []
     for true, guess, count in pairs.head(CONFUSIONS).iter_rows():
-        keys = wrong.filter((pl.col(given) == true) & (pl.col(said) == guess))["image"]
+        keys = wrong.filter((pl.col(target) == true) & (pl.col(label) == guess))["image"]
         found.append(
             {
                 "given": true,

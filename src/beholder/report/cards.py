@@ -12,24 +12,26 @@ import polars as pl
 
 from beholder.data.images import read_image, resolve_key
 from beholder.errors import PictureError
+from beholder.evaluation.predictions import TARGET
+from beholder.judge.row import LABEL, PROBABILITY
 from beholder.report.collect import ReportData
 
 THUMBNAIL = 320
 
 
 def picture_cards(data: ReportData, frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rows of predictions: values, thumbnail, and each attribute with what was given."""
+    """Rows of predictions: values, thumbnail, and each attribute with its target."""
     root = image_root(data)
     cards = []
     for row in frame.to_dicts():
-        names = [c.removeprefix("predicted.") for c in row if c.startswith("predicted.")]
+        names = [c.removeprefix(LABEL) for c in row if c.startswith(LABEL)]
         row["thumbnail"] = thumbnail(root, row["image"])
         row["opinions"] = [
             {
                 "name": name,
-                "label": row[f"predicted.{name}"],
-                "probability": row[f"probability.{name}"],
-                "given": row.get(f"attribute.{name}"),
+                "label": row[LABEL + name],
+                "probability": row[PROBABILITY + name],
+                "target": row.get(TARGET + LABEL + name),
             }
             for name in names
         ]

@@ -15,6 +15,7 @@ import yaml
 from beholder.data.annotations import AnnotationTable
 from beholder.data.vocabulary import comment_words
 from beholder.errors import RunError
+from beholder.evaluation.predictions import read_predictions
 from beholder.metrics.ceiling import Scores
 from beholder.metrics.opinion_check import OpinionCheck, check_opinions
 from beholder.pipeline.manifest import READ, Manifest, load_manifest
@@ -89,7 +90,7 @@ def collect(run: Path) -> ReportData:
         alarms=read_alarms(run / "metrics.jsonl"),
         speeds=read_speeds(run / "metrics.jsonl"),
         metrics=json.loads(metrics_path.read_text("utf-8")) if metrics_path.exists() else None,
-        predictions=pl.read_parquet(predictions_path) if predictions_path.exists() else None,
+        predictions=read_predictions(predictions_path) if predictions_path.exists() else None,
         summary=summarise(table) if table is not None else None,
         opinions=check_opinions(table, _scores_of(recipe)) if table is not None else None,
         quarantined=pl.read_csv(quarantine_path).to_dicts() if quarantine_path.exists() else [],

@@ -112,10 +112,10 @@ def _scatter(data: ReportData, score_name: str) -> str:
     if data.predictions is None or "score" not in (data.metrics or {}):
         return ""
     known = data.predictions.filter(
-        pl.col("score").is_not_null() & pl.col("predicted_score").is_not_null()
+        pl.col("target.score").is_not_null() & pl.col("score").is_not_null()
     )
-    given, predicted = known["score"].to_list(), known["predicted_score"].to_list()
-    return plots.scatter(given, predicted, score_name)
+    targets, predicted = known["target.score"].to_list(), known["score"].to_list()
+    return plots.scatter(targets, predicted, score_name)
 
 
 def _histogram(values: list[Any], name: str) -> str:

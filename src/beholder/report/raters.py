@@ -41,12 +41,12 @@ def _ceiling_plot(data: ReportData, check: OpinionCheck, score_name: str) -> str
     where = "all pictures"
     found = check.ceiling
     if data.predictions is not None and "score" in (data.metrics or {}):
-        given = pl.col("score").is_not_null() & pl.col("predicted_score").is_not_null()
-        found = check.ceiling_of(data.predictions.filter(given)["image"])
+        known = pl.col("target.score").is_not_null() & pl.col("score").is_not_null()
+        found = check.ceiling_of(data.predictions.filter(known)["image"])
         where = "held-out pictures"
         srcc = (data.metrics or {})["score"]["srcc"]
         rows.append(("this judge", srcc["value"], srcc["low"], srcc["high"]))
     if found is not None:
         rows.append(("perfect model", found.value, found.low, found.high))
-    known = [row for row in rows if None not in row]
-    return plots.intervals(known, f"SRCC with {score_name}, {where}") if known else ""
+    whole = [row for row in rows if None not in row]
+    return plots.intervals(whole, f"SRCC with {score_name}, {where}") if whole else ""

@@ -7,7 +7,7 @@ from beholder.data.formats.interpreting import Scan
 from beholder.data.formats.known import FORMATS
 from beholder.data.formats.options import ReadOptions
 from beholder.data.formats.reading import (
-    picture_names,
+    listed_rows,
     pictures_inside,
     read_annotations,
     read_with,
@@ -23,7 +23,7 @@ __all__ = [
     "Reading",
     "Scan",
     "captioner_ids",
-    "picture_names",
+    "listed_rows",
     "pictures_inside",
     "read_annotations",
     "read_with",

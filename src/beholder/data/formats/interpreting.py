@@ -11,6 +11,7 @@ import polars as pl
 from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
 from beholder.data.formats import settle, telling
 from beholder.data.formats.assemble import Rows, assemble
+from beholder.data.formats.boxes import BOX, boxes_of
 from beholder.data.formats.delimited import ROW
 from beholder.data.formats.found_roles import Roles
 from beholder.data.formats.known import FORMATS
@@ -110,11 +111,16 @@ class Interpreter:
         return Scan(table, self.problems, format, assembled.rows, read)
 
     def pictures(self) -> pl.DataFrame | None:
-        """`ROW` and `image` alone, the names as the files are called; None: see the problems."""
+        """`ROW`, `image` (the names as the files are called) and, where there are boxes, `box`;
+        None: see the problems."""
         roles = self._roles(self._layout(), opinions=False)
         if roles is None:
             return None
+        boxes, problems = boxes_of(self.raw.frame, roles.columns, self.file)
+        self.problems += problems
         frame = self.raw.frame.select(ROW, image=pl.col(roles.columns["image"]))
+        if boxes is not None:
+            frame = frame.with_columns(boxes.alias(BOX))
         return self._with_pictures(frame)
 
     def roles(self) -> dict[str, str]:

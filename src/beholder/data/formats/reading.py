@@ -23,8 +23,10 @@ import polars as pl
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.formats import telling
+from beholder.data.formats.boxes import as_text
 from beholder.data.formats.codebook import read_codebook
 from beholder.data.formats.containers import may_have_pictures_inside
+from beholder.data.formats.delimited import ROW
 from beholder.data.formats.interpreting import Interpreter, Scan, turn_over
 from beholder.data.formats.known import FORMATS
 from beholder.data.formats.layouts import known_layout
@@ -161,27 +163,32 @@ def pictures_inside(source: Any, options: ReadOptions) -> tuple[str, pl.Series] 
     return column, names.replace(keys)
 
 
-def picture_names(source: Any, options: ReadOptions) -> tuple[pl.Series, list[str]]:
-    """The pictures that a list or table names, in the order of its rows, and what there is to know.
+def listed_rows(source: Any, options: ReadOptions) -> pl.DataFrame:
+    """The pictures that a list or table names, in the order of its rows: `image`, and where it has
+    boxes `box`, [xmin, ymin, xmax, ymax] or null.
 
     Raises:
-        DataError: it can't be read, or no column of it names pictures.
+        DataError: it can't be read, no column of it names pictures, or a box is none; names the
+            rows.
     """
     opened = open_table(source, options)
     file = telling.name_of(source)
     if opened.table is not None:
-        return opened.table.frame["image"], []
+        frame = opened.table.frame.select("image", "box")
+        return frame.drop("box") if frame["box"].null_count() == len(frame) else frame
     problems = [problem for problem in opened.problems if problem.severity == "error"]
-    names = None
+    rows = None
     if opened.raw is not None and opened.raw.header:
-        interpreter = Interpreter(prepare(opened.raw), file, options)
-        names = interpreter.pictures()
+        raw = replace(opened.raw, frame=as_text(opened.raw.frame))
+        interpreter = Interpreter(prepare(raw), file, options)
+        rows = interpreter.pictures()
         problems += [p for p in interpreter.problems if p.severity == "error"]
-    if names is None or problems:
+    if rows is None or problems:
+        fix = "Say which column names the pictures: --columns image=COLUMN."
         raise DataError(
             "The list of pictures can't be read.",
             where=file,
-            fix="Say which column names the pictures: --columns image=COLUMN.",
+            fix=None if rows is not None else fix,
             problems=bounded(problems),
         )
-    return names["image"], interpreter.notes
+    return rows.drop(ROW)
