@@ -31,6 +31,7 @@ from beholder.judge.runtime.engine import (
     mean_opinions,
 )
 from beholder.judge.sanity import check_opinions
+from beholder.judge.store.manifest import require_judge
 from beholder.judge.verdict import Attribute, Judged, Verdict
 
 if TYPE_CHECKING:
@@ -114,9 +115,7 @@ class Judge:
             MissingExtra: what runs it is not installed: PyTorch for a folder, the backend for a
                 file.
         """
-        path = Path(path)
-        if not path.exists():
-            raise JudgeError("There is no judge here.", where=str(path), fix="Check the path.")
+        path = require_judge(Path(path))
         if path.is_file():
             if amp != "auto":
                 raise JudgeError(

@@ -71,7 +71,8 @@ def table_row(judged: Judged, classes: Mapping[str, Sequence[str]]) -> dict[str,
     """The row of a table: column -> value, in the order of `columns_of`.
 
     Args:
-        classes: attribute -> labels in the judge's order; probabilities are told in it.
+        classes: attribute -> labels in the judge's order; probabilities are told in it,
+            None where a verdict does not know one.
     """
     row: dict[str, Any] = dict.fromkeys(columns_of(list(classes)))
     row["image"] = judged.image
@@ -91,7 +92,7 @@ def table_row(judged: Judged, classes: Mapping[str, Sequence[str]]) -> dict[str,
         attribute = judged.attributes[name]
         row[LABEL + name] = attribute.label
         row[PROBABILITY + name] = attribute.probability
-        row[PROBABILITIES + name] = {label: attribute.probabilities[label] for label in labels}
+        row[PROBABILITIES + name] = {label: attribute.probabilities.get(label) for label in labels}
     return row
 
 
@@ -153,7 +154,11 @@ def _table_attributes(row: Mapping[str, Any]) -> dict[str, Attribute]:
 
 def _attribute(label: str, probability: Any, shares: Mapping[str, Any] | None) -> Attribute:
     """`shares` as a verdict has them: the label first, then by probability."""
-    told = {name: float(share) for name, share in (shares or {label: probability}).items()}
+    told = {
+        name: float(share)
+        for name, share in (shares or {label: probability}).items()
+        if share is not None
+    }
     ranked = sorted(told, key=lambda name: (name != label, -told[name]))
     return Attribute(label, float(probability), {name: told[name] for name in ranked})
 

@@ -19,6 +19,7 @@ from beholder.errors import JudgeError, shortened
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.judge.store.dtypes import NumberType, stored_as
 from beholder.judge.store.limits import MOST_BEAMS
+from beholder.judge.store.manifest import require_judge
 from beholder.version import __version__
 
 FORMAT = 1
@@ -101,7 +102,7 @@ def load_judge(folder: Path) -> Stored:
     Raises:
         JudgeError: it is missing, incomplete, changed, or of a newer format.
     """
-    raw = _SEAL.read(folder)
+    raw = _SEAL.read(require_judge(folder))
     try:
         card = _Card.model_validate(raw)
         vocabulary = None

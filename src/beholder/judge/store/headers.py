@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from beholder.errors import JudgeError
 from beholder.judge.store.folder import read_config
+from beholder.judge.store.manifest import require_judge
 from beholder.judge.store.packed import read_packed
 
 
@@ -24,9 +24,7 @@ def read_header(path: Path) -> Header:
     Raises:
         JudgeError: there is no judge, or what it says can't be read.
     """
-    if not path.exists():
-        raise JudgeError("There is no judge here.", where=str(path), fix="Check the path.")
-    if path.is_file():
+    if require_judge(path).is_file():
         manifest = read_packed(path).manifest
         return Header("comment" in manifest.heads, manifest.classes)
     config = read_config(path)

@@ -42,6 +42,7 @@ from beholder.data.vocabulary import Vocabulary
 from beholder.errors import JudgeError, shortened
 from beholder.judge.calibration import Calibration
 from beholder.judge.store.limits import MOST_BEAMS, MOST_WRITERS, Classes
+from beholder.judge.store.manifest import require_judge
 from beholder.models.expansionnet_config import LONGEST
 from beholder.version import __version__
 
@@ -183,7 +184,7 @@ def read_packed(path: Path) -> Packed:
         JudgeError: it is no exported judge, truncated, changed, of a newer format, or its members
             are not those that it says.
     """
-    where = str(path)
+    where = str(require_judge(path))
     try:
         with zipfile.ZipFile(path) as archive:
             entries = _entries(archive, where)

@@ -1,0 +1,76 @@
+"""The commands together, and what an error of each looks like. Heavy imports happen inside the
+commands.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from beholder.cli.evaluating import evaluate
+from beholder.cli.judges import card, export, import_, serve, submit
+from beholder.cli.runs import check, demo, fit, report
+from beholder.cli.verdicts import batch, explain, judge
+from beholder.errors import BeholderError
+
+INTERRUPTED = 130  # exit code: 128 and the number of SIGINT
+
+
+class _Commands(TyperGroup):
+    """The commands; typer itself would end one that is interrupted as if it had failed."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.stderr.write("Interrupted.\n")
+            sys.exit(INTERRUPTED)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="beholder",
+    help="Train, evaluate and use small models that look at a picture and say what people "
+    "would say about it: a score, a comment, attributes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for command in (
+    demo, check, fit, judge, batch, explain, evaluate, export, card, submit, serve, report,
+):  # fmt: skip
+    app.command()(command)
+app.command("import")(import_)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: prints a user's error without a traceback and leaves with its exit code; any
+    other error in a sentence too, with a file that holds its traceback, and exit code 1."""
+    try:
+        app(args=arguments)
+    except BeholderError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001  # the last guard
+        _tell_unexpected(error, sys.argv[1:] if arguments is None else arguments)
+        sys.exit(1)
+
+
+def _tell_unexpected(error: Exception, arguments: Sequence[str]) -> None:
+    from beholder.data.unexpected import describe, write_error_report
+
+    report = write_error_report(error, arguments)
+    if os.environ.get("BEHOLDER_DEBUG", "") not in ("", "0"):
+        import traceback
+
+        traceback.print_exception(error)
+    kept = f"The file {report} says where" if report else "BEHOLDER_DEBUG=1 shows where"
+    sys.stderr.write(
+        f"error: Beholder failed, which is its own fault: {describe(error)}\n"
+        f"  fix:   {kept}; report it with the command that you gave.\n"
+    )

@@ -1,0 +1,129 @@
+"""The command `evaluate`: a judge, stored verdicts or captions against what people gave."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from beholder.cli.options import (
+    TABLE_OPTIONS,
+    Codebook,
+    Images,
+    OnDevice,
+    TextOrJson,
+    WithBackend,
+    refuse,
+)
+from beholder.pipeline.table_options import with_table_options
+
+if TYPE_CHECKING:
+    from beholder.data.formats import ReadOptions
+    from beholder.evaluation.evaluate import Evaluation
+    from beholder.judge.runtime.backends import Backend
+
+
+@with_table_options
+def evaluate(
+    context: typer.Context,
+    model: Annotated[Path | None, typer.Argument(help="A judge.")] = None,
+    data: Annotated[Path | None, typer.Argument(help="Table of given opinions.")] = None,
+    images: Images = None,
+    split: Annotated[str | None, typer.Option(help="Only this split: train, val or test.")] = None,
+    codebook: Codebook = None,
+    verdicts: Annotated[
+        Path | None,
+        typer.Option(help="What `batch` or `judge` wrote, to compare without running the judge."),
+    ] = None,
+    references: Annotated[
+        Path | None, typer.Option(help="Reference captions, to compare without a judge.")
+    ] = None,
+    hypotheses: Annotated[Path | None, typer.Option(help="Captions to compare.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of captions, once for each: BLEU, ROUGE_L, METEOR, CIDEr-D, SPICE, "
+            "comment_challenge; default: the first four."
+        ),
+    ] = None,
+    output: TextOrJson = "text",
+    backend: WithBackend = None,
+    device: OnDevice = None,
+    *,
+    reading: ReadOptions,
+) -> None:
+    """Compare a judge with given opinions, or stored verdicts with them, or captions with captions.
+
+    `beholder evaluate MODEL DATA --images ROOT`, `beholder evaluate --verdicts FILE DATA`, or
+    `beholder evaluate --references FILE --hypotheses FILE`.
+    """
+    if references or hypotheses:
+        if not (references and hypotheses):
+            raise typer.BadParameter("Name --references and --hypotheses.")
+        refuse(context, (*_OF_TABLES, "verdicts"), "captions are compared with captions alone.")
+        from beholder.metrics.captions.files import evaluate_files
+
+        scores = evaluate_files(references, hypotheses, metric)
+        typer.echo(scores.to_json() if output == "json" else scores.render())
+        return
+    refuse(context, ("metric",), "this is of --references and --hypotheses.")
+    if verdicts:
+        refuse(context, ("backend", "device"), "no judge is run on stored verdicts.")
+        if not model or data:
+            raise typer.BadParameter("Name the table alone beside --verdicts: no judge is run.")
+        result = _of_verdicts(verdicts, model, images, split, codebook, reading)
+    else:
+        if not (model and data):
+            raise typer.BadParameter(
+                "Name MODEL and DATA, or --verdicts and DATA, or --references and --hypotheses."
+            )
+        result = _of_judge(model, data, images, split, codebook, backend, reading)
+    from beholder.evaluation.evaluate import render_metrics
+
+    as_json = json.dumps(result.metrics, ensure_ascii=False, indent=2)
+    typer.echo(as_json if output == "json" else render_metrics(result.metrics))
+
+
+_OF_TABLES = ("model", "data", "images", "split", "codebook", "backend", "device", *TABLE_OPTIONS)
+
+
+def _of_judge(
+    model: Path,
+    data: Path,
+    images: Path | None,
+    split: str | None,
+    codebook: Path | None,
+    backend: Backend | None,
+    reading: ReadOptions,
+) -> Evaluation:
+    """The judge is run on the table's pictures."""
+    from beholder.data.formats import read_with
+    from beholder.data.inside import pictures_at_hand
+    from beholder.evaluation.evaluate import evaluate_judge
+    from beholder.judge import Judge
+
+    with pictures_at_hand(data, images, reading) as unpacked:
+        root = unpacked or (data if data.is_dir() else data.parent)
+        table = read_with(data, replace(reading, images=root, codebook=codebook))
+        loaded = Judge.load(model, backend=backend)
+        return evaluate_judge(loaded, table.subset(split) if split else table, root)
+
+
+def _of_verdicts(
+    verdicts: Path,
+    data: Path,
+    images: Path | None,
+    split: str | None,
+    codebook: Path | None,
+    reading: ReadOptions,
+) -> Evaluation:
+    """What was written before is compared; no picture is opened."""
+    from beholder.data.formats import read_with
+    from beholder.evaluation.stored import compare_stored
+
+    root = images or (data if data.is_dir() else data.parent)
+    table = read_with(data, replace(reading, images=root, codebook=codebook))
+    return compare_stored(verdicts, table.subset(split) if split else table, root)
