@@ -1,5 +1,5 @@
-"""`judge` prints, `batch` writes, `explain` draws, `evaluate` compares; each refuses what it does not
-read, and a judge that is not there is one sentence."""
+"""`judge` prints, `batch` writes, `explain` draws, `evaluate` compares; each refuses what it does
+not read, and a judge that is not there is one sentence."""
 
 from __future__ import annotations
 

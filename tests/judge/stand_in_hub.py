@@ -24,6 +24,12 @@ class Hub:
         self.private: set[str] = set()
         self.downloads: list[str] = []
         self.address = ""
+        self.commits = 0
+
+    @property
+    def sha(self) -> str:
+        """Of the newest commit, `SHA` of the first one."""
+        return SHA if self.commits < 2 else f"{self.commits:040x}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -60,8 +66,11 @@ class _Handler(BaseHTTPRequestHandler):
                 if entry["key"] == "file":
                     value = entry["value"]
                     files[value["path"]] = base64.b64decode(value["content"])
-            url = f"{self.hub.address}/{self._name(path)}/commit/{SHA}"
-            self._answer(200, {"commitUrl": url, "commitOid": SHA, "hookOutput": ""})
+                elif entry["key"] == "deletedFile":
+                    del files[entry["value"]["path"]]
+            self.hub.commits += 1
+            url = f"{self.hub.address}/{self._name(path)}/commit/{self.hub.sha}"
+            self._answer(200, {"commitUrl": url, "commitOid": self.hub.sha, "hookOutput": ""})
         else:
             self._answer(404, {"error": path})
 
@@ -85,11 +94,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             if self.command == "GET":
                 self.hub.downloads.append(path)
-            headers = {"ETag": f'"{_oid(content)}"', "X-Repo-Commit": SHA}
+            headers = {"ETag": f'"{_oid(content)}"', "X-Repo-Commit": self.hub.sha}
             self._answer(200, content, headers)
         else:
             siblings = [{"rfilename": one} for one in files]
-            self._answer(200, {"id": name, "sha": SHA, "siblings": siblings})
+            self._answer(200, {"id": name, "sha": self.hub.sha, "siblings": siblings})
 
     do_HEAD = do_GET
 

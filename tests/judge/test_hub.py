@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from small_exported import write_brightness_judge
 from stand_in_hub import SHA, TOKEN, Hub, running_hub
 
+from beholder.data.files import sha256_file
 from beholder.data.transforms import EvalTransform
 from beholder.errors import JudgeError
 from beholder.features.backbones import create_backbone
@@ -17,7 +20,7 @@ from beholder.features.config import BackboneConfig
 from beholder.judge import Judge
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.judge.store.folder import save_judge
-from beholder.judge.store.hub import CARD, FOLDER
+from beholder.judge.store.hub import CARD, FILE, FOLDER
 from beholder.models.config import HeadConfig
 
 NAME = "me/sharpness"
@@ -65,7 +68,8 @@ def test_what_is_sent_comes_back(hub: Hub, folder: Path, picture: Path) -> None:
     for part in ("from 1 to 5", "light: dark, bright", f'Judge.from_hub("{NAME}")', "`test`"):
         assert part in card
     back = Judge.from_hub(NAME, device="cpu", endpoint=hub.address)
-    assert back(picture) == judge(picture)
+    assert replace(back(picture), judge=None) == replace(judge(picture), judge=None)
+    assert back.identity == f"{NAME}@{sha256_file(folder / 'judge.json')[:12]}"
     fetched = len(hub.downloads)
     Judge.from_hub(NAME, device="cpu", endpoint=hub.address)
     assert len(hub.downloads) == fetched  # from the cache
@@ -78,6 +82,26 @@ def test_a_card_of_ones_own_and_a_private_place(hub: Hub, folder: Path) -> None:
     with pytest.raises(JudgeError, match="could not be fetched"):
         Judge.from_hub(NAME, token=False, endpoint=hub.address)  # type: ignore[arg-type]
     assert Judge.from_hub(NAME, device="cpu", token=TOKEN, endpoint=hub.address).source
+
+
+def test_no_old_judge_of_the_other_kind_stays(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    write_brightness_judge(tmp_path / "bright.beholder")
+    file, whole = Judge.load(tmp_path / "bright.beholder"), Judge.load(folder, "cpu")
+    own = {CARD, "judge.json", "weights.safetensors"}
+    for judge, names in ((whole, own), (file, {CARD, FILE}), (whole, own)):
+        judge.push_to_hub(NAME, token=TOKEN, endpoint=hub.address)
+        hub.repositories[NAME]["notes.txt"] = b"mine"
+        assert set(hub.repositories[NAME]) == {*names, "notes.txt"}
+        back = Judge.from_hub(NAME, device="cpu", endpoint=hub.address)
+        assert list(back.classes) == list(judge.classes)
+
+
+def test_a_vocabulary_that_is_no_more_goes_too(hub: Hub, folder: Path) -> None:
+    judge = Judge.load(folder, "cpu")
+    judge.push_to_hub(NAME, token=TOKEN, endpoint=hub.address)
+    hub.repositories[NAME]["vocabulary.json"] = b"of an earlier judge"
+    judge.push_to_hub(NAME, token=TOKEN, endpoint=hub.address)
+    assert "vocabulary.json" not in hub.repositories[NAME]
 
 
 def test_a_judge_that_was_changed_on_the_way_is_refused(hub: Hub, folder: Path) -> None:

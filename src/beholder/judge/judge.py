@@ -176,7 +176,10 @@ class Judge:
         """
         from beholder.judge.store.hub import download
 
-        return cls.load(download(repo, revision=revision, token=token, endpoint=endpoint), device)
+        path = download(repo, revision=revision, token=token, endpoint=endpoint)
+        judge = cls.load(path, device)
+        judge.identity = short_identity(path, repo)
+        return judge
 
     def push_to_hub(
         self,
@@ -449,12 +452,13 @@ class Judge:
         return Verdict(name, score, interval, comment, others, attributes, judge=self.identity)
 
 
-def short_identity(path: Path) -> str:
-    """Which judge a file or folder holds, for people: its name, and the beginning of the SHA-256 of
-    the file, or of the folder's `judge.json`."""
+def short_identity(path: Path, name: str | None = None) -> str:
+    """Which judge a file or folder holds, for people: its name (None: that of the file, or of the
+    folder with the one around it), and the beginning of the SHA-256 of the file, or of the folder's
+    `judge.json`."""
     if path.is_file():
-        return f"{path.name}@{sha256_file(path)[:12]}"
-    name = "/".join(path.absolute().parts[-2:])  # most folders are called judge
+        return f"{name or path.name}@{sha256_file(path)[:12]}"
+    name = name or "/".join(path.absolute().parts[-2:])  # most folders are called judge
     return f"{name}@{sha256_file(path / 'judge.json')[:12]}"
 
 

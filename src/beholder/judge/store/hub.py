@@ -75,6 +75,7 @@ def upload(
     endpoint: str | None = None,
 ) -> str:
     """Send a judge's folder or file with its card in one commit; the repository is made if needed.
+    What it had of another judge is removed in the same commit, so that no old one is in use.
 
     Returns:
         The address of the commit.
@@ -95,6 +96,13 @@ def upload(
     api = hub.HfApi(endpoint=endpoint, token=token)
     with _explained(repo, "sent"):
         api.create_repo(repo, private=private, exist_ok=True)
+        there = set(api.list_repo_files(repo))
+        sent = {part.path_in_repo for part in parts}
+        parts += [
+            hub.CommitOperationDelete(path_in_repo=name)
+            for name in (*FOLDER, FILE)
+            if name in there and name not in sent
+        ]
         done = api.create_commit(repo, parts, commit_message="A judge of Beholder")
     return str(done.commit_url)
 
