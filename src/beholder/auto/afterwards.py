@@ -4,6 +4,7 @@ pictures would have taught.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from beholder.auto.skill import attribute_skill, neighbour_cider, score_skill
 from beholder.data.splits import assign_folds
 from beholder.errors import DataError
 from beholder.features.store import FeatureStore
+from beholder.metrics.correlation import srcc
 from beholder.pipeline.data import RunData
 from beholder.pipeline.manifest import load_manifest
 
@@ -30,6 +32,40 @@ def test_neighbour_cider(data: RunData, folder: Path) -> float | None:
         return None
     parts = [(split == "train", split == "test")]
     return neighbour_cider(features_NP, frame["comments"].to_list(), parts)
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """Scores predicted of groups that were left out, in turn.
+
+    Args:
+        always: RMSE of saying the mean of all other groups' scores.
+    """
+
+    pictures: int
+    groups: int
+    srcc: float
+    rmse: float
+    always: float
+
+
+def cross_validated(data: RunData, folder: Path) -> CrossValidated | None:
+    """What the run's cross-validation has found; None: there is none."""
+    manifest = load_manifest(folder)
+    record = manifest.find("errors") if manifest else None
+    if record is None:
+        return None
+    frame = pl.read_parquet(folder / record.outputs["predictions"].path)
+    target, fold = frame["score"].to_numpy(), frame["fold"].to_numpy()
+    means = {number: target[fold != number].mean() for number in np.unique(fold)}
+    constant = np.array([means[number] for number in fold])
+    return CrossValidated(
+        frame.height,
+        len({data.units[key] for key in frame["image"]}),
+        srcc(target, frame["predicted"].to_numpy()),
+        float(np.sqrt(np.square(target - frame["predicted"].to_numpy()).mean())),
+        float(np.sqrt(np.square(target - constant).mean())),
+    )
 
 
 def halved_skills(

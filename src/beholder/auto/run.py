@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from beholder.auto.afterwards import halved_skills, test_neighbour_cider
+from beholder.auto.afterwards import cross_validated, halved_skills, test_neighbour_cider
 from beholder.auto.compose import compose
 from beholder.auto.opinions import Opinion, find_opinions
 from beholder.auto.plan import Plan, compared, leaderboard_rows, matching_plan
@@ -38,6 +38,8 @@ log = logging.getLogger("beholder")
 SEARCH_SHARE = 0.25  # of the minutes, at most, for comparing candidates
 MOST_EPOCHS = 40  # passes over the comments
 ENDING = 15.0  # seconds for report and sentences
+FEW_GROUPS = 40
+SPLIT_OF_FEW = {"train": 0.6, "val": 0.2, "test": 0.2}
 SUMMARY = "summary.txt"
 
 
@@ -118,7 +120,7 @@ def train(
 
     wishes = {"name": name or folder.name, "data": settings, "seed": seed, "megabytes": max_mb}
     with console(folder):
-        data = load_data(DataConfig.model_validate(settings), folder)
+        data = _divided(settings, folder)
         teachable = find_opinions(data.table, only)
         for note in teachable.notes:
             log.warning("%s", note)
@@ -161,6 +163,17 @@ def _data_settings(
     elif not isinstance(table, (str, Path)):
         raise DataError("A frame does not say where its pictures are.", fix="Give images=...")
     return settings
+
+
+def _divided(settings: dict[str, Any], folder: Path) -> RunData:
+    """The table and its pictures, divided; where there are few groups more of them are held out,
+    as figures of one or two groups say little. `settings` then say so."""
+    data = load_data(DataConfig.model_validate(settings), folder)
+    if "split" in settings or len(set(data.units.values())) >= FEW_GROUPS:
+        return data
+    with _quietly():
+        settings["split"] = SPLIT_OF_FEW
+        return load_data(DataConfig.model_validate(settings), folder)
 
 
 def _search(data: RunData, opinions: tuple[Opinion, ...], folder: Path, seed: int) -> Search:
@@ -250,6 +263,7 @@ def _sentences(plan: Plan, data: RunData, folder: Path) -> list[str]:
         test_groups=len({data.units[key] for key in test.keys}),
         neighbour_cider=test_neighbour_cider(data, folder) if "comments" in metrics else None,
         halved=halved_skills(data, folder, plan.opinions),
+        crossed=cross_validated(data, folder),
     )
 
 

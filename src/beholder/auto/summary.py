@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from beholder.auto.afterwards import CrossValidated
 from beholder.auto.search import Standing
 from beholder.data.annotations import AnnotationTable
 from beholder.metrics.opinion_check import check_opinions
@@ -25,6 +26,7 @@ def sentences(
     test_groups: int,
     neighbour_cider: float | None,
     halved: Mapping[str, tuple[float, float]],
+    crossed: CrossValidated | None = None,
 ) -> list[str]:
     """What a person should know of the judge.
 
@@ -35,13 +37,14 @@ def sentences(
         neighbour_cider: CIDEr-D on the test split of the comment of the most similar training
             picture; None: no comments.
         halved: opinion -> the skill with half of the pictures and with all, cross-validated.
+        crossed: the scores' cross-validation, if there was one.
     """
     pictures = metrics["counts"]["pictures"]
     groups = f"{test_groups} groups" if test_groups != 1 else "one group"
     lines = [f"Judged {pictures} pictures that it has not seen, of {groups}."]
     if test_groups < GROUPS_LEAST:
         lines.append(f"With only {groups} held out, take these figures as a first impression.")
-    lines += _score_lines(metrics, table)
+    lines += _score_lines(metrics, table, crossed)
     lines += _attribute_lines(metrics)
     lines += _comment_lines(metrics, neighbour_cider)
     lines += _what_helps(halved)
@@ -57,7 +60,9 @@ def nothing_held_out(standing: Standing) -> list[str]:
     ]
 
 
-def _score_lines(metrics: Mapping[str, Any], table: AnnotationTable) -> Iterator[str]:
+def _score_lines(
+    metrics: Mapping[str, Any], table: AnnotationTable, crossed: CrossValidated | None
+) -> Iterator[str]:
     if "score" not in metrics:
         return
     srcc, rmse = metrics["score"]["srcc"], metrics["score"]["rmse"]
@@ -73,7 +78,15 @@ def _score_lines(metrics: Mapping[str, Any], table: AnnotationTable) -> Iterator
         else f"Scores: off by {rmse['value']:.2f} (RMSE), always saying {constant:.2f} by "
         f"{always:.2f}; their order can't be compared."
     )
-    if rmse["value"] >= always:
+    if crossed is not None:
+        yield (
+            f"Cross-validated on the other {crossed.pictures} pictures, leaving out some of their "
+            f"{crossed.groups} groups at a time: SRCC {crossed.srcc:.2f}, off by "
+            f"{crossed.rmse:.2f}, always saying their mean by {crossed.always:.2f}."
+        )
+        if crossed.rmse >= crossed.always:
+            yield "How high scores are is told no better than by a constant: trust their order."
+    elif rmse["value"] >= always:
         yield "The scores are no better than a constant: do not use them yet."
     checked = check_opinions(table)
     if checked is not None:
