@@ -139,6 +139,10 @@ def test_what_it_tells_of_itself(server: Server, picture: Callable[..., bytes]) 
     assert float(values['beholder_requests_total{path="/v1/verdicts",status="200"}']) >= 1
     assert float(values['beholder_requests_total{path="other",status="404"}']) >= 2
     assert float(values["beholder_pictures_under_way"]) == 0
+    assert "# TYPE beholder_batches_total counter" in text
+    assert float(values["beholder_batches_total"]) >= 1
+    judged = float(values['beholder_pictures_total{outcome="judged"}'])
+    assert float(values["beholder_batched_pictures_total"]) >= judged
     assert not any("such/path" in line for line in lines)
 
 

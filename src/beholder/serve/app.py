@@ -30,7 +30,7 @@ from beholder.judge.verdict import Failure, Judged
 from beholder.serve.batcher import Busy, MicroBatcher
 from beholder.serve.config import ServeConfig
 from beholder.serve.limits import BodyLimits, Refused, error_body
-from beholder.serve.measures import Measures, Measuring
+from beholder.serve.metrics import Metrics, MetricsMiddleware
 from beholder.serve.schemas import (
     EXAMPLE,
     FAILED,
@@ -75,7 +75,7 @@ def create_app(judge: Judge, config: ServeConfig) -> FastAPI:
     """The application that serves one judge. `app.state.batcher` and `app.state.draining` are there
     to be looked at; setting `draining` makes /ready answer 503."""
     batcher = MicroBatcher(judge, config)
-    measures = Measures(batcher)
+    counters = Metrics(batcher)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -96,18 +96,18 @@ def create_app(judge: Judge, config: ServeConfig) -> FastAPI:
     )
     app.state.batcher, app.state.started, app.state.draining = batcher, False, False
     app.add_middleware(BodyLimits, config=config)
-    app.add_middleware(Measuring, measures=measures)
+    app.add_middleware(MetricsMiddleware, metrics=counters)
     app.add_middleware(_Safety)
     _add_error_handlers(app)
-    _add_verdicts(app, batcher, measures)
+    _add_verdicts(app, batcher, counters)
     _add_explanations(app, batcher)
-    _add_state(app, judge, config, measures)
+    _add_state(app, judge, config, counters)
     for path, (name, media_type) in PAGE.items():
         app.add_api_route(path, _file(name, media_type), include_in_schema=False)
     return app
 
 
-def _add_verdicts(app: FastAPI, batcher: MicroBatcher, measures: Measures) -> None:
+def _add_verdicts(app: FastAPI, batcher: MicroBatcher, counters: Metrics) -> None:
     most = batcher.config.max_pictures
 
     @app.post(
@@ -145,7 +145,7 @@ def _add_verdicts(app: FastAPI, batcher: MicroBatcher, measures: Measures) -> No
                         for upload, box in zip(uploads, boxes, strict=True)
                     ]
                 )
-        measures.count(judged)
+        counters.count(judged)
         return _verdicts_response(judged)
 
 
@@ -200,7 +200,7 @@ def _add_explanations(app: FastAPI, batcher: MicroBatcher) -> None:
         return Response(png, media_type="image/png")
 
 
-def _add_state(app: FastAPI, judge: Judge, config: ServeConfig, measures: Measures) -> None:
+def _add_state(app: FastAPI, judge: Judge, config: ServeConfig, counters: Metrics) -> None:
     @app.get(
         "/v1/judge", response_model=JudgeDescription, tags=["judge"], summary="What it can say"
     )
@@ -229,7 +229,7 @@ def _add_state(app: FastAPI, judge: Judge, config: ServeConfig, measures: Measur
 
     @app.get("/metrics", response_class=Response, tags=["state"], summary="Prometheus's text")
     async def metrics() -> Response:
-        text = generate_latest(measures.registry)
+        text = generate_latest(counters.registry)
         return Response(text, media_type=CONTENT_TYPE_PLAIN_1_0_0)
 
 

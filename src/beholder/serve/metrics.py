@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from beholder.judge.verdict import Failure, Judged
@@ -14,7 +16,7 @@ from beholder.serve.batcher import MicroBatcher
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
-class Measures:
+class Metrics:
     """The counters of one server."""
 
     def __init__(self, batcher: MicroBatcher) -> None:
@@ -30,14 +32,7 @@ class Measures:
             "beholder_pictures", "Pictures answered: judged, or why not.", ("outcome",),
             registry=self.registry,
         )  # fmt: skip
-        shown = {
-            "beholder_pictures_under_way": ("Pictures taken on and not answered yet.", "under_way"),
-            "beholder_batches": ("Batches judged since the start.", "batches"),
-            "beholder_batched_pictures": ("Pictures judged in them.", "pictures"),
-        }
-        for name, (text, attribute) in shown.items():
-            gauge = Gauge(name, text, registry=self.registry)
-            gauge.set_function(lambda attribute=attribute: getattr(batcher, attribute))  # type: ignore[misc]
+        self.registry.register(_BatcherCollector(batcher))
 
     def count(self, verdicts: Sequence[Judged]) -> None:
         for judged in verdicts:
@@ -45,12 +40,32 @@ class Measures:
             self.pictures.labels(kind).inc()
 
 
-class Measuring:
+class _BatcherCollector(Collector):
+    """What the micro-batcher counts anyway, read when it is asked for."""
+
+    def __init__(self, batcher: MicroBatcher) -> None:
+        self.batcher = batcher
+
+    def collect(self) -> Iterator[Metric]:
+        batcher = self.batcher
+        yield GaugeMetricFamily(
+            "beholder_pictures_under_way", "Pictures taken on and not answered yet.",
+            batcher.under_way,
+        )  # fmt: skip
+        yield CounterMetricFamily(
+            "beholder_batches", "Batches judged since the start.", batcher.batches
+        )
+        yield CounterMetricFamily(
+            "beholder_batched_pictures", "Pictures judged in them.", batcher.pictures
+        )
+
+
+class MetricsMiddleware:
     """Counts and times requests by the path of their route: a client can't invent new ones."""
 
-    def __init__(self, app: ASGIApp, measures: Measures) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
-        self.measures = measures
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,5 +84,5 @@ class Measuring:
             await self.app(scope, receive, watch)
         finally:
             path = getattr(scope.get("route"), "path", "other")
-            self.measures.requests.labels(path, str(status)).inc()
-            self.measures.seconds.labels(path).observe(time.perf_counter() - clock)
+            self.metrics.requests.labels(path, str(status)).inc()
+            self.metrics.seconds.labels(path).observe(time.perf_counter() - clock)
