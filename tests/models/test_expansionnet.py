@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from beholder.errors import CheckpointError
-from beholder.models.expansion import DynamicExpansion, PictureGroups, StaticExpansion
+from beholder.models.dynamic_expansion import DynamicExpansion
+from beholder.models.expansion import PictureGroups, StaticExpansion
 from beholder.models.expansionnet import ExpansionNet, ExpansionNetConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"

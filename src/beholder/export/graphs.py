@@ -9,13 +9,10 @@
 | | keys.<i>, values.<i> of every row's picture | next.<i> [R, L + 1, 4d] |
 
 A step continues rows by one word. Of the past it keeps what each layer's dynamic expansion (see
-`models.expansion`) made of its inputs: conditions, keys and both values. The scores between the
-positions so far are made again from them: a small product, and nothing of the past is computed
-twice otherwise. `models.incremental` keeps less for long comments and many rows.
+`models.dynamic_expansion`) made of its inputs: conditions, keys and both values.
 
 Shapes: B pictures, N tokens, C, P features, K classes, R rows, R' rows of the last step, L
-positions before this one, T positions with this one, d width, h heads, c width of a head, E
-expansions, V words; s query positions, u key positions.
+positions before this one, T positions with this one, d width, h heads, c width of a head, V words.
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ from beholder.errors import JudgeError, MissingExtra
 from beholder.export.onnx_weights import strip_origins
 from beholder.features.backbones import Backbone
 from beholder.judge.model import JudgeModel
-from beholder.models.expansion import EPSILON, CrossAttention, DecoderLayer, DynamicExpansion
+from beholder.models.expansion import CrossAttention, DecoderLayer
 from beholder.models.expansionnet import ExpansionNet
 from beholder.models.heads import Standardise
 
@@ -117,54 +114,10 @@ def advance(
     layer: DecoderLayer, x_Rd: Tensor, past_RL4d: Tensor, key_RhcN: Tensor, value_RhNc: Tensor
 ) -> tuple[Tensor, Tensor]:
     """A decoder layer for the position that is fed: [R, d], and the past with it [R, T, 4d]."""
-    expanded_Rd, past_RT4d = expand(layer.expansion, layer.expansion_norm(x_Rd), past_RL4d)
+    expanded_Rd, past_RT4d = layer.expansion.step(layer.expansion_norm(x_Rd), past_RL4d)
     x_Rd = x_Rd + expanded_Rd
     x_Rd = x_Rd + attend(layer.attention, layer.attention_norm(x_Rd), key_RhcN, value_RhNc)
     return x_Rd + layer.feed(layer.feed_norm(x_Rd)), past_RT4d
-
-
-def expand(block: DynamicExpansion, x_Rd: Tensor, past_RL4d: Tensor) -> tuple[Tensor, Tensor]:
-    """The dynamic expansion at the position that is fed: see `DynamicExpansion.forward`."""
-    made_R5d = block.project(x_Rd)
-    now_R14d = made_R5d[:, : 4 * block.width].unsqueeze(1)
-    gate_Rd = made_R5d[:, 4 * block.width :].sigmoid()
-    past_RT4d = torch.cat([past_RL4d, now_R14d], dim=1)
-    cond_RTd, key_RTd, positive_RTd, negative_RTd = past_RT4d.split(block.width, dim=-1)
-    key_RdT = key_RTd.transpose(1, 2)
-    learned_RET = block.query @ key_RdT * block.width**-0.5
-    cond_RTT = cond_RTd @ key_RdT * block.width**-0.5
-    place_T = torch.arange(past_RT4d.shape[1], device=x_Rd.device)
-    later_TT = place_T.unsqueeze(0) > place_T.unsqueeze(1)
-    positive = (learned_RET, cond_RTT, positive_RTd)
-    negative = (-learned_RET, -cond_RTT, negative_RTd)
-    a_Rd, b_Rd = (
-        _part(block, learned, cond, value, cond_RTd, later_TT)
-        for learned, cond, value in (positive, negative)
-    )
-    return torch.lerp(b_Rd, a_Rd, gate_Rd), past_RT4d
-
-
-def _part(
-    block: DynamicExpansion,
-    learned_REu: Tensor,
-    cond_Rsu: Tensor,
-    value_RTd: Tensor,
-    cond_RTd: Tensor,
-    later_su: Tensor,
-) -> Tensor:
-    """The expansion with one sign of the scores, for the last position [R, d]."""
-    hidden_Rsu = cond_Rsu.masked_fill(later_su, -torch.inf)
-    forward_RsEu = (learned_REu.unsqueeze(1) + hidden_Rsu.unsqueeze(2)).relu()
-    collect_RsE = (learned_REu[:, :, -1].unsqueeze(1) + cond_Rsu[:, :, -1:]).relu()
-    weight_RsE = collect_RsE / (forward_RsEu.sum(dim=-1) + EPSILON)
-    mixing_R1u = weight_RsE.flatten(1).unsqueeze(1) @ forward_RsEu.flatten(1, 2)
-    over_expansions_R1s = collect_RsE.sum(dim=2).unsqueeze(1)
-    result_R1d = (
-        mixing_R1u @ value_RTd
-        + over_expansions_R1s @ cond_RTd
-        + collect_RsE.sum(dim=1, keepdim=True) @ block.bias
-    )
-    return (result_R1d / (over_expansions_R1s.sum(dim=-1, keepdim=True) + EPSILON)).squeeze(1)
 
 
 def attend(block: CrossAttention, x_Rd: Tensor, key_RhcN: Tensor, value_RhNc: Tensor) -> Tensor:

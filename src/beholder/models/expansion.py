@@ -4,10 +4,8 @@ Hu, Cavicchioli, Capotondi, "Exploiting Multiple Sequence Lengths in Fast End to
 Image Captioning", arXiv 2208.06551, section 3.
 
 An expansion distributes a sequence over learned vectors (forward) and back (backward), once with
-the positive and once with the negative part of the same scores, and a gate mixes the two. Both
-weights meet only in a product, W (A V), which is computed as (W A) V where that is cheaper: the
-long middle never exists at full width. Dropout on the expanded vectors A V does not commute with
-this; a block that has it takes the product as written, in training only.
+the positive and once with the negative part of the same scores, and a gate mixes the two. The
+dynamic one has a file of its own, `models.dynamic_expansion`, which tells how products are ordered.
 
 Shapes: B pictures, N feature tokens, R rows (comments), T positions, d width (d_model), h heads,
 E expansion vectors, G comments of a picture (padded to the largest), s query positions, u key
@@ -24,16 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beholder.features.device import send
-
-EPSILON = 1e-9
-"""Added to every sum that weights are divided by, as published."""
-
-
-def xavier_parts(linear: nn.Linear, parts: int) -> nn.Linear:
-    """Initialise a linear layer that holds `parts` layers below each other, each as its own."""
-    for weight in linear.weight.data.chunk(parts):
-        nn.init.xavier_uniform_(weight)
-    return linear
+from beholder.models.dynamic_expansion import EPSILON, DynamicExpansion, xavier_parts
 
 
 class StaticExpansion(nn.Module):
@@ -88,77 +77,6 @@ class StaticExpansion(nn.Module):
             return False
         expansions = sum(self.lengths)
         return tokens * (expansions + self.width) < expansions * self.width
-
-
-class DynamicExpansion(nn.Module):
-    """Causal expansion of every position to `expansions` vectors made from it (section 3.2).
-
-    The query of position s and expansion e is Q_e + c_s, so its score against key u is
-    Q_e.k_u + c_s.k_u, and scores [s, e, u] are the sum of two small products. Position s expands
-    over the keys u <= s, and is collected by the positions u >= s.
-
-    Args:
-        width: d_model.
-        expansions: vectors per position.
-        dropout: on scores, on expanded vectors and on both results.
-    """
-
-    PARTS = 5
-
-    def __init__(self, width: int, expansions: int, dropout: float) -> None:
-        super().__init__()
-        self.width = width
-        self.expansions = expansions
-        # Condition c, keys, values of the positive part, values of the negative part, gate.
-        self.project = xavier_parts(nn.Linear(width, self.PARTS * width), self.PARTS)
-        self.query = nn.Parameter(nn.init.xavier_uniform_(torch.empty(expansions, width)))
-        self.bias = nn.Parameter(nn.init.xavier_uniform_(torch.empty(expansions, width)))
-        self.score_dropout = nn.Dropout(dropout)
-        self.forward_dropout = nn.Dropout(dropout)
-        self.backward_dropout = nn.Dropout(dropout)
-
-    def forward(self, x_RTd: Tensor) -> Tensor:
-        """A causal map [R, T, d] -> [R, T, d]."""
-        cond_RTd, key_RTd, positive_RTd, negative_RTd, gate_RTd = self.project(x_RTd).chunk(
-            self.PARTS, dim=-1
-        )
-        learned_REu = self.query @ key_RTd.transpose(1, 2)
-        condition_Rsu = cond_RTd @ key_RTd.transpose(1, 2)
-        score_RsEu = (learned_REu.unsqueeze(1) + condition_Rsu.unsqueeze(2)) * self.width**-0.5
-        score_RsEu = self.score_dropout(score_RsEu)
-        ones_su = score_RsEu.new_ones(x_RTd.shape[1], x_RTd.shape[1])
-        earlier_s1u, later_s1u = ones_su.tril().unsqueeze(1), ones_su.triu().unsqueeze(1)
-        a_RTd = self._expand(score_RsEu.relu(), positive_RTd, cond_RTd, earlier_s1u, later_s1u)
-        b_RTd = self._expand((-score_RsEu).relu(), negative_RTd, cond_RTd, earlier_s1u, later_s1u)
-        return torch.lerp(b_RTd, a_RTd, gate_RTd.sigmoid())
-
-    def _expand(
-        self,
-        weight_RsEu: Tensor,
-        value_RTd: Tensor,
-        cond_RTd: Tensor,
-        earlier_s1u: Tensor,
-        later_s1u: Tensor,
-    ) -> Tensor:
-        forward_RsEu = weight_RsEu * earlier_s1u
-        forward_RsEu = forward_RsEu / (forward_RsEu.sum(dim=-1, keepdim=True) + EPSILON)
-        backward_RsEu = weight_RsEu * later_s1u
-        over_expansions_Rsu = backward_RsEu.sum(dim=2)
-        over_positions_REu = backward_RsEu.sum(dim=1)
-        # Collecting positions are the last axis of `backward`; both weights share the axes s, E.
-        backward_RuX = backward_RsEu.flatten(1, 2).transpose(1, 2)
-        forward_RXu = forward_RsEu.flatten(1, 2)
-        if self.training and self.forward_dropout.p > 0:
-            values_RTd = backward_RuX @ self.forward_dropout(forward_RXu @ value_RTd)
-        else:
-            values_RTd = (backward_RuX @ forward_RXu) @ value_RTd
-        result_RTd = (
-            values_RTd
-            + over_positions_REu.transpose(1, 2) @ self.bias
-            + over_expansions_Rsu.transpose(1, 2) @ cond_RTd
-        )
-        total_RT1 = over_expansions_Rsu.sum(dim=1).unsqueeze(-1)
-        return self.backward_dropout(result_RTd / (total_RT1 + EPSILON))
 
 
 class PictureGroups:
