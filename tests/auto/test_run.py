@@ -73,6 +73,17 @@ def test_comments_fit_into_the_minutes(place: Path) -> None:
     assert any("most similar training picture's comment" in line for line in trained.sentences)
 
 
+def test_a_training_that_never_began_leaves_no_trace(place: Path) -> None:
+    with pytest.raises(DataError, match="nothing to learn"):
+        beholder.train(
+            pl.DataFrame({"image": ["00.png", "01.png"]}),
+            place / "photos",
+            into=place / "nothing",
+            minutes=1,
+        )
+    assert not (place / "nothing").exists()
+
+
 def test_less_than_a_minute_is_refused(place: Path) -> None:
     with pytest.raises(DataError, match="at least one minute"):
         beholder.train(place / "table.csv", place / "photos", into=place / "no", minutes=0.5)

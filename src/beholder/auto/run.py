@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from beholder.auto.plan import Plan, compared, leaderboard_rows, matching_plan
 from beholder.auto.search import Search, candidates_of
 from beholder.auto.summary import nothing_held_out, render_leaderboard, sentences
 from beholder.data.files import write_text
-from beholder.errors import DataError
+from beholder.errors import BeholderError, DataError
 from beholder.pipeline.data import RunData, load_data
 from beholder.pipeline.manifest import digest
 from beholder.pipeline.recipe import DataConfig, Recipe, parse_recipe
@@ -114,12 +115,11 @@ def train(
     if minutes < 1:
         raise DataError("A training needs at least one minute.", fix="Give it more minutes.")
     folder = Path(into) if into else Path("runs") / _stem(table)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = _data_settings(table, images, folder, reading or {})
     from beholder.pipeline.runner import console, fit_recipe
 
-    wishes = {"name": name or folder.name, "data": settings, "seed": seed, "megabytes": max_mb}
-    with console(folder):
+    with _kept_if_planned(folder), console(folder):
+        settings = _data_settings(table, images, folder, reading or {})
+        wishes = {"name": name or folder.name, "data": settings, "seed": seed, "megabytes": max_mb}
         data = _divided(settings, folder)
         teachable = find_opinions(data.table, only)
         for note in teachable.notes:
@@ -142,6 +142,19 @@ def train(
             plan.save(folder)
     fit_recipe(_recipe(plan, data, wishes, folder), folder)
     return _told(plan, data, folder, tell or _log)
+
+
+@contextmanager
+def _kept_if_planned(folder: Path) -> Iterator[None]:
+    """A training that never began leaves no trace in a folder that was not there before."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BeholderError:
+        if is_new:
+            shutil.rmtree(folder)
+        raise
 
 
 def _stem(table: object) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,8 +15,10 @@ from typer.core import TyperGroup
 from beholder.cli.evaluating import evaluate
 from beholder.cli.judges import card, export, import_, serve, submit
 from beholder.cli.runs import check, demo, fit, report
+from beholder.cli.training import recipes, train
 from beholder.cli.verdicts import batch, explain, judge
 from beholder.errors import BeholderError
+from beholder.version import __version__
 
 INTERRUPTED = 130  # exit code: 128 and the number of SIGINT
 
@@ -42,10 +44,29 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 for command in (
-    demo, check, fit, judge, batch, explain, evaluate, export, card, submit, serve, report,
+    demo, check, train, fit, judge, batch, explain, evaluate, export, card, submit, serve, report,
 ):  # fmt: skip
     app.command()(command)
 app.command("import")(import_)
+app.add_typer(recipes, name="recipes")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"beholder {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print it, and end."
+        ),
+    ] = False,
+) -> None:
+    """Options before any command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
