@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.data.subwords import SubwordVocabulary
-from beholder.data.vocabulary import Vocabulary, comment_words
+from beholder.data.vocabulary import SubwordVocabulary, Vocabulary, comment_words
 from beholder.errors import VocabularyError
 
 pytest.importorskip("tokenizers")
@@ -80,7 +79,7 @@ def test_both_kinds_are_read_back_by_their_kind(vocabulary: SubwordVocabulary) -
 def test_it_is_a_function_of_the_comments_alone(vocabulary: SubwordVocabulary) -> None:
     code = (
         "import json, sys\n"
-        "from beholder.data.subwords import SubwordVocabulary\n"
+        "from beholder.data.vocabulary import SubwordVocabulary\n"
         "v = SubwordVocabulary.build_subwords(json.loads(sys.argv[1]), 80)\n"
         "print(json.dumps(v.to_dict()))\n"
     )

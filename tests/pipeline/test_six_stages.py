@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from beholder import Judge
-from beholder.data.subwords import SubwordVocabulary
+from beholder.data.vocabulary import SubwordVocabulary
 from beholder.decoding import beam_search
 from beholder.errors import (
     BeholderError,

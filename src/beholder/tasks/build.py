@@ -11,8 +11,7 @@ from typing import Any
 import polars as pl
 
 from beholder.data.annotations import VOTES, AnnotationTable
-from beholder.data.subwords import SubwordVocabulary
-from beholder.data.vocabulary import Vocabulary
+from beholder.data.vocabulary import SubwordVocabulary, Vocabulary
 from beholder.errors import DataError, RecipeError
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeConfig
