@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from PIL import Image
 
 from beholder.export.card import UNKNOWN, render_card
@@ -77,6 +78,15 @@ def test_data_metrics_and_recipe_of_its_run(run: Path) -> None:
     assert UNKNOWN not in card
     assert "annotations: scores.csv" in card
     assert str(run.parent) not in card
+
+
+def test_the_hub_reads_the_evaluation_in_its_header(run: Path) -> None:
+    card = ModelCard(card_of(load_judge(run / "judge"), run / "judge"))
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert card.data.library_name == "beholder"
+    assert {(result.metric_type, result.metric_value) for result in card.data.eval_results} == {
+        (name, metrics["score"][name]["value"]) for name in ("plcc", "srcc", "krcc", "rmse")
+    }
 
 
 def test_nothing_of_a_run_that_made_another_judge(run: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from beholder.evaluation.evaluate import render_metrics
 from beholder.export.parity import LIMITS
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeConfig
+from beholder.judge.store.hub import TAGS
 from beholder.judge.store.packed import Manifest
 from beholder.metrics.classification import show
 
@@ -42,7 +43,37 @@ def render_card(manifest: Manifest, config: JudgeConfig, judge: Path) -> str:
     ]
     title = manifest.provenance.get("recipe") or "judge"
     sections = [f"## {name}\n\n{text}" for name, text in parts]
-    return "\n\n".join([f"# Model card: {title}", *sections]) + "\n"
+    metrics = None if run is None else run["metrics"]
+    header = f"---\n{_metadata(title, metrics)}\n---"
+    return "\n\n".join([header, f"# Model card: {title}", *sections]) + "\n"
+
+
+def _metadata(title: str, metrics: dict[str, Any] | None) -> str:
+    """What the Hub reads of a card, as YAML: tags, and the evaluation's figures."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    metrics = metrics or {}
+    figures = [
+        ("image-quality-assessment", "score", name, interval["value"])
+        for name, interval in metrics.get("score", {}).items()
+    ]
+    for attribute, figure in metrics.get("attributes", {}).items():
+        figures.append(("image-classification", attribute, "accuracy", figure["top1"]))
+    results = [
+        EvalResult(
+            task_type=task,
+            dataset_type="annotations",
+            dataset_name=f"{title}: {opinion}",
+            metric_type=metric,
+            metric_value=value,
+        )
+        for task, opinion, metric, value in figures
+        if value is not None
+    ]
+    data = ModelCardData(
+        library_name="beholder", tags=list(TAGS), model_name=title, eval_results=results or None
+    )
+    return data.to_yaml()
 
 
 def _opinions(manifest: Manifest, config: JudgeConfig) -> str:
@@ -93,13 +124,14 @@ def _data(run: dict[str, Any]) -> str:
     if comments:
         lines.append(f"- {comments} comments")
     for name, labels in table.classes.items():
-        found = dict(frame[ATTRIBUTE_PREFIX + name].value_counts().iter_rows())
-        lines.append(f"- {name}: {', '.join(f'{label} {found.get(label, 0)}' for label in labels)}")
+        counts = dict(frame[ATTRIBUTE_PREFIX + name].value_counts().iter_rows())
+        per_label = ", ".join(f"{label} {counts.get(label, 0)}" for label in labels)
+        lines.append(f"- {name}: {per_label}")
     return "\n".join(lines)
 
 
 def _making(manifest: Manifest, config: JudgeConfig, run: dict[str, Any] | None) -> str:
-    told = manifest.provenance
+    provenance = manifest.provenance
     backbone = config.backbone
     size = " x ".join(map(str, manifest.transform["size"]))
     lines = [
@@ -109,26 +141,26 @@ def _making(manifest: Manifest, config: JudgeConfig, run: dict[str, Any] | None)
     ]
     if manifest.writers > 1:
         lines.append(f"- {manifest.writers} comment heads write together")
-    if "recipe" in told:
-        lines.append(f"- recipe {told['recipe']}, seed {told.get('seed')}")
+    if "recipe" in provenance:
+        lines.append(f"- recipe {provenance['recipe']}, seed {provenance.get('seed')}")
     if run is not None and run["recipe"]:
         lines.append(f"\n```yaml\n{run['recipe'].strip()}\n```")
     return "\n".join(lines)
 
 
 def _parity(manifest: Manifest) -> str:
-    told = manifest.parity
+    parity = manifest.parity
     limits = LIMITS[manifest.precision]
-    lines = [f"Compared on {told['pictures']} pictures of {told['source']}:", ""]
-    if told["srcc"] is not None:
-        lines.append(f"- scores: largest difference {told['score_difference']:.2g}; "
-                     f"SRCC {_change(told['srcc'])}")  # fmt: skip
-    for name, share in told["same_labels"].items():
+    lines = [f"Compared on {parity['pictures']} pictures of {parity['source']}:", ""]
+    if parity["srcc"] is not None:
+        lines.append(f"- scores: largest difference {parity['score_difference']:.2g}; "
+                     f"SRCC {_change(parity['srcc'])}")  # fmt: skip
+    for name, share in parity["same_labels"].items():
         lines.append(f"- {name}: {share:.1%} of the labels are the same; "
-                     f"accuracy {_change(told['accuracy'][name])}")  # fmt: skip
-    if told["cider"] is not None:
-        lines.append(f"- comments: {told['same_comments']:.1%} are the same; "
-                     f"CIDEr-D {_change(told['cider'])}")  # fmt: skip
+                     f"accuracy {_change(parity['accuracy'][name])}")  # fmt: skip
+    if parity["cider"] is not None:
+        lines.append(f"- comments: {parity['same_comments']:.1%} are the same; "
+                     f"CIDEr-D {_change(parity['cider'])}")  # fmt: skip
     if limits.same:
         allowed = f"scores within {limits.score:g}, every label and comment the same"
     else:
@@ -150,8 +182,10 @@ def _licence(backbone: BackboneConfig) -> str:
             "opinions allow is for their owner to say."
         )
     if backbone.weights == "pretrained":
-        told = _published_licence(backbone.name)
-        known = f"`{told}`, as their publisher says" if told else "not recorded here: look it up"
+        licence = _published_licence(backbone.name)
+        known = (
+            f"`{licence}`, as their publisher says" if licence else "not recorded here: look it up"
+        )
         return (
             f"It started from the published weights of {backbone.name} (licence: {known}). What "
             "its pictures and opinions allow is for their owner to say."
@@ -191,8 +225,8 @@ def _limits(manifest: Manifest, config: JudgeConfig) -> str:
 
 def _run_of(judge: Path) -> dict[str, Any] | None:
     """Table, evaluation and recipe of the run that made this very judge; None: there is none."""
-    home = judge.resolve().parent
-    path = home / "manifest.json"
+    folder = judge.resolve().parent
+    path = folder / "manifest.json"
     if not path.is_file():
         return None
     stages = json.loads(path.read_text("utf-8")).get("stages", [])
@@ -201,12 +235,12 @@ def _run_of(judge: Path) -> dict[str, Any] | None:
     if not made:
         return None
     metrics = None
-    file = home / "evaluation" / "metrics.json"
+    file = folder / "evaluation" / "metrics.json"
     for stage in stages:
         of_it = stage.get("config", {}).get("judge") in made
         if of_it and file.is_file() and _hash(stage, "metrics") == sha256_file(file):
             metrics = json.loads(file.read_text("utf-8"))
-    table, recipe = home / "annotations.parquet", home / "recipe.yaml"
+    table, recipe = folder / "annotations.parquet", folder / "recipe.yaml"
     return {
         "metrics": metrics,
         "table": AnnotationTable.from_parquet(table) if table.is_file() else None,
@@ -230,5 +264,5 @@ def _without_folders(recipe: str) -> str:
 
 
 def _hash(stage: dict[str, Any], output: str) -> str | None:
-    found = stage.get("outputs", {}).get(output)
-    return None if found is None else found["sha256"]
+    file = stage.get("outputs", {}).get(output)
+    return None if file is None else file["sha256"]

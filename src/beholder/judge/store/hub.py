@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FOLDER = ("judge.json", "weights.safetensors", "vocabulary.json")
 FILE = "judge.beholder"
 CARD = "README.md"
+TAGS = ("beholder", "image-quality-assessment")
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -109,29 +110,28 @@ def upload(
 
 def short_card(judge: Judge, repo: str) -> str:
     """What a judge knows of itself, in Markdown, with the Hub's header."""
-    says = []
+    opinions = []
     if judge.score_range is not None:
         low, high = judge.score_range
-        says.append(f"a score; its training table reached from {low:g} to {high:g}")
+        opinions.append(f"a score; its training table reached from {low:g} to {high:g}")
     interval = judge.calibration.score
     if interval is not None:
-        says.append(f"an interval of {interval.level:.0%}, calibrated on {interval.pictures}")
-        says[-1] += " pictures"
+        opinions.append(f"an interval of {interval.level:.0%}, calibrated on {interval.pictures}")
+        opinions[-1] += " pictures"
     if judge.vocabulary is not None and judge.beam_size is not None:
-        says.append(f"a comment, of a vocabulary of {len(judge.vocabulary):,}")
-    says += [f"{name}: {', '.join(labels)}" for name, labels in judge.classes.items()]
+        opinions.append(f"a comment, of a vocabulary of {len(judge.vocabulary):,}")
+    opinions += [f"{name}: {', '.join(labels)}" for name, labels in judge.classes.items()]
     made = [f"- {name}: `{value}`" for name, value in judge.provenance.items()]
     return "\n".join(
         [
             "---",
-            "library_name: beholder",
-            "tags: [beholder, image-quality-assessment]",
+            _library().ModelCardData(library_name="beholder", tags=list(TAGS)).to_yaml(),
             "---",
             f"# {repo.partition('/')[2]}",
             "",
             "A judge: it looks at a picture and says what people would say about it.",
             "",
-            *[f"- {text}" for text in says],
+            *[f"- {text}" for text in opinions],
             "",
             "```python",
             "from beholder import Judge",
