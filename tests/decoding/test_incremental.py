@@ -240,7 +240,7 @@ def test_more_positions_than_the_model_has_are_refused() -> None:
 
 
 def test_models_of_different_vocabularies_are_refused() -> None:
-    with pytest.raises(ValueError, match="one vocabulary"):
+    with pytest.raises(ValueError, match="not the same one"):
         beam_search([tiny(), tiny(vocab_size=9)], torch.randn(1, 3, 4), 2, 6)
 
 

@@ -125,7 +125,7 @@ def test_the_activation_is_that_of_the_config_that_comes_with_the_weights(
     with torch.no_grad():
         expected = reference(pixels).image_embeds
         torch.testing.assert_close(backbone(pixels).pooled_BP, expected, atol=1e-4, rtol=1e-4)
-    with pytest.raises(BackboneError, match=f"Name the backbone {right}"):
+    with pytest.raises(BackboneError, match=f"Use the backbone {right}"):
         tower_of(wrong, weights)
 
 
@@ -136,7 +136,7 @@ def test_an_open_clip_config_says_the_activation(quick: bool, tmp_path: Path) ->
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     names = ["clip/vit-b-32", "clip/vit-b-32-quickgelu"]
     assert clip.weights_file(tmp_path, names[quick]).name == "open_clip_model.safetensors"
-    with pytest.raises(BackboneError, match=f"Name the backbone {names[quick]}"):
+    with pytest.raises(BackboneError, match=f"Use the backbone {names[quick]}"):
         clip.weights_file(tmp_path, names[not quick])
 
 
@@ -170,7 +170,7 @@ def test_a_repository_with_a_torch_checkpoint_alone(hub: Path) -> None:
     with torch.no_grad():
         expected = reference(pixels).image_embeds
         torch.testing.assert_close(backbone(pixels).pooled_BP, expected, atol=1e-4, rtol=1e-4)
-    with pytest.raises(BackboneError, match="Name the backbone clip/vit-b-32-quickgelu"):
+    with pytest.raises(BackboneError, match="Use the backbone clip/vit-b-32-quickgelu"):
         tower_of("clip/vit-b-32", weights)
 
 
@@ -234,7 +234,7 @@ def test_a_tower_as_backbone(tmp_path: Path) -> None:
 
 
 def test_what_can_not_be_read_is_said(tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match="several CLIPs share"):
+    with pytest.raises(BackboneError, match="several CLIP models share"):
         create_backbone(BackboneConfig(name="clip/vit-b-32"))
     with pytest.raises(BackboneError, match="no vision tower"):
         clip.rename({"layer1.weight": torch.zeros(1)})

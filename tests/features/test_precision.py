@@ -46,7 +46,7 @@ def test_an_accelerator_computes_in_half_precision_by_default(
 
 def test_a_type_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_bf16", lambda _: False)
-    with pytest.raises(DeviceError, match="cuda has no bf16") as caught:
+    with pytest.raises(DeviceError, match="cuda does not support bf16") as caught:
         amp_dtype("bf16", CUDA, where="training.amp")
     assert caught.value.where == "training.amp"
 

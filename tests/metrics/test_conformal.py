@@ -108,11 +108,11 @@ def test_what_can_not_be_calibrated() -> None:
         fit_conformal(np.zeros(98), np.ones(98), level=0.99)
     with pytest.raises(DataError, match="between 0 and 1"):
         fit_conformal(np.zeros(20), np.ones(20), level=1.0)
-    with pytest.raises(DataError, match="20 given scores, but 19"):
+    with pytest.raises(DataError, match="20 target scores, but 19"):
         fit_conformal(np.zeros(20), np.ones(19))
     with pytest.raises(DataError, match="finite"):
         fit_conformal(np.zeros(20), np.full(20, np.nan))
-    with pytest.raises(DataError, match="come together"):
+    with pytest.raises(DataError, match="needs a floor"):
         fit_conformal(np.zeros(20), np.ones(20), floor=0.1)
     with pytest.raises(DataError, match="0 or more"):
         fit_conformal(np.zeros(20), np.ones(20), spread_N=np.full(20, -1.0), floor=0.1)

@@ -334,7 +334,7 @@ def test_an_attribute_of_one_class_is_refused() -> None:
         ["a.png", "b.png"],
         attributes={"light": ["dark", "fair"], "size": ["large", None], "kind": ["x", "x"]},
     )
-    with pytest.raises(DataError, match="one class alone: size, kind; there is nothing to learn"):
+    with pytest.raises(DataError, match="only one class: size, kind; there is nothing to learn"):
         judge_config(
             AttributesTaskConfig(),
             table,

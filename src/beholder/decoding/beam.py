@@ -1,12 +1,11 @@
 """Beam search: its bookkeeping, over any model that can do a step. Only numpy.
+ Semantics as published with ExpansionNet v2: every beam proposes its best k words; of those k x k
+the best k sequences are kept; a beam that has ended keeps its score and still competes, until
+better ones displace it; at the end scores are divided by length. A picture whose beams have all
+ended can't change any more and leaves the search, as do the beams that have ended: neither changes
+the result.
 
-Semantics as published with ExpansionNet v2: every beam proposes its best k words; of those k x k
-the best k sequences go on; a beam that has ended keeps its score and competes on, until better
-ones displace it; at the end scores are divided by length. A picture whose beams have all ended
-can't change any more and leaves the search, as do the beams that have ended: neither changes what
-is found.
-
-Shapes: P pictures, k beams, R rows that are given to the step, T tokens so far.
+Shapes: P pictures, k beams, R rows that the step gets, T tokens so far.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ class Step(Protocol):
         Args:
             tokens_R: int64, the last word of each row.
             parents_R: int64, which row of the last call each row continues (in the first call:
-                its picture). Rows that nobody continues are gone.
-            best: how many words to propose.
+                its picture). Rows that are not continued are dropped.
+            best: number of words to propose.
 
         Returns:
             Log-probabilities, float [R, best], falling, and their words, int64 [R, best].
@@ -56,7 +55,7 @@ def search(
         beam_size: k, at most the number of words.
         max_length: most tokens of a sequence, bos and eos included; at least 2.
         bos, eos: ids of the first and the last token.
-        n_best: how many to return, at most `beam_size`.
+        n_best: number of hypotheses to return, at most `beam_size`.
 
     Returns:
         P lists of `n_best` hypotheses, best first.
@@ -99,7 +98,7 @@ class _Beams:
 
     def extend(self, open_Pk: np.ndarray, log_probs_Rk: np.ndarray, words_Rk: np.ndarray) -> None:
         pictures, beam_size = open_Pk.shape
-        # An ended beam proposes itself, unchanged, and nothing else.
+        # an ended beam proposes itself, unchanged, and nothing else
         proposed_Pkk = np.full((pictures, beam_size, beam_size), -np.inf)
         proposed_Pkk[:, :, 0] = 0.0
         proposed_Pkk[open_Pk] = log_probs_Rk

@@ -1,4 +1,4 @@
-"""What an exported judge's graph is to those who use it, whatever runtime runs it."""
+"""The interface of an exported judge's graph, the same for every runtime."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 
 class Graph(Protocol):
-    """One graph, ready to run. Values stay in the runtime's memory until they are asked for.
+    """One graph, ready to run. Values stay in the runtime's memory until `get` fetches them.
 
     Attributes:
-        inputs, outputs: name -> sizes of the axes; what is no int is any size.
+        inputs, outputs: name -> sizes of the axes; a size that is not an int may vary.
     """
 
     @property
@@ -28,7 +28,7 @@ class Graph(Protocol):
         """A value of the runtime as an array."""
         ...
 
-    def run(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Values of the runtime by name -> outputs by name, in the graph's order. What it gives
-        stays as it is when the graph runs again."""
+    def run(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Input values of the runtime by name -> outputs by name, in the graph's order. Outputs
+        stay valid when the graph runs again."""
         ...

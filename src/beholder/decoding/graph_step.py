@@ -1,9 +1,9 @@
 """Steps of exported captioners for beam search; several are an ensemble.
 
-What graphs take and give is told in `export.graphs`. The past stays in the runtime's memory;
-it grows by a position with each step, and rows are reordered inside the graph. Only numpy.
+`export.graphs` describes the inputs and outputs of the graphs. The past stays in the runtime's
+memory; it grows by a position with each step, and rows are reordered inside the graph. Only numpy.
 
-Shapes: B pictures, R rows, V words, k words asked for.
+Shapes: B pictures, R rows, V words, k best words.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ class GraphStep:
     """One step of an exported captioner, or of several whose probabilities are averaged.
 
     Args:
-        writers: for each its graph `step`, and what its `encoder` made of the pictures:
-            `keys.<i>` and `values.<i>`, the first axis of which is B.
+        captioners: for each its graph `step`, and the outputs of its `encoder` for the pictures,
+            `keys.<i>` and `values.<i>`, whose first axis is B.
     """
 
-    def __init__(self, writers: Sequence[tuple[Graph, Mapping[str, np.ndarray]]]) -> None:
-        self._writers = [_Writer(graph, seen) for graph, seen in writers]
+    def __init__(self, captioners: Sequence[tuple[Graph, Mapping[str, np.ndarray]]]) -> None:
+        self._captioners = [_Captioner(graph, encoded) for graph, encoded in captioners]
 
     def __call__(
         self, tokens_R: np.ndarray, parents_R: np.ndarray, best: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `decoding.beam.Step`."""
-        said = [writer.advance(tokens_R, parents_R) for writer in self._writers]
-        if len(said) == 1:
-            return largest(said[0], best)
-        mean_RV = np.mean([np.exp(log_probs_RV) for log_probs_RV in said], axis=0)
+        log_probs = [captioner.advance(tokens_R, parents_R) for captioner in self._captioners]
+        if len(log_probs) == 1:
+            return largest(log_probs[0], best)
+        mean_RV = np.mean([np.exp(log_probs_RV) for log_probs_RV in log_probs], axis=0)
         values_Rk, words_Rk = largest(mean_RV, best)
         with np.errstate(divide="ignore"):
             return np.log(values_Rk), words_Rk
 
 
-class _Writer:
+class _Captioner:
     """The rows of one captioner: their past, and the keys and values of their pictures."""
 
-    def __init__(self, graph: Graph, seen: Mapping[str, np.ndarray]) -> None:
-        self._graph, self._seen = graph, seen
-        self._picture_of_row = np.arange(len(next(iter(seen.values()))))
+    def __init__(self, graph: Graph, encoded: Mapping[str, np.ndarray]) -> None:
+        self._graph, self._encoded = graph, encoded
+        self._picture_of_row = np.arange(len(next(iter(encoded.values()))))
         self._pictures = self._of_rows()
         self._past: dict[str, Any] = {}
         for name, shape in graph.inputs.items():
@@ -60,8 +60,8 @@ class _Writer:
             self._picture_of_row = picture_of_row
             self._pictures = self._of_rows()
         put = self._graph.put
-        fed = {"tokens": put(tokens_R), "parents": put(parents_R)}
-        log_probs, *past = self._graph.run({**fed, **self._past, **self._pictures}).values()
+        rows = {"tokens": put(tokens_R), "parents": put(parents_R)}
+        log_probs, *past = self._graph.run({**rows, **self._past, **self._pictures}).values()
         self._past = dict(zip(self._past, past, strict=True))
         log_probs_RV: np.ndarray = self._graph.get(log_probs)
         return log_probs_RV
@@ -69,7 +69,7 @@ class _Writer:
     def _of_rows(self) -> dict[str, Any]:
         """Keys and values of each row's picture."""
         rows = self._picture_of_row
-        return {name: self._graph.put(array[rows]) for name, array in self._seen.items()}
+        return {name: self._graph.put(array[rows]) for name, array in self._encoded.items()}
 
 
 def largest(scores_RV: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +80,7 @@ def largest(scores_RV: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """
     words = scores_RV.shape[1]
     if count > words:
-        raise ValueError(f"{count} words asked for, but the vocabulary has {words}")
+        raise ValueError(f"{count} words are wanted, but the vocabulary has {words}")
     near_Rk = np.argpartition(scores_RV, words - count, axis=1)[:, words - count :]
     values_Rk = np.take_along_axis(scores_RV, near_Rk, axis=1)
     order_Rk = np.argsort(-values_Rk, axis=1, kind="stable")

@@ -1,4 +1,4 @@
-"""A decoded sequence with what the model thinks of it."""
+"""A decoded sequence with its log-probabilities."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which cache slot a row of a search lives in, so that reordering copies as little as possible.
+"""Which cache slot a row of a search has, so that reordering copies as little as possible.
 
-A search gives its rows in any order and number; a cache wants slots 0..R-1. Each parent that goes
-on keeps its slot for its first child, so only further children are copied; and of those only the
-positions whose contents differ, since the rows of a beam soon share most of their past.
+A search has its rows in any order and number; a cache needs slots 0..R-1. Each parent with children
+leaves its slot to the first, so only further children are copied; and of those only the positions
+whose contents differ, since the rows of a beam soon share most of their past.
 Only numpy.
 
 Shapes: R rows of this step, S slots, T positions.
@@ -16,7 +16,7 @@ import numpy as np
 
 
 class Move(NamedTuple):
-    """Positions of slots take over what the same positions of other slots hold; int64 [M] each.
+    """A copy of positions of slots to the same positions of other slots; int64 [M] each.
 
     No slot is both a source and a target.
     """
@@ -43,7 +43,7 @@ class Slots:
         self.slot_of_row = np.arange(pictures)
         self.picture_of_slot = np.arange(pictures)
         self._length = 0
-        # Contents with the same number are the same; slots that were never written have none.
+        # equal numbers mean equal contents; -1 where nothing was ever written
         self._content_ST = np.full((slots, room), -1, dtype=np.int64)
 
     def reorder(self, parents_R: np.ndarray) -> Move | None:
@@ -60,17 +60,17 @@ class Slots:
         stays[first] = parent_slots_R[first] < rows
         slots_R = np.where(stays, parent_slots_R, -1)
         free = np.setdiff1d(np.arange(rows), parent_slots_R[stays], assume_unique=True)
-        homeless = np.flatnonzero(~stays)
-        # Rows of a picture stay together as long as no row ends: both sides in picture order.
-        homeless = homeless[np.argsort(picture_R[homeless], kind="stable")]
+        displaced = np.flatnonzero(~stays)
+        # rows of a picture stay together as long as no row ends: both sides in picture order
+        displaced = displaced[np.argsort(picture_R[displaced], kind="stable")]
         known = free < len(self.picture_of_slot)
         old_picture = np.where(known, self.picture_of_slot[np.where(known, free, 0)], rows)
         free = free[np.argsort(old_picture, kind="stable")]
-        slots_R[homeless] = free
+        slots_R[displaced] = free
         self.slot_of_row = slots_R
         self.picture_of_slot = np.empty(rows, dtype=np.int64)
         self.picture_of_slot[slots_R] = picture_R
-        return self._copy(parent_slots_R[homeless], free)
+        return self._copy(parent_slots_R[displaced], free)
 
     def written(self) -> None:
         """Every row has written its next position."""

@@ -1,7 +1,7 @@
 """Beam search and sampling of PyTorch captioners: features in, hypotheses out.
 
-Everything is done in evaluation mode and without gradient, whatever mode the model is in. Pictures
-may be encoded under autocast; words are looked for in float32, for beams differ in small numbers.
+Everything runs in evaluation mode and without gradient, whatever mode the model is in. Pictures may
+be encoded under autocast; words are searched in float32, for beams differ by little.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def beam_search(
         B lists of `n_best` hypotheses, best first.
     """
     models = [models] if isinstance(models, ExpansionNet) else list(models)
-    given = [features] * len(models) if isinstance(features, Tensor) else list(features)
-    pictures = len(given[0])
+    inputs = [features] * len(models) if isinstance(features, Tensor) else list(features)
+    pictures = len(inputs[0])
     with _evaluating(models):
-        encoded = [model.encode(own, lengths) for model, own in zip(models, given, strict=True)]
+        encoded = [model.encode(x, lengths) for model, x in zip(models, inputs, strict=True)]
     with _evaluating(models), full_precision(encoded[0]):
         step = TorchStep(
             models,
@@ -87,8 +87,8 @@ def sample(
         n: comments per picture.
         max_length: most words after bos, eos included, as published; at most the model's own.
         bos, eos: ids of the first and the last token.
-        generator: where chance comes from; None: torch's default one of the CPU, so that every
-            device draws the same.
+        generator: source of randomness; None: torch's default CPU generator, so that every device
+            draws the same.
         lengths: real tokens per picture, [B]; None: all.
 
     Returns:
@@ -110,7 +110,7 @@ def sample_memory(
     generator: torch.Generator | None = None,
     lengths: Tensor | Sequence[int] | None = None,
 ) -> list[list[Hypothesis]]:
-    """`sample` for pictures that are encoded already: `memory` is what `encode` gave."""
+    """`sample` for pictures that are encoded already: `memory` is the output of `encode`."""
     pictures = len(memory)
     if n < 1 or max_length < 1:
         raise ValueError(f"n and max_length must be at least 1, not {n} and {max_length}")
@@ -137,7 +137,7 @@ def _sample(
     tokens = np.full((pictures * n, max_length + 1), eos, dtype=np.int64)
     tokens[:, 0] = bos
     log_probs = np.zeros((pictures * n, max_length + 1))
-    lasts = np.full(pictures * n, max_length + 1)
+    stops = np.full(pictures * n, max_length + 1)
     rows = np.arange(pictures * n)
     last, parents, count = np.full(pictures, bos), np.arange(pictures), n
     for position in range(1, max_length + 1):
@@ -145,21 +145,21 @@ def _sample(
         tokens[rows, position] = drawn.reshape(-1)
         log_probs[rows, position] = drawn_log_probs.reshape(-1)
         ended = drawn.reshape(-1) == eos
-        lasts[rows[ended]] = position + 1
-        # In the first step a row stands for all comments of its picture.
+        stops[rows[ended]] = position + 1
+        # in the first step a row stands for all comments of its picture
         parents = np.flatnonzero(~ended) // count
         rows, last, count = rows[~ended], drawn.reshape(-1)[~ended], 1
         if len(rows) == 0:
             break
     hypotheses = [
-        Hypothesis(row[:stop].tolist(), chances[:stop].tolist(), float(chances[:stop].sum() / stop))
-        for row, chances, stop in zip(tokens, log_probs, lasts, strict=True)
+        Hypothesis(ids[:stop].tolist(), probs[:stop].tolist(), float(probs[:stop].sum() / stop))
+        for ids, probs, stop in zip(tokens, log_probs, stops, strict=True)
     ]
     return [hypotheses[start : start + n] for start in range(0, len(hypotheses), n)]
 
 
 def _as_weights(memory: Tensor, model: ExpansionNet) -> Tensor:
-    """What the encoder gave, perhaps in half precision, in the type of the model's weights."""
+    """The encoder's output, perhaps in half precision, in the dtype of the model's weights."""
     return memory.to(model.output.weight.dtype)
 
 

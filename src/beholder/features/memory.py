@@ -1,4 +1,4 @@
-"""Out of memory as a sentence: what was too large, and what makes it smaller."""
+"""Out-of-memory errors as user errors: what needed the memory, and what reduces it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SIGNS = ("out of memory", "DefaultCPUAllocator", "can't allocate memory", "not 
 
 @contextmanager
 def memory_guard(work: str, device: torch.device, *, where: str, fix: str) -> Iterator[None]:
-    """Turn an allocation that fails inside the `with` into a user's error.
+    """Turn a failed allocation inside the `with` into a user error.
 
     Args:
         work: what was being done, e.g. "Training".
-        where: the setting that decides how much memory it takes.
-        fix: what to lower, or to switch on.
+        where: the option that determines how much memory it needs.
+        fix: what to lower or to switch on.
 
     Raises:
         OutOfMemory: the device, or the host, has no room left.
@@ -30,15 +30,15 @@ def memory_guard(work: str, device: torch.device, *, where: str, fix: str) -> It
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        asked = next(iter(str(error).splitlines()), "").strip()
-        detail = f" ({asked[:200]})" if asked else ""
+        first_line = next(iter(str(error).splitlines()), "").strip()
+        detail = f" ({first_line[:200]})" if first_line else ""
         raise OutOfMemory(
             f"{work} has run out of memory on {device}{detail}.", where=where, fix=fix
         ) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had, of a device or of the host."""
+    """Whether an error says that memory of a device or the host could not be allocated."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)

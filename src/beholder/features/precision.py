@@ -1,4 +1,4 @@
-"""The arithmetic of forward passes: one function decides, for training and all else.
+"""The arithmetic of forward passes: one function decides, for training and everything else.
 
 Matrix products and convolutions run in bf16 or fp16 under autocast; weights, norms, losses and the
 small heads stay in float32.
@@ -17,16 +17,16 @@ Amp = Literal["auto", "off", "bf16", "fp16"]
 
 
 def amp_dtype(choice: Amp, device: torch.device, *, where: str) -> torch.dtype | None:
-    """The type of the forward pass's matrix products; None: the weights' own.
+    """The dtype of the forward pass's matrix products; None: the weights' own.
 
     `auto` is bf16 on an accelerator that has it, else fp16; on the CPU, and on a backend without
     autocast, it is off.
 
     Args:
-        where: the setting, for the error.
+        where: the option, for the error.
 
     Raises:
-        DeviceError: the device does not have the type asked for.
+        DeviceError: the device does not support the requested dtype.
     """
     available = torch.amp.is_autocast_available(device.type)
     if choice == "off" or (choice == "auto" and (device.type == "cpu" or not available)):
@@ -34,18 +34,20 @@ def amp_dtype(choice: Amp, device: torch.device, *, where: str) -> torch.dtype |
     if choice == "auto":
         return torch.bfloat16 if has_bf16(device) else torch.float16
     if not available or (choice == "bf16" and not has_bf16(device)):
-        raise DeviceError(f"{device.type} has no {choice}.", where=where, fix="Set amp: auto.")
+        raise DeviceError(
+            f"{device.type} does not support {choice}.", where=where, fix="Set amp: auto."
+        )
     return torch.bfloat16 if choice == "bf16" else torch.float16
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
-    """Forward passes inside the `with` compute in `dtype`; None: in the weights' own."""
+    """Forward passes inside the `with` compute in `dtype`; None: in the weights' dtype."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 @cache
 def has_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies matrices of bfloat16 in its own hardware."""
+    """Whether a device multiplies bfloat16 matrices in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     try:

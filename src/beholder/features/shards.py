@@ -1,6 +1,6 @@
 """One shard of a feature store: a safetensors file, checked, and read through a memory map.
 
-The header of the file is parsed here, so that reading maps exactly the bytes that are asked for.
+The file's header is parsed here, so that reading only touches the bytes that are needed.
 
 Legend: n rows of a shard.
 """
@@ -20,15 +20,15 @@ from beholder.data.files import sha256_file
 from beholder.errors import StoreError
 
 PATTERN = "shard-*.safetensors"
-_NUMBERS = {"F16": np.float16, "F32": np.float32}
-_MEND = "Delete it and extract again: only its pictures are done anew."
+_DTYPES = {"F16": np.float16, "F32": np.float32}
+_FIX = "Delete it and extract again: only its pictures are computed again."
 
 
 class ShardRecord(NamedTuple):
-    """What a finished store remembers of a shard.
+    """What a finished store records of a shard.
 
-    modified_ns: when the file was written; one that still has this time and size is taken to be
-        unchanged without reading it.
+    modified_ns: when the file was written; a file that still has this time and size is assumed to
+        be unchanged without reading it.
     """
 
     size: int
@@ -45,16 +45,16 @@ def shard_number(path: Path) -> int:
 
 
 def record_shard(path: Path) -> ShardRecord:
-    """Read a shard in whole and remember it."""
+    """The record of a shard, which is read as a whole."""
     status = path.stat()
     return ShardRecord(status.st_size, sha256_file(path), status.st_mtime_ns)
 
 
 def check_shard(path: Path, record: ShardRecord, *, thorough: bool = False) -> None:
-    """See that a shard holds the bytes that were written.
+    """Check that a shard holds the bytes that were written.
 
     Args:
-        thorough: read it even if size and time say that nobody touched it.
+        thorough: read it even if its size and time are unchanged.
 
     Raises:
         StoreError: it is missing or changed.
@@ -68,11 +68,11 @@ def check_shard(path: Path, record: ShardRecord, *, thorough: bool = False) -> N
     if (thorough or status.st_mtime_ns != record.modified_ns) and (
         sha256_file(path) != record.sha256
     ):
-        raise _damaged(path, "its SHA-256 is not that of what was written")
+        raise _damaged(path, "its SHA-256 is not the one recorded")
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """A shard's header and where its data begin, in bytes.
+    """A shard's header, and the offset of its data in bytes.
 
     Raises:
         StoreError: it is missing, or shorter or longer than its header says.
@@ -86,7 +86,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
             header = json.loads(stream.read(length))
         end = max(entry["data_offsets"][1] for n, entry in header.items() if n != "__metadata__")
         if 8 + length + end != size:
-            raise ValueError("it has another length than its header says")
+            raise ValueError("its length is not what its header says")
     except FileNotFoundError as error:
         raise _missing(path) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -108,10 +108,10 @@ def shard_rows(path: Path) -> list[tuple[str, str]]:
 
 
 class MappedShard:
-    """The arrays of a shard in memory that the system fills from the file when it is read.
+    """The arrays of a shard, mapped into memory.
 
     Attributes:
-        arrays: name -> [n, ...] of the stored number type.
+        arrays: name -> [n, ...] of the stored dtype.
     """
 
     def __init__(self, path: Path) -> None:
@@ -126,7 +126,7 @@ class MappedShard:
         }
 
     def announce(self, name: str, rows: Sequence[int]) -> None:
-        """Tell the system that these rows are read next, so that a disk fetches them at once."""
+        """Advise the system that these rows are read next, so that it fetches them together."""
         if not hasattr(mmap, "MADV_WILLNEED"):  # Windows
             return
         row_bytes = self.arrays[name].nbytes // len(self.arrays[name])
@@ -140,7 +140,7 @@ class MappedShard:
         self._begins[name] = begin + start
         shape = tuple(entry["shape"])
         flat = np.frombuffer(
-            self._memory, _NUMBERS[entry["dtype"]], count=int(np.prod(shape)), offset=begin + start
+            self._memory, _DTYPES[entry["dtype"]], count=int(np.prod(shape)), offset=begin + start
         )
         return flat.reshape(shape)
 
@@ -154,4 +154,4 @@ def _missing(path: Path) -> StoreError:
 
 
 def _damaged(path: Path, how: str) -> StoreError:
-    return StoreError(f"{path.name} is damaged: {how}.", where=str(path.parent), fix=_MEND)
+    return StoreError(f"{path.name} is damaged: {how}.", where=str(path.parent), fix=_FIX)

@@ -2,14 +2,14 @@
 
 A folder of safetensors shards, float16 unless asked otherwise, read through memory maps:
 
-    store.json               format, backbone and its fingerprint, shapes, number type
+    store.json               format, backbone and its fingerprint, shapes, dtype
     shard-00000.safetensors  tokens [n, N, C] and/or pooled [n, P]; its rows' keys in the metadata
     shards.json              size, SHA-256 and time of every shard
     index.parquet            image key, content, shard, row of what the store holds now
 
-A row is known by its image key and by the content that was seen (file and box), so that a changed
-picture is not mistaken for the old one. Shards are written whole or not at all and carry their own
-keys: a kill loses at most the shard that was being filled, and the index can be made from them.
+A row is identified by its image key and by the content that was seen (file and box), so that a
+changed picture is not mistaken for the old one. Shards are written whole or not at all and carry
+their own keys: a kill loses at most the shard being filled, and the index can be rebuilt from them.
 
 Legend: B rows asked for, n rows of a shard, N tokens, C features of a token, P pooled features.
 """
@@ -51,7 +51,7 @@ _RECORDS = "shards.json"
 # small enough that a kill loses little work, large enough to read well
 _SHARD_BYTES = 64_000_000
 _SHARD_ROWS = 512
-_PIECE = 16_384  # numbers; torch uses threads from twice as many on
+_CHUNK = 16_384  # values; torch uses threads from twice as many on
 _AGAIN = "Extract the features again."
 
 
@@ -67,14 +67,14 @@ class StoreCard(NamedTuple):
     arithmetic: str = "float32"  # of the backbone's forward pass
 
 
-class _Place(NamedTuple):
+class _Location(NamedTuple):
     content: str
     shard: str
     row: int
 
 
 class FeatureStore:
-    """Random access to stored features by image key. Can be pickled: maps are opened per process.
+    """Random access to stored features by image key. Can be pickled: each process opens its maps.
 
     Attributes:
         keys: image keys in the order of the index.
@@ -82,21 +82,23 @@ class FeatureStore:
         pooled_dim: P, None if it holds no pooled features.
     """
 
-    def __init__(self, path: Path, card: StoreCard, places: Mapping[str, tuple[str, int]]) -> None:
+    def __init__(
+        self, path: Path, card: StoreCard, locations: Mapping[str, tuple[str, int]]
+    ) -> None:
         self.path = path
         self.card = card
-        self._places = dict(places)
+        self._locations = dict(locations)
         self._maps: dict[str, MappedShard] = {}
 
     @classmethod
     def open(cls, path: str | Path, *, expect_fingerprint: str | None = None) -> FeatureStore:
         """Open a finished store.
 
-        Shards whose size and time are those of the extraction are taken to be whole; others, as
-        in a copy of the folder, are read and compared with their SHA-256. `verify` reads all.
+        Shards with the size and time of the extraction are assumed to be intact; others, as in a
+        copy of the folder, are read and compared with their SHA-256. `verify` reads all of them.
 
         Args:
-            expect_fingerprint: of the backbone whose features are wanted.
+            expect_fingerprint: fingerprint of the backbone whose features are expected.
 
         Raises:
             StoreError: missing, unfinished, damaged, or of another backbone.
@@ -106,9 +108,9 @@ class FeatureStore:
         if expect_fingerprint is not None and card.fingerprint != expect_fingerprint:
             raise StoreError(
                 f"The feature store is of another backbone: it holds {card.backbone} "
-                f"({card.fingerprint[:12]}), wanted is {expect_fingerprint[:12]}.",
+                f"({card.fingerprint[:12]}), not {expect_fingerprint[:12]}.",
                 where=str(path),
-                fix="Extract the features with this backbone, or use the one of the store.",
+                fix="Extract the features with this backbone, or use the store's.",
             )
         store = cls(path, card, _read_index(path))
         store._check_shards(thorough=False)
@@ -124,14 +126,14 @@ class FeatureStore:
 
     def _check_shards(self, *, thorough: bool) -> None:
         records = _read_records(self.path)
-        for shard in sorted({shard for shard, _ in self._places.values()}):
+        for shard in sorted({shard for shard, _ in self._locations.values()}):
             if shard not in records:
                 raise _unfinished(self.path)
             check_shard(self.path / shard, records[shard], thorough=thorough)
 
     @property
     def keys(self) -> list[str]:
-        return list(self._places)
+        return list(self._locations)
 
     @property
     def token_shape(self) -> tuple[int, int] | None:
@@ -142,10 +144,10 @@ class FeatureStore:
         return self.card.pooled_dim
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._places
+        return key in self._locations
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": {}}
@@ -157,8 +159,8 @@ class FeatureStore:
 
         Args:
             tokens: False leaves the tokens on the disk; they come back empty.
-            as_stored: give the stored number type. float16 is several times as fast to read and
-                has half the bytes on its way to a device, which converts it at no cost.
+            as_stored: keep the stored dtype. float16 is several times as fast to read and has half
+                the bytes on its way to a device, which converts it at no cost.
 
         Returns:
             tokens [B, N, C] and pooled [B, P], float32 unless `as_stored`; [B, 0, 0] and [B, 0]
@@ -167,7 +169,7 @@ class FeatureStore:
         Raises:
             StoreError: a picture is not in the store.
         """
-        missing = [key for key in keys if key not in self._places]
+        missing = [key for key in keys if key not in self._locations]
         if missing:
             raise StoreError(
                 f"The feature store lacks {len(missing)} of {len(keys)} pictures: "
@@ -175,35 +177,35 @@ class FeatureStore:
                 where=str(self.path),
                 fix=_AGAIN,
             )
-        places = [self._places[key] for key in keys]
+        locations = [self._locations[key] for key in keys]
         dtype = DTYPES[self.card.dtype] if as_stored else np.float32
         pooled_dim = self.card.pooled_dim
         return (
             self._gather(
-                "tokens", places, self.card.token_shape if tokens else None, (0, 0), dtype
+                "tokens", locations, self.card.token_shape if tokens else None, (0, 0), dtype
             ),
             self._gather(
-                "pooled", places, None if pooled_dim is None else (pooled_dim,), (0,), dtype
+                "pooled", locations, None if pooled_dim is None else (pooled_dim,), (0,), dtype
             ),
         )
 
     def _gather(
         self,
         name: str,
-        places: Sequence[tuple[str, int]],
+        locations: Sequence[tuple[str, int]],
         shape: tuple[int, ...] | None,
         absent: tuple[int, ...],
         dtype: type[np.floating[Any]],
     ) -> NDArray[Any]:
-        out = np.empty((len(places), *(absent if shape is None else shape)), dtype)
+        out = np.empty((len(locations), *(absent if shape is None else shape)), dtype)
         if shape is None:
             return out
-        wanted: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        for position, (shard, row) in enumerate(places):
-            wanted[shard].append((row, position))
-        for shard, pairs in wanted.items():
+        by_shard: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for position, (shard, row) in enumerate(locations):
+            by_shard[shard].append((row, position))
+        for shard, pairs in by_shard.items():
             self._map(shard).announce(name, [row for row, _ in pairs])
-        for shard, pairs in wanted.items():
+        for shard, pairs in by_shard.items():
             rows = self._map(shard).arrays[name]
             for row, position in sorted(pairs):  # in the order of the disk
                 if rows.dtype == out.dtype:
@@ -219,17 +221,17 @@ class FeatureStore:
 
 
 class FeatureWriter:
-    """Adds rows to a store; what is there of an earlier, also a killed, extraction is kept.
+    """Adds rows to a store; what an earlier extraction has written, even if killed, is kept.
 
     Args:
-        path: folder of the store; made if it is not there.
-        card: what the rows share (`flip`: pictures were mirrored); must be that of the store that
-            is there.
-        shard_rows: rows of a shard; None: 512, or as many as have 64 MB.
-        group: processes that write into the store side by side, each shards of its own numbers.
+        path: folder of the store; created if it does not exist.
+        card: what the rows share (`flip`: pictures were mirrored); must be that of an existing
+            store.
+        shard_rows: rows of a shard; None: 512, or as many as fit into 64 MB.
+        group: processes that write into the store at the same time, each its own shard numbers.
 
     Raises:
-        StoreError: the store that is there is of another backbone or number type.
+        StoreError: the existing store is of another backbone or dtype.
         OutputError: the folder can't be written.
     """
 
@@ -244,29 +246,29 @@ class FeatureWriter:
         self.path = Path(path)
         self.card = card
         if (self.path / _CARD).exists():
-            there = _read_card(self.path)
-            if there != card:
+            existing = _read_card(self.path)
+            if existing != card:
                 raise StoreError(
-                    f"The store here is of {there.backbone} ({there.fingerprint[:12]}, "
-                    f"{there.dtype}, computed in {there.arithmetic}), not of {card.backbone} "
+                    f"The store here is of {existing.backbone} ({existing.fingerprint[:12]}, "
+                    f"{existing.dtype}, computed in {existing.arithmetic}), not of {card.backbone} "
                     f"({card.fingerprint[:12]}, {card.dtype}, computed in {card.arithmetic}).",
                     where=str(self.path),
-                    fix="Extract into another folder, or with the `amp` and on the kind of device "
-                    "that it was begun with.",
+                    fix="Extract into another folder, or with the same `amp` and on the same kind "
+                    "of device as before.",
                 )
         else:
             write_json(self.path / _CARD, {"format": FORMAT, **card._asdict()})
-        self._places = _scan_shards(self.path)
-        # a number that was ever used is not used again: a record of it may remain
+        self._locations = _scan_shards(self.path)
+        # a shard number is never used again: a record of it may remain
         used = [*self.path.glob(PATTERN), *map(Path, _read_records(self.path))]
         self._next = 1 + max(map(shard_number, used), default=-1) + group.rank
         self._stride = group.size
         self._shard_rows = shard_rows or min(_SHARD_ROWS, max(1, _SHARD_BYTES // _row_bytes(card)))
-        self._waiting: list[tuple[str, str, dict[str, NDArray[Any]]]] = []
+        self._pending: list[tuple[str, str, dict[str, NDArray[Any]]]] = []
 
     def contents(self) -> dict[str, str]:
-        """Image key -> the content whose features are there already."""
-        return {key: place.content for key, place in self._places.items()}
+        """Image key -> the content whose features are stored already."""
+        return {key: location.content for key, location in self._locations.items()}
 
     def add(
         self,
@@ -278,38 +280,38 @@ class FeatureWriter:
         """Add a picture's features; written when a shard is full.
 
         Raises:
-            StoreError: a value is not finite, or too large for the store's number type.
+            StoreError: a value is not finite, or too large for the store's dtype.
         """
         row: dict[str, NDArray[Any]] = {}
         for name, values in (("tokens", tokens_NC), ("pooled", pooled_P)):
             if values is None:
                 continue
             with np.errstate(over="ignore"):
-                # safetensors writes memory as it lies, so it must lie in the order of the shape
+                # safetensors writes memory in its layout, which must be that of the shape
                 row[name] = values.astype(DTYPES[self.card.dtype], order="C")
             if not np.isfinite(row[name]).all():
                 raise StoreError(
                     f"The {name} of {key} are not finite as {self.card.dtype}; their largest "
                     f"magnitude is {np.abs(values).max():.4g}.",
-                    fix="Store float32, or look at the backbone's weights.",
+                    fix="Store float32, or check the backbone's weights.",
                 )
-        self._waiting.append((key, content, row))
-        if len(self._waiting) >= self._shard_rows:
+        self._pending.append((key, content, row))
+        if len(self._pending) >= self._shard_rows:
             self._write_shard()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the pending rows."""
         self._write_shard()
 
     def close(self, keys: Iterable[str]) -> None:
-        """Write what waits, and the index of `keys` (those that the store holds).
+        """Write the pending rows, and the index of `keys` (those that the store holds).
 
         Raises:
-            StoreError: a shard of an earlier extraction was damaged since.
+            StoreError: a shard of an earlier extraction has been damaged since.
         """
         self._write_shard()
         self._write_records()
-        rows = [(key, *self._places[key]) for key in keys if key in self._places]
+        rows = [(key, *self._locations[key]) for key in keys if key in self._locations]
         schema = {
             "image": pl.String, "content": pl.String, "shard": pl.String, "row": pl.Int64,
         }  # fmt: skip
@@ -317,7 +319,7 @@ class FeatureWriter:
             pl.DataFrame(rows, schema=schema, orient="row").write_parquet(temporary)
 
     def _write_records(self) -> None:
-        """Remember every shard; those of a finished extraction must be what they were."""
+        """Record every shard; those of a finished extraction must be unchanged."""
         known = _read_records(self.path)
         records = {}
         for shard in sorted(self.path.glob(PATTERN), key=shard_number):
@@ -329,22 +331,22 @@ class FeatureWriter:
         )
 
     def _write_shard(self) -> None:
-        if not self._waiting:
+        if not self._pending:
             return
         name = shard_name(self._next)
         self._next += self._stride
         columns = {
-            column: np.stack([row[column] for _, _, row in self._waiting])
-            for column in self._waiting[0][2]
+            column: np.stack([row[column] for _, _, row in self._pending])
+            for column in self._pending[0][2]
         }
-        rows = [(key, content) for key, content, _ in self._waiting]
-        # until `close`, an index of before may name rows of pictures that have changed
+        rows = [(key, content) for key, content, _ in self._pending]
+        # until `close`, an older index might name rows of pictures that have changed
         (self.path / INDEX).unlink(missing_ok=True)
         with atomic_path(self.path / name) as temporary:
             save_file(columns, temporary, metadata={"rows": json.dumps(rows)})
         for row, (key, content) in enumerate(rows):
-            self._places[key] = _Place(content, name, row)
-        self._waiting.clear()
+            self._locations[key] = _Location(content, name, row)
+        self._pending.clear()
 
 
 def is_store_of(path: str | Path, card: StoreCard) -> bool:
@@ -384,7 +386,7 @@ def _read_index(path: Path) -> dict[str, tuple[str, int]]:
 
 
 def _read_records(path: Path) -> dict[str, ShardRecord]:
-    """What is remembered of the shards; nothing before an extraction has finished."""
+    """The records of the shards; none before an extraction has finished."""
     try:
         raw = read_json((path / _RECORDS).read_bytes())
         return {name: ShardRecord(**values) for name, values in raw.items()}
@@ -401,14 +403,16 @@ def _unfinished(path: Path) -> StoreError:
 def _widen(stored: NDArray[Any], out: NDArray[np.float32]) -> None:
     """Copy float16 into float32.
 
-    By torch, since numpy converts one number at a time, slower than HDF5 reads twice the bytes; in
-    pieces that torch does not share between its threads, which on a busy machine wait for one
-    another many times longer than they work.
+    By torch, since numpy converts one value at a time, slower than HDF5 reads twice the bytes; in
+    chunks that torch does not split between threads, which on a busy machine wait for one another
+    many times longer than they work.
     """
-    source = torch.from_numpy(stored.copy()).view(-1)  # maps are read-only, which torch is not
+    source = torch.from_numpy(stored.copy()).view(
+        -1
+    )  # maps are read-only, which torch does not support
     target = torch.from_numpy(out).view(-1)
-    for piece, values in zip(target.split(_PIECE), source.split(_PIECE), strict=True):
-        piece.copy_(values)
+    for chunk, values in zip(target.split(_CHUNK), source.split(_CHUNK), strict=True):
+        chunk.copy_(values)
 
 
 def _row_bytes(card: StoreCard) -> int:
@@ -416,10 +420,10 @@ def _row_bytes(card: StoreCard) -> int:
     return (tokens + (card.pooled_dim or 0)) * np.dtype(DTYPES[card.dtype]).itemsize
 
 
-def _scan_shards(path: Path) -> dict[str, _Place]:
-    """What all shards hold; of a picture that is there twice the newer row counts."""
-    places: dict[str, _Place] = {}
+def _scan_shards(path: Path) -> dict[str, _Location]:
+    """Where all shards hold pictures; of a picture that is there twice the newer row counts."""
+    locations: dict[str, _Location] = {}
     for shard in sorted(path.glob(PATTERN), key=shard_number):
         for row, (key, content) in enumerate(shard_rows(shard)):
-            places[key] = _Place(content, shard.name, row)
-    return places
+            locations[key] = _Location(content, shard.name, row)
+    return locations

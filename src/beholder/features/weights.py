@@ -1,7 +1,7 @@
 """A backbone's weights from a local file: read without executing anything, fitted exactly.
 
-Nothing is loaded "as far as it fits": the first tensor that is missing, left over or of another
-shape is an error that names it.
+Weights are never loaded partially: the first tensor that is missing, left over or of another shape
+is an error that names it.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from torch import Tensor, nn
 from beholder.errors import BackboneError, shortened
 from beholder.features import efficientnet_lite
 
-# where training codes put the tensors inside a checkpoint
+# keys under which training code stores the tensors in a checkpoint
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
-# What torch raises of a checkpoint that is torn, or made to fill the memory or the stack
+# what torch raises for a checkpoint that is cut off, or made to exhaust memory or stack
 UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError,
     AttributeError, AssertionError, ArithmeticError, MemoryError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
 
-# before the backbone's tensors in an end-to-end checkpoint of the published ExpansionNet v2
+# prefix of the backbone's tensors in an end-to-end checkpoint of the published ExpansionNet v2
 _PUBLISHED_SWIN = "swin_transf."
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or a torch checkpoint, by name; of a published captioner
-    only its backbone's.
+    """The tensors of a safetensors file or a torch checkpoint, by name; from a published captioner
+    only the backbone's.
 
     Raises:
         BackboneError: the file is missing, damaged, or holds more than tensors.
@@ -71,10 +71,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def fit_weights(trunk: Any, state: Mapping[str, Tensor], source: str) -> None:
-    """Load `state` into a timm model without classifier; every tensor must find its place.
+    """Load `state` into a timm model without classifier; every tensor must fit.
 
-    Tensors of the classifier are left out. Names and position embeddings of other releases are
-    brought to timm's by timm's own filter of the family.
+    Tensors of the classifier are ignored. Names and position embeddings of other releases are
+    converted by timm's own filter of the family.
 
     Raises:
         BackboneError: a tensor is missing, of another shape, or left over.
@@ -91,25 +91,25 @@ def fit_weights(trunk: Any, state: Mapping[str, Tensor], source: str) -> None:
             raise BackboneError(
                 problem, where=source, fix="Use weights of the same architecture and input size."
             )
-    wanted = trunk.state_dict().keys()
-    trunk.load_state_dict({name: state[name] for name in wanted})
+    names = trunk.state_dict().keys()
+    trunk.load_state_dict({name: state[name] for name in names})
 
 
 def _misfit(trunk: nn.Module, state: Mapping[str, Tensor]) -> str | None:
     """The first tensor that does not fit, in the model's order; None if all do."""
-    wanted = trunk.state_dict()
-    for name, tensor in wanted.items():
+    expected = trunk.state_dict()
+    for name, tensor in expected.items():
         shape = tuple(tensor.shape)
         if name not in state:
             return f"The weights lack the tensor {name!r} of shape {shape}."
         if tuple(state[name].shape) != shape:
-            found = tuple(state[name].shape)
-            return f"The tensor {name!r} has shape {found}, the backbone needs {shape}."
+            actual = tuple(state[name].shape)
+            return f"The tensor {name!r} has shape {actual}, the backbone needs {shape}."
     classifiers = _classifier_names(trunk)
     for name in state:
-        if name not in wanted and not name.startswith(classifiers):
-            found = tuple(state[name].shape)
-            return f"The weights hold a tensor {name!r} of shape {found} that the backbone lacks."
+        if name not in expected and not name.startswith(classifiers):
+            shape = tuple(state[name].shape)
+            return f"The weights hold a tensor {name!r} of shape {shape} that the backbone lacks."
     return None
 
 
@@ -120,20 +120,21 @@ def _classifier_names(trunk: Any) -> tuple[str, ...]:
 
 
 def _filtered(trunk: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
-    """The state after the filter that the model's family has for weights of other origin."""
+    """The state converted by the family's filter for weights of other releases; None if it
+    can't."""
     filter_fn = getattr(sys.modules[type(trunk).__module__], "checkpoint_filter_fn", None)
     if filter_fn is None:
         return None
     try:
         return filter_fn(dict(state), trunk)
     except (KeyError, ValueError, RuntimeError, AttributeError, IndexError):
-        # the filter expects a release of this family; that the tensors are not one is said
-        # by the caller, in terms of the user's file
+        # the filter expects a release of this family; the caller reports what does not fit, in
+        # terms of the user's file
         return None
 
 
 def hash_tensors(named: Iterable[tuple[str, Tensor]], into: object) -> None:
-    """Feed names, types, shapes and bytes of tensors to a hash object, sorted by name."""
+    """Feed names, dtypes, shapes and bytes of tensors to a hash object, sorted by name."""
     update = into.update  # type: ignore[attr-defined]
     for name, tensor in sorted(named, key=lambda pair: pair[0]):
         update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -1,8 +1,8 @@
-"""Loading batches beside the device's work: how many processes, how they start and end.
+"""Loading batches while the device computes: how many processes, how they start and end.
 
-Every start method works, the one in force is Python's own choice (`multiprocessing`): fork on
-Linux before Python 3.14, forkserver there from 3.14 on, spawn on macOS. A forkserver is asked to
-load torch once, so that its workers start as fast as forked ones.
+Every start method works; the one in use is Python's default (`multiprocessing`): fork on Linux
+before Python 3.14, forkserver there from 3.14 on, spawn on macOS. A forkserver loads torch once, so
+that its workers start as fast as forked ones.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Workers = int | Literal["auto"]
 
 MOST_WORKERS = 8  # by `auto`, per process
 PREFETCHED = 2  # batches that each worker keeps ready
-PARENT_SECONDS = 0.5  # between a worker's looks whether the main process lives
+PARENT_SECONDS = 0.5  # between a worker's checks that the main process is alive
 
 
 def worker_count(workers: Workers, device: torch.device, *, decodes: bool) -> int:
-    """Loading processes of this process; `auto` is decided by cores and device.
+    """The number of this process's loading processes; `auto` depends on cores and device.
 
-    On the CPU, pictures are decoded by one worker beside the networks where there is a core for
-    it; features are read faster than they could be handed over. An accelerator leaves the cores
-    free: all but one decode, and one reads features.
+    On the CPU, one worker decodes pictures while the network computes, if there is a core for it;
+    features are read faster than a worker could hand them over. With an accelerator the cores are
+    free: all but one decode, or one reads features.
 
     Args:
-        decodes: batches are made of pictures, not of stored features.
+        decodes: whether batches are made of pictures, not of stored features.
     """
     if workers != "auto":
         return workers
@@ -45,7 +45,7 @@ def worker_count(workers: Workers, device: torch.device, *, decodes: bool) -> in
 
 
 def available_cores() -> int:
-    """Cores that this process may use, its share of them under torchrun; at least 1."""
+    """The number of cores that this process may use, under torchrun its share; at least 1."""
     on_linux = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
@@ -54,11 +54,11 @@ def available_cores() -> int:
 def load_batches(
     dataset: Dataset[Any], requests: Iterable[Any], workers: int, device: torch.device
 ) -> DataLoader[Any]:
-    """What `dataset[request]` gives for each request, in order: whole batches, made in the workers,
+    """What `dataset[request]` gives for each request, in order: whole batches, loaded in workers,
     and pinned for an accelerator that copies from pinned memory without waiting.
 
     Args:
-        workers: processes; 0 loads in this one.
+        workers: number of processes; 0 loads in this one.
     """
     method = multiprocessing.get_start_method()
     if workers and method == "forkserver":
@@ -71,7 +71,7 @@ def load_batches(
         num_workers=workers,
         # forkserver: the parent of all workers is the server
         worker_init_fn=partial(_begin, None if method == "forkserver" else os.getpid()),
-        generator=torch.Generator(),  # of its own: the caller's random state must not move
+        generator=torch.Generator(),  # a separate one: the caller's random state must not change
         pin_memory=pins_memory(device),
         prefetch_factor=PREFETCHED if workers else None,
         multiprocessing_context=multiprocessing.get_context(method) if workers else None,
@@ -80,7 +80,7 @@ def load_batches(
 
 @cache
 def pins_memory(device: torch.device) -> bool:
-    """Whether a device copies from pinned host memory; found out by pinning a little."""
+    """Whether a device copies from pinned host memory, determined by pinning some."""
     current = torch.accelerator.current_accelerator()
     if current is None or device.type != current.type or device.type == "mps":
         return False
@@ -97,22 +97,22 @@ def _same(batch: Any) -> Any:
 def _begin(parent: int | None, worker: int) -> None:
     """In a new loading process, before its first batch.
 
-    A SIGTERM to the whole group is the main process's to answer: it still needs its batches. And
-    when the main process is killed the worker goes too; torch's own watch misses a kill during the
-    start, and waits for ever to hand over a batch that nobody will take.
+    A SIGTERM to the whole group is handled by the main process, which still needs its batches. When
+    the main process is killed the worker exits too; torch's own watchdog misses a kill during the
+    start, and waits forever to hand over a batch that nobody will take.
 
     Args:
-        parent: the main process if it has started the worker itself.
+        parent: the main process's id if it started the worker itself.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 
-def _leave_with(parent: int | None) -> None:
+def _exit_with(parent: int | None) -> None:
     main = multiprocessing.parent_process()
     assert main is not None, "a worker has a main process"
     # The end of a pipe that the main process holds: it closes when that dies. Forked siblings hold
-    # it too, so for them it is the parent's number that tells.
+    # it too, so for them a changed parent id tells.
     while parent is None or os.getppid() == parent:
         if wait([main.sentinel], PARENT_SECONDS):
             break

@@ -48,10 +48,10 @@ def ceiling(
     """Mean SRCC, -1 to 1, of true qualities with scores, and the percentile interval of its draws.
 
     Args:
-        pictures: the SRCC is over these; None: all of the model. Names it does not know are left
-            out.
-        scores: what the table's are: means of the ratings, or the model's qualities.
-        draws, seed, level: of the bootstrap; the share of the draws inside the interval.
+        pictures: the SRCC is over these; None: all of the model. Unknown names are ignored.
+        scores: what the table's scores are: means of the ratings, or the model's qualities.
+        draws, seed, level: number and seed of the bootstrap's draws, and their share inside the
+            interval.
 
     Returns:
         NaN where it is undefined: fewer than two pictures, or qualities that do not differ by more
@@ -66,13 +66,13 @@ def ceiling(
         return Interval(math.nan, math.nan, math.nan)
     errors = (_errors_of_means if scores == "mean" else _errors_of_corrected)(model, chosen_N)
     generator = np.random.default_rng(seed)
-    found = []
+    draws_by_chunk = []
     step = max(1, _CHUNK // size)
     for start in range(0, draws, step):
         count = min(step, draws - start)
         true_Dn = _true_qualities(model, chosen_N, count, generator)
-        found.append(_srcc(true_Dn, true_Dn + errors(count, generator)))
-    values_D = np.concatenate(found)
+        draws_by_chunk.append(_srcc(true_Dn, true_Dn + errors(count, generator)))
+    values_D = np.concatenate(draws_by_chunk)
     low, high = np.quantile(values_D, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values_D.mean()), float(low), float(high))
 

@@ -1,8 +1,8 @@
 """Attributes: top-1, average class-specific accuracy, macro-F1, calibration error, confusion.
 
-A label is a class index; -1 is a picture without the label, left out of every number. A class
-without labelled pictures has no accuracy and no F1: None ("n/a"), never 0 or NaN, and it takes no
-part in the means over classes. With no labelled picture at all every metric is None.
+A label is a class index; -1 stands for a missing label, which no metric counts. A class without
+labelled pictures has no accuracy and no F1: None ("n/a"), never 0 or NaN, and it is left out of the
+means over classes. With no labelled picture at all every metric is None.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOT_AVAILABLE = "n/a"
 @dataclass(frozen=True)
 class ReliabilityBin:
     """Labelled pictures whose confidence is in (low, high]: how many, their mean confidence, and
-    the share of them that is right; both None in an empty bin."""
+    the share of them that is predicted correctly; both None in an empty bin."""
 
     low: float
     high: float
@@ -39,16 +39,16 @@ class AttributeScores:
         classes: class labels in index order.
         confusion: pictures, one row per true class, one column per predicted class.
         support: labelled pictures per class.
-        top1: share of labelled pictures predicted right.
-        acsa: mean over classes with support of the share predicted right.
+        top1: share of labelled pictures predicted correctly.
+        acsa: mean over classes with support of the share predicted correctly.
         macro_f1: mean over classes with support of F1.
         ece: expected calibration error; None also when no probabilities were given.
         majority: top-1 of always predicting the most frequent class.
         accuracy_per_class, f1_per_class: label -> value, None without support. The former is
             the recall.
-        precision_per_class: label -> share of the pictures predicted so that are; None without
-            support, and where nothing was predicted so.
-        reliability: what the calibration error is summed from; empty without probabilities.
+        precision_per_class: label -> share of the pictures predicted as the class that are of it;
+            None without support, and where nothing was predicted as the class.
+        reliability: the bins of the calibration error; empty without probabilities.
     """
 
     classes: tuple[str, ...]
@@ -78,12 +78,12 @@ class AttributeScores:
             "accuracy_per_class": dict(self.accuracy_per_class),
             "precision_per_class": dict(self.precision_per_class),
             "f1_per_class": dict(self.f1_per_class),
-            "reliability": [asdict(one) for one in self.reliability],
+            "reliability": [asdict(bin_) for bin_ in self.reliability],
         }
 
 
 def score_attribute(
-    given: ArrayLike,
+    target: ArrayLike,
     predicted: ArrayLike,
     classes: Sequence[str],
     probabilities: ArrayLike | None = None,
@@ -92,7 +92,7 @@ def score_attribute(
     """All metrics of one attribute.
 
     Args:
-        given: true class indices [B], -1 where the picture has no label.
+        target: true class indices [B], -1 where the picture has no label.
         predicted: predicted class indices [B].
         classes: class labels in index order.
         probabilities: [B, K] of all classes, or [B] of the predicted one, 0 to 1; for the
@@ -100,16 +100,16 @@ def score_attribute(
         bins: equal-width confidence bins of the calibration error.
 
     Raises:
-        DataError: shapes differ, or an index is no class.
+        DataError: shapes differ, or an index is not a class.
     """
-    matrix = confusion(given, predicted, len(classes))
+    matrix = confusion(target, predicted, len(classes))
     support = matrix.sum(axis=1)
     accuracies = class_accuracies(matrix)
     f1 = class_f1(matrix)
     total = int(support.sum())
     calibration: tuple[ReliabilityBin, ...] = ()
     if probabilities is not None:
-        calibration = tuple(reliability(given, predicted, probabilities, bins))
+        calibration = tuple(reliability(target, predicted, probabilities, bins))
     return AttributeScores(
         classes=tuple(classes),
         confusion=tuple(tuple(row) for row in matrix.tolist()),
@@ -126,19 +126,19 @@ def score_attribute(
     )
 
 
-def confusion(given: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
+def confusion(target: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
     """Pictures by true (row) and predicted (column) class [K, K]; unlabelled ones left out.
 
     Raises:
-        DataError: shapes differ, or an index is no class.
+        DataError: shapes differ, or an index is not a class.
     """
-    true, guess = _labels(given, predicted)
+    true, guess = _labels(target, predicted)
     outside = (true >= classes) | (true < UNLABELLED) | (guess >= classes) | (guess < 0)
     if outside.any():
         row = int(np.flatnonzero(outside)[0])
         raise DataError(
             f"Class index outside 0 to {classes - 1}: "
-            f"given {int(true[row])}, predicted {int(guess[row])}.",
+            f"target {int(true[row])}, predicted {int(guess[row])}.",
             where=f"row {row}",
         )
     labelled = true != UNLABELLED
@@ -170,8 +170,8 @@ def class_accuracies(matrix: NDArray[np.int64]) -> list[float | None]:
 
 
 def class_precisions(matrix: NDArray[np.int64]) -> list[float | None]:
-    """Correct pictures / pictures predicted so, of each class; None without support or without
-    such a prediction."""
+    """Correct pictures / pictures predicted as the class, for each class; None without support or
+    without such a prediction."""
     hits, predicted = np.diag(matrix).tolist(), matrix.sum(axis=0).tolist()
     return [
         hit / guesses if count and guesses else None
@@ -191,7 +191,7 @@ def class_f1(matrix: NDArray[np.int64]) -> list[float | None]:
 
 
 def ece(
-    given: ArrayLike, predicted: ArrayLike, probabilities: ArrayLike, bins: int = 15
+    target: ArrayLike, predicted: ArrayLike, probabilities: ArrayLike, bins: int = 15
 ) -> float | None:
     """Expected calibration error (Guo et al., ICML 2017), 0 to 1, lower is better.
 
@@ -200,29 +200,29 @@ def ece(
     Raises:
         DataError: shapes differ, or a probability is not within 0 to 1.
     """
-    return calibration_error(reliability(given, predicted, probabilities, bins))
+    return calibration_error(reliability(target, predicted, probabilities, bins))
 
 
 def calibration_error(bins: Sequence[ReliabilityBin]) -> float | None:
     """Mean distance of confidence and accuracy over the pictures in the bins; None without any."""
-    total = sum(one.count for one in bins)
+    total = sum(bin_.count for bin_ in bins)
     gaps = [
-        one.count * abs(one.accuracy - one.confidence)
-        for one in bins
-        if one.accuracy is not None and one.confidence is not None
+        bin_.count * abs(bin_.accuracy - bin_.confidence)
+        for bin_ in bins
+        if bin_.accuracy is not None and bin_.confidence is not None
     ]
     return sum(gaps) / total if total else None
 
 
 def reliability(
-    given: ArrayLike, predicted: ArrayLike, probabilities: ArrayLike, bins: int = 15
+    target: ArrayLike, predicted: ArrayLike, probabilities: ArrayLike, bins: int = 15
 ) -> list[ReliabilityBin]:
     """The reliability diagram: equal-width bins of confidence, as `ece` says.
 
     Raises:
         DataError: shapes differ, or a probability is not within 0 to 1.
     """
-    true, guess = _labels(given, predicted)
+    true, guess = _labels(target, predicted)
     values = np.asarray(probabilities, dtype=np.float64)
     if values.shape[:1] != true.shape or values.ndim > 2:
         raise DataError(f"Probabilities of shape {values.shape} for {true.size} pictures.")
@@ -264,12 +264,12 @@ def show(value: float | None, digits: int = 4) -> str:
     return NOT_AVAILABLE if value is None else f"{value:.{digits}f}"
 
 
-def _labels(given: ArrayLike, predicted: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    true = np.asarray(given, dtype=np.int64)
+def _labels(target: ArrayLike, predicted: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    true = np.asarray(target, dtype=np.int64)
     guess = np.asarray(predicted, dtype=np.int64)
     if true.ndim != 1 or true.shape != guess.shape:
         raise DataError(
-            f"Given and predicted classes must be two lists of the same length, "
+            f"Target and predicted classes must be two lists of the same length, "
             f"not of shapes {true.shape} and {guess.shape}."
         )
     return true, guess

@@ -1,14 +1,14 @@
-"""Intervals that hold what they promise: split-conformal prediction of scores.
+"""Intervals with guaranteed coverage: split-conformal prediction of scores.
 
 The errors of n calibration pictures that no fit has seen, put in order: the ceil((n + 1) level)-th
 is the half width of an interval that covers a further picture of the same kind with a probability
 of at least `level`, whatever the errors' distribution, and of at most `level` + 1 / (n + 1) where
 no two errors are equal. In the normalised form the errors are measured in units of a spread that is
-known beforehand, such as the disagreement of an ensemble's members: pictures that are hard get wide
-intervals, easy ones narrow, and the promise over all of them stays.
+known beforehand, such as the disagreement of an ensemble's members: hard pictures get wide
+intervals, easy ones narrow ones, and the guarantee over all of them stays.
 
-The promise is for pictures exchangeable with the calibration pictures. A camera, a distortion or a
-taste that these did not hold is none of them.
+The guarantee is for pictures exchangeable with the calibration pictures: not for a camera, a
+distortion or a taste that is missing among them.
 
 Source: Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005; Lei et al.,
 "Distribution-Free Predictive Inference for Regression", JASA 113, 2018 (normalised: section 5.2).
@@ -31,31 +31,36 @@ Vector = NDArray[np.float64]
 
 
 class Coverage(NamedTuple):
-    """Of intervals on pictures with a given score."""
+    """The coverage of intervals on pictures with a target score."""
 
     pictures: int
     covered: float
-    """Share whose given score lies within the interval, ends included, 0 to 1."""
+    """Share whose target score lies within the interval, ends included, 0 to 1."""
     width: float
     """Mean of high - low, in units of the score, 0 or more."""
 
 
 class ConformalInterval(BaseModel):
-    """How wide the interval around a score is; made by `fit_conformal`."""
+    """The width of the interval around a score, from `fit_conformal`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    level: float = Field(gt=0.0, lt=1.0, description="share of pictures that it should cover")
+    level: float = Field(
+        gt=0.0, lt=1.0, description="share of pictures that the interval should cover"
+    )
     quantile: float = Field(
-        ge=0.0, allow_inf_nan=False, description="of the calibration errors, in units of the scale"
+        ge=0.0,
+        allow_inf_nan=False,
+        description="quantile of the calibration errors, in units of the scale",
     )
     floor: float | None = Field(
         None,
         gt=0.0,
         allow_inf_nan=False,
-        description="added to every spread to make its scale; None: not normalised, the scale is 1",
+        description="what is added to every spread to give its scale; None: not normalised, "
+        "scale 1",
     )
-    pictures: int = Field(ge=1, description="that it was calibrated on")
+    pictures: int = Field(ge=1, description="number of pictures that it was calibrated on")
 
     def margins(self, count: int, spread_N: ArrayLike | None = None) -> Vector:
         """Half widths [N], in units of the score.
@@ -68,34 +73,34 @@ class ConformalInterval(BaseModel):
 
 
 def fit_conformal(
-    given_N: ArrayLike,
+    target_N: ArrayLike,
     predicted_N: ArrayLike,
     *,
     level: float = 0.9,
     spread_N: ArrayLike | None = None,
     floor: float | None = None,
 ) -> ConformalInterval:
-    """Calibrate intervals on pictures that the predictor has not seen.
+    """Calibrate intervals on pictures that the predictor was not trained on.
 
     Args:
         given_N, predicted_N: scores, finite.
-        level: share of further pictures of this kind to cover, above 0 and below 1.
-        spread_N: an estimate of how unsure each prediction is, 0 or more, made without the given
-            scores. None: all intervals are of one width.
+        level: share of further such pictures to cover, above 0 and below 1.
+        spread_N: an estimate of how unsure each prediction is, 0 or more, made without the target
+            scores. None: all intervals have the same width.
         floor: added to every spread, above 0, so that no interval shrinks to nothing; from other
             pictures than these. Comes with `spread_N` and never alone.
 
     Raises:
-        DataError: too few pictures for the level, lengths that differ, or values that can't be.
+        DataError: too few pictures for the level, lengths that differ, or invalid values.
     """
     if not 0.0 < level < 1.0:
         raise DataError(f"The level of an interval is between 0 and 1, not {level}.")
-    given, predicted = _vector(given_N), _vector(predicted_N)
-    if given.shape != predicted.shape:
-        raise DataError(f"{len(given)} given scores, but {len(predicted)} predicted ones.")
+    target, predicted = _vector(target_N), _vector(predicted_N)
+    if target.shape != predicted.shape:
+        raise DataError(f"{len(target)} target scores, but {len(predicted)} predicted ones.")
     if (spread_N is None) != (floor is None):
-        raise DataError("A spread and its floor come together.")
-    count = len(given)
+        raise DataError("A spread needs a floor, and a floor a spread.")
+    count = len(target)
     # without this tolerance, rounding asks e.g. for rank 10 of 9 at level 0.9
     rank = math.ceil((count + 1) * level - 1e-9)
     if rank > count:
@@ -104,7 +109,7 @@ def fit_conformal(
             fix=f"Give the split at least {enough_for(level)}, or ask for a lower level.",
         )
     scale_N = _scale(count, spread_N, floor)
-    errors_N = np.sort(np.abs(given - predicted) / scale_N)
+    errors_N = np.sort(np.abs(target - predicted) / scale_N)
     return ConformalInterval(
         level=level,
         quantile=float(errors_N[rank - 1]),
@@ -118,17 +123,17 @@ def enough_for(level: float) -> int:
     return math.ceil(level / (1.0 - level) - 1e-9)
 
 
-def coverage(given_N: ArrayLike, low_N: ArrayLike, high_N: ArrayLike) -> Coverage:
-    """How many given scores lie within their intervals, and how wide these are.
+def coverage(target_N: ArrayLike, low_N: ArrayLike, high_N: ArrayLike) -> Coverage:
+    """How many target scores lie within their intervals, and how wide these are.
 
     Raises:
         DataError: no picture, or lengths that differ.
     """
-    given, low, high = _vector(given_N), _vector(low_N), _vector(high_N)
-    if not len(given) == len(low) == len(high) or len(given) == 0:
-        raise DataError(f"{len(given)} scores, {len(low)} and {len(high)} ends of intervals.")
-    inside = (low <= given) & (given <= high)
-    return Coverage(len(given), float(inside.mean()), float((high - low).mean()))
+    target, low, high = _vector(target_N), _vector(low_N), _vector(high_N)
+    if not len(target) == len(low) == len(high) or len(target) == 0:
+        raise DataError(f"{len(target)} scores, {len(low)} and {len(high)} ends of intervals.")
+    inside = (low <= target) & (target <= high)
+    return Coverage(len(target), float(inside.mean()), float((high - low).mean()))
 
 
 def _scale(count: int, spread_N: ArrayLike | None, floor: float | None) -> Vector:

@@ -1,9 +1,9 @@
-"""Agreement of predicted with given scores: PLCC, SRCC, KRCC, RMSE, with bootstrap intervals.
+"""Agreement of predicted with target scores: PLCC, SRCC, KRCC, RMSE, with bootstrap intervals.
 
 Rules that hold for every function here:
 
-- `given` and `predicted` are 1-d sequences of the same length (else `DataError`).
-- a NaN on either side makes the result NaN; `drop_missing` is how a caller leaves pairs out.
+- `target` and `predicted` are 1-d sequences of the same length (else `DataError`).
+- a NaN on either side makes the result NaN; callers leave pairs out with `drop_missing`.
 - a correlation is NaN (undefined) for fewer than two pairs and when a side is constant.
 """
 
@@ -45,9 +45,9 @@ class Difference(NamedTuple):
     p_value: float
 
 
-def plcc(given: ArrayLike, predicted: ArrayLike) -> float:
+def plcc(target: ArrayLike, predicted: ArrayLike) -> float:
     """Pearson's linear correlation coefficient, -1 to 1, higher is better."""
-    x, y = _pair(given, predicted)
+    x, y = _pair(target, predicted)
     if x.size < 2 or not np.isfinite(x).all() or not np.isfinite(y).all():
         return math.nan
     if np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -57,20 +57,20 @@ def plcc(given: ArrayLike, predicted: ArrayLike) -> float:
     return float(np.clip(x @ y, -1.0, 1.0))
 
 
-def srcc(given: ArrayLike, predicted: ArrayLike) -> float:
+def srcc(target: ArrayLike, predicted: ArrayLike) -> float:
     """Spearman's rank correlation coefficient, -1 to 1, higher is better.
 
     Ties share the mean of their ranks.
     """
-    x, y = _pair(given, predicted)
+    x, y = _pair(target, predicted)
     if np.isnan(x).any() or np.isnan(y).any():
         return math.nan
     return plcc(stats.rankdata(x), stats.rankdata(y))
 
 
-def krcc(given: ArrayLike, predicted: ArrayLike) -> float:
+def krcc(target: ArrayLike, predicted: ArrayLike) -> float:
     """Kendall's rank correlation coefficient tau-b, -1 to 1, higher is better."""
-    x, y = _pair(given, predicted)
+    x, y = _pair(target, predicted)
     if x.size < 2 or np.isnan(x).any() or np.isnan(y).any():
         return math.nan
     if (x == x[0]).all() or (y == y[0]).all():
@@ -78,22 +78,22 @@ def krcc(given: ArrayLike, predicted: ArrayLike) -> float:
     return float(stats.kendalltau(x, y, variant="b").statistic)
 
 
-def rmse(given: ArrayLike, predicted: ArrayLike) -> float:
+def rmse(target: ArrayLike, predicted: ArrayLike) -> float:
     """Root mean squared error, in units of the score, 0 or more, lower is better."""
-    x, y = _pair(given, predicted)
+    x, y = _pair(target, predicted)
     if x.size == 0:
         return math.nan
     return float(np.sqrt(np.mean(np.square(x - y))))
 
 
-def mos_challenge(given: ArrayLike, predicted: ArrayLike) -> float:
+def mos_challenge(target: ArrayLike, predicted: ArrayLike) -> float:
     """(max(PLCC, 0) + max(SRCC, 0)) / 2, 0 to 1, higher is better.
 
     The score of the 2023 Samsung AI Challenge: Image Quality Assessment. An undefined correlation
     counts as 0.
     """
     total = 0.0
-    for value in (plcc(given, predicted), srcc(given, predicted)):
+    for value in (plcc(target, predicted), srcc(target, predicted)):
         total += value if value > 0 else 0.0
     return total / 2
 
@@ -106,16 +106,16 @@ FUNCTIONS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
 }
 
 
-def drop_missing(given: ArrayLike, *predicted: ArrayLike) -> tuple[Vector, ...]:
+def drop_missing(target: ArrayLike, *predicted: ArrayLike) -> tuple[Vector, ...]:
     """The same vectors without the positions at which any of them is NaN."""
-    first = np.asarray(given, dtype=np.float64)
+    first = np.asarray(target, dtype=np.float64)
     vectors = [first, *(_pair(first, other)[1] for other in predicted)]
     keep = ~np.any([np.isnan(vector) for vector in vectors], axis=0)
     return tuple(vector[keep] for vector in vectors)
 
 
 def bootstrap(
-    given: ArrayLike,
+    target: ArrayLike,
     predicted: ArrayLike,
     metrics: Sequence[str] = ("plcc", "srcc", "krcc", "rmse"),
     n: int = 2000,
@@ -125,7 +125,7 @@ def bootstrap(
     """Each metric with its percentile bootstrap interval (Efron and Tibshirani, 1993).
 
     Args:
-        given, predicted: scores, without NaN (see `drop_missing`).
+        target, predicted: scores, without NaN (see `drop_missing`).
         metrics: names from plcc, srcc, krcc, rmse.
         n: number of resamples of the pairs.
         seed: of the resamples; the same seed and number of pairs give the same resamples.
@@ -134,7 +134,7 @@ def bootstrap(
     Resamples in which a metric is undefined are left out of its interval; when it is undefined in
     all of them, low and high are NaN.
     """
-    x, y = _pair(given, predicted)
+    x, y = _pair(target, predicted)
     _check_names(metrics)
     values = {name: FUNCTIONS[name](x, y) for name in metrics}
     if x.size < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
@@ -147,7 +147,7 @@ def bootstrap(
 
 
 def paired_difference(
-    given: ArrayLike,
+    target: ArrayLike,
     predicted: ArrayLike,
     other: ArrayLike,
     metrics: Sequence[str] = ("plcc", "srcc", "krcc", "rmse"),
@@ -159,8 +159,8 @@ def paired_difference(
 
     Positive is better for the correlations, negative for rmse. Arguments as in `bootstrap`.
     """
-    x, y = _pair(given, predicted)
-    _, z = _pair(given, other)
+    x, y = _pair(target, predicted)
+    _, z = _pair(target, other)
     _check_names(metrics)
     values = {name: FUNCTIONS[name](x, y) - FUNCTIONS[name](x, z) for name in metrics}
     if x.size < 2 or not all(np.isfinite(vector).all() for vector in (x, y, z)):
@@ -173,7 +173,7 @@ def paired_difference(
 
 
 def resampled_metrics(
-    given: Vector, predictions: Sequence[Vector], metrics: Sequence[str], n: int, seed: int
+    target: Vector, predictions: Sequence[Vector], metrics: Sequence[str], n: int, seed: int
 ) -> NDArray[np.float64]:
     """Each metric of each prediction on the same `n` resamples: [predictions, metrics, n].
 
@@ -187,12 +187,12 @@ def resampled_metrics(
         # of a constant side, which NaN tells already
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
-            (given, *predictions),
+            (target, *predictions),
             values,
             paired=True,
             vectorized=False,
             n_resamples=n,
-            batch=max(1, _DRAWN_AT_ONCE // given.size),
+            batch=max(1, _DRAWN_AT_ONCE // target.size),
             method="percentile",
             rng=np.random.default_rng(seed),
         )
@@ -233,12 +233,12 @@ def _unit(values: Vector) -> Vector:
     return centred / np.sqrt(centred @ centred)
 
 
-def _pair(given: ArrayLike, predicted: ArrayLike) -> tuple[Vector, Vector]:
-    x = np.asarray(given, dtype=np.float64)
+def _pair(target: ArrayLike, predicted: ArrayLike) -> tuple[Vector, Vector]:
+    x = np.asarray(target, dtype=np.float64)
     y = np.asarray(predicted, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape:
         raise DataError(
-            f"Given and predicted scores must be two lists of the same length, "
+            f"Target and predicted scores must be two lists of the same length, "
             f"not of shapes {x.shape} and {y.shape}."
         )
     return x, y

@@ -1,4 +1,4 @@
-"""What every metric declares of itself: direction, range, formula, source."""
+"""The declaration of every metric: direction, range, formula, source."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class MetricInfo:
 
 
 def signature(name: str, *details: str) -> str:
-    """How a number was computed: metric, its variant, details such as the tokenizer, this software.
+    """How a value was computed: metric, variant, details such as the tokenizer, this software.
 
-    Numbers may be compared only if their signatures agree.
+    Values may only be compared if their signatures agree.
     """
     return "|".join([name, METRICS[name].version, *details, f"beholder {__version__}"])
 
@@ -64,37 +64,37 @@ def _finite(value: float) -> float | None:
 _OPINIONS = (
     MetricInfo(
         "plcc", "max", -1.0, 1.0,
-        "cov(given, predicted) / (std(given) std(predicted))",
+        "cov(target, predicted) / (std(target) std(predicted))",
         "Pearson, Proc. R. Soc. 58, 1895",
         "plain",
     ),
     MetricInfo(
         "plcc_logistic4", "max", -1.0, 1.0,
-        "plcc(given, f(predicted)), f(x) = (b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2",
+        "plcc(target, f(predicted)), f(x) = (b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2",
         "VQEG FR-TV phase I, 2000; ITU-T Tutorial, 2004",
         "least squares",
     ),
     MetricInfo(
         "plcc_logistic5", "max", -1.0, 1.0,
-        "plcc(given, f(predicted)), f(x) = b1 (1/2 - 1 / (1 + exp(b2 (x - b3)))) + b4 x + b5",
+        "plcc(target, f(predicted)), f(x) = b1 (1/2 - 1 / (1 + exp(b2 (x - b3)))) + b4 x + b5",
         "Sheikh, Sabir and Bovik, IEEE TIP 15(11), 2006",
         "least squares",
     ),
     MetricInfo(
         "srcc", "max", -1.0, 1.0,
-        "plcc(rank(given), rank(predicted)), ties share their mean rank",
+        "plcc(rank(target), rank(predicted)), ties share their mean rank",
         "Spearman, Am. J. Psychology 15, 1904",
         "mean ranks",
     ),
     MetricInfo(
         "krcc", "max", -1.0, 1.0,
-        "(concordant - discordant) / sqrt((pairs - ties given) (pairs - ties predicted))",
+        "(concordant - discordant) / sqrt((pairs - ties target) (pairs - ties predicted))",
         "Kendall, Biometrika 33, 1945",
         "tau-b",
     ),
     MetricInfo(
         "rmse", "min", 0.0, math.inf,
-        "sqrt(mean((given - predicted)^2))",
+        "sqrt(mean((target - predicted)^2))",
         "standard",
         "plain",
     ),

@@ -1,4 +1,5 @@
-"""PLCC after the logistic mapping of predicted onto given scores, as quality assessment reports it.
+"""PLCC after the logistic mapping of predicted onto target scores, as quality assessment reports
+it.
 
 Two mappings are in use: the 4-parameter one of the VQEG reports and the 5-parameter one of Sheikh,
 Sabir and Bovik (IEEE TIP 2006), which adds a linear term. Both are fitted by least squares.
@@ -24,7 +25,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LogisticMapping:
-    """A fitted mapping of predicted scores onto the scale of the given ones.
+    """A fitted mapping of predicted scores onto the scale of the target ones.
 
     With z = (x - center) / scale of the predicted scores it was fitted on:
     4 parameters: (b1 - b2) / (1 + exp(-(z - b3) / |b4|)) + b2
@@ -41,7 +42,7 @@ class LogisticMapping:
 
 
 def fit_logistic(
-    given: ArrayLike, predicted: ArrayLike, parameters: Parameters = 5
+    target: ArrayLike, predicted: ArrayLike, parameters: Parameters = 5
 ) -> LogisticMapping:
     """Least-squares fit of the logistic mapping, the best of several fixed starts.
 
@@ -49,7 +50,7 @@ def fit_logistic(
         DataError: fewer pairs than parameters, NaN or infinite scores, or constant predictions.
     """
     x = np.asarray(predicted, dtype=np.float64)
-    y = np.asarray(given, dtype=np.float64)
+    y = np.asarray(target, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape or x.size < parameters:
         raise DataError(
             f"A logistic mapping of {parameters} parameters needs two lists of the same length, "
@@ -62,12 +63,12 @@ def fit_logistic(
         )
     center, scale = float(x.mean()), float(x.std())
     z = (x - center) / scale
-    # given scores standardised too: the optimiser's tolerances are relative to 1
+    # target scores standardised too: the optimiser's tolerances are relative to 1
     y_center, y_scale = float(y.mean()), float(y.std()) or 1.0
-    target = (y - y_center) / y_scale
+    standardised = (y - y_center) / y_scale
     fits = [
-        least_squares(lambda beta: _curve(beta, z) - target, start, method="lm", max_nfev=500)
-        for start in _starts(z, target, parameters)
+        least_squares(lambda beta: _curve(beta, z) - standardised, start, method="lm", max_nfev=500)
+        for start in _starts(z, standardised, parameters)
     ]
     beta = min(fits, key=lambda fit: fit.cost).x.copy()
     beta[[0, 1] if parameters == 4 else [0, 3, 4]] *= y_scale
@@ -78,15 +79,15 @@ def fit_logistic(
     return LogisticMapping(tuple(beta.tolist()), center, scale)
 
 
-def plcc_logistic(given: ArrayLike, predicted: ArrayLike, parameters: Parameters = 5) -> float:
-    """PLCC of given scores and mapped predictions, -1 to 1, higher is better.
+def plcc_logistic(target: ArrayLike, predicted: ArrayLike, parameters: Parameters = 5) -> float:
+    """PLCC of target scores and mapped predictions, -1 to 1, higher is better.
 
-    NaN where plain PLCC is. The mapping may fall, so a model that ranks backwards is not punished
-    by this metric: report SRCC beside it.
+    NaN where plain PLCC is. The mapping may be decreasing, so this metric does not penalise a model
+    that ranks backwards: report SRCC beside it.
     """
-    if math.isnan(plcc(given, predicted)):
+    if math.isnan(plcc(target, predicted)):
         return math.nan
-    return plcc(given, fit_logistic(given, predicted, parameters)(predicted))
+    return plcc(target, fit_logistic(target, predicted, parameters)(predicted))
 
 
 def _curve(beta: Vector, z: Vector) -> Vector:

@@ -1,6 +1,6 @@
 """How far a table's raters can be trusted, and what a perfect model could reach.
 
-Raters are pointed out (never left out) by their bias or inconsistency: where it is more than `FAR`
+Raters are reported (never left out) for their bias or inconsistency: where it is more than `FAR`
 robust deviations from the median of all raters, a deviation being 1.4826 times the median absolute
 one (Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993) joined with the value's own
 standard error. Inconsistency is compared by its logarithm, and only upwards.
@@ -36,8 +36,8 @@ class RaterOpinion:
         bias, inconsistency: with their standard errors, in units of the scores.
         agreement: SRCC of the rater's scores with the means of the others' on the same pictures;
             None where undefined.
-        remarks: why the rater stands out, from `bias`, `inconsistency`, `one score only`; empty:
-            the rater does not.
+        remarks: why the rater is an outlier, of `bias`, `inconsistency`, `one score only`; empty if
+            it is none.
     """
 
     rater: str
@@ -65,12 +65,12 @@ class PictureOpinion:
 
 @dataclass(frozen=True)
 class OpinionCheck:
-    """What a table's ratings say.
+    """What a table's ratings tell about raters and pictures.
 
     Args:
-        problem: why they say nothing of raters; the model is then None and the lists are empty.
+        problem: why they tell nothing about raters; the model is then None and the lists are empty.
         scores: what the table's scores are: mean ratings, or the model's qualities.
-        ceiling: SRCC that a model which knows the true qualities reaches with these scores.
+        ceiling: the SRCC with these scores of a model that knows the true qualities.
     """
 
     ratings: int
@@ -83,13 +83,13 @@ class OpinionCheck:
 
     @property
     def outliers(self) -> list[RaterOpinion]:
-        """The raters that stand out."""
+        """The raters with remarks."""
         return [rater for rater in self.raters if rater.remarks]
 
     @property
     def disputed(self) -> list[PictureOpinion]:
         """The pictures, the most disputed first."""
-        return sorted(self.pictures, key=lambda one: (-one.disagreement, one.image))
+        return sorted(self.pictures, key=lambda picture: (-picture.disagreement, picture.image))
 
     def ceiling_of(self, pictures: Iterable[str]) -> Interval | None:
         """The ceiling over some of the pictures; None where it is undefined."""
@@ -112,7 +112,7 @@ class OpinionCheck:
 
 
 def check_opinions(table: AnnotationTable, scores: Scores = "mean") -> OpinionCheck | None:
-    """Look at the ratings of a table; None: it says nowhere who gave which score.
+    """Check the ratings of a table; None if it does not say who gave which score.
 
     Args:
         scores: what the table's scores are: means of the ratings, or `with_corrected_scores`.
@@ -135,15 +135,15 @@ def check_opinions(table: AnnotationTable, scores: Scores = "mean") -> OpinionCh
 
 
 def with_corrected_scores(table: AnnotationTable) -> AnnotationTable:
-    """The table with the model's quality as the score of every picture that the model has one of.
+    """The table with the model's quality as the score of every picture in the model.
 
     Raises:
-        DataError: the table has no ratings, or they say nothing of raters.
+        DataError: the table has no ratings, or they tell nothing about raters.
     """
     ratings = _ratings(table)
     if ratings is None:
         raise DataError(
-            "The table does not say who gave which score, so that no bias can be taken off.",
+            "The table does not say who gave which score, so that biases can't be corrected.",
             fix="Give a column `rater` with a row per rating, or a column rating.<rater> each.",
         )
     model = fit_opinions(*(ratings[name].to_list() for name in ratings.columns))
@@ -170,31 +170,32 @@ def render_opinions(check: OpinionCheck) -> str:
         f"  raters      bias {model.bias.min():+.2f} to {model.bias.max():+.2f}, "
         f"median inconsistency {spread:.2f}"
     )
-    lines += [f"  stands out  {_described(one)}" for one in check.outliers]
-    for one in check.disputed[:_SHOWN]:
+    lines += [f"  stands out  {_described(rater)}" for rater in check.outliers]
+    for picture in check.disputed[:_SHOWN]:
         lines.append(
-            f"  disputed    {one.image}: {one.mean:.2f} of {one.ratings} ratings, which differ by "
-            f"{one.disagreement:.2f}"
+            f"  disputed    {picture.image}: {picture.mean:.2f} of {picture.ratings} ratings, "
+            f"which differ by {picture.disagreement:.2f}"
         )
     lines.append(f"  ceiling     {_ceiling_text(check)}")
     return "\n".join(lines)
 
 
 def _ceiling_text(check: OpinionCheck) -> str:
-    found = check.ceiling
-    if found is None:
+    interval = check.ceiling
+    if interval is None:
         return "none: the pictures do not differ by more than the raters' noise"
     return (
-        f"a perfect model's SRCC with the {SCORES[check.scores]} is {show(found.value, 3)} "
-        f"(95 %: {show(found.low, 3)} to {show(found.high, 3)})"
+        f"a perfect model's SRCC with the {SCORES[check.scores]} is {show(interval.value, 3)} "
+        f"(95 %: {show(interval.low, 3)} to {show(interval.high, 3)})"
     )
 
 
-def _described(one: RaterOpinion) -> str:
+def _described(rater: RaterOpinion) -> str:
     return (
-        f"{one.rater}: {', '.join(one.remarks)} (bias {one.bias:+.2f} ± {one.bias_error:.2f}, "
-        f"inconsistency {one.inconsistency:.2f} ± {one.inconsistency_error:.2f}, agreement "
-        f"{show(one.agreement, 2)}, {one.ratings} ratings)"
+        f"{rater.rater}: {', '.join(rater.remarks)} (bias {rater.bias:+.2f} ± "
+        f"{rater.bias_error:.2f}, inconsistency {rater.inconsistency:.2f} ± "
+        f"{rater.inconsistency_error:.2f}, agreement {show(rater.agreement, 2)}, {rater.ratings} "
+        "ratings)"
     )
 
 
@@ -214,24 +215,24 @@ def _raters(model: OpinionModel) -> list[RaterOpinion]:
     groups = np.split(np.argsort(model.rater_K, kind="stable"), np.cumsum(counts)[:-1])
     sums_N = np.bincount(model.picture_K, model.score_K).astype(np.float64)
     counts_N = np.bincount(model.picture_K)
-    found = []
-    for index, own in enumerate(groups):
-        pictures, scores = model.picture_K[own], model.score_K[own]
+    raters = []
+    for index, rows in enumerate(groups):
+        pictures, scores = model.picture_K[rows], model.score_K[rows]
         holds = {
             "bias": far_bias[index],
             "inconsistency": far_noise[index],
             "one score only": np.ptp(scores) == 0,
         }
-        found.append(
+        raters.append(
             RaterOpinion(
                 model.raters[index], int(counts[index]),
                 float(model.bias[index]), float(model.bias_error[index]),
                 float(model.inconsistency[index]), float(model.inconsistency_error[index]),
                 _agreement(pictures, scores, sums_N, counts_N),
-                tuple(remark for remark, so in holds.items() if so),
+                tuple(remark for remark, applies in holds.items() if applies),
             )
         )  # fmt: skip
-    return found
+    return raters
 
 
 def _deviations(values: Vector, errors: Vector) -> Vector:
@@ -250,8 +251,8 @@ def _agreement(
         sums_N, counts_N: of all ratings of each picture, the rater's among them.
     """
     rows, repeats = np.unique(pictures, return_counts=True)
-    own = np.bincount(pictures, scores, len(sums_N))[rows]
-    value = srcc(own / repeats, (sums_N[rows] - own) / (counts_N[rows] - repeats))
+    rater_sums = np.bincount(pictures, scores, len(sums_N))[rows]
+    value = srcc(rater_sums / repeats, (sums_N[rows] - rater_sums) / (counts_N[rows] - repeats))
     return value if math.isfinite(value) else None
 
 
@@ -267,5 +268,5 @@ def _pictures(model: OpinionModel) -> list[PictureOpinion]:
     return [PictureOpinion(*row) for row in rows]
 
 
-def _defined(found: Interval) -> Interval | None:
-    return found if math.isfinite(found.value) else None
+def _defined(interval: Interval) -> Interval | None:
+    return interval if math.isfinite(interval.value) else None

@@ -1,4 +1,4 @@
-"""What several raters' scores say of the pictures, and what of the raters: bias, inconsistency.
+"""Quality of pictures, bias and inconsistency of raters, estimated from several raters' scores.
 
 The model of ITU-T P.910, Annex E, and Li and Bampis, "Recover Subjective Quality Scores from Noisy
 Measurements", DCC 2017: rater i gives picture j
@@ -6,7 +6,7 @@ Measurements", DCC 2017: rater i gives picture j
     u = psi_j + delta_i + nu_i e,    e from N(0, 1),
 
 with the picture's quality psi, the rater's bias delta (their mean over raters is 0) and
-inconsistency nu. Any rater may leave out any picture. Estimates alternate until they stand still:
+inconsistency nu. Any rater may leave out any picture. Estimates alternate until they converge:
 
     psi_j   = mean of u - delta_i over the picture's ratings, weighted by 1 / nu_i^2
     delta_i = mean of u - psi_j over the rater's ratings
@@ -18,9 +18,9 @@ Departures from the paper:
   share of the weight of its picture: a picture's quality has followed each of its ratings, so that
   the residuals are too small. With every picture rated by everybody this is restricted maximum
   likelihood (Patterson and Thompson, Biometrika 58, 1971). `restricted=False` is the paper's.
-- nu_i is held at a tenth of the pooled inconsistency or above: the paper's likelihood has no
-  maximum, it grows without end where the qualities follow one rater exactly.
-- Raters of one picture and pictures of one rating say nothing of nu and are left out.
+- nu_i is at least a tenth of the pooled inconsistency: the paper's likelihood has no maximum, it
+  grows without bound where the qualities follow one rater exactly.
+- Raters of one picture and pictures of one rating tell nothing about nu and are left out.
 
 Standard errors are those of the expected second derivatives; nu is orthogonal to the others.
 
@@ -92,8 +92,9 @@ def fit_opinions(
             number, as in the paper.
 
     Raises:
-        DataError: lengths that differ, scores that are not finite, or ratings that say nothing of
-            raters: no picture with two of them, fewer than three raters, scores all the same,
+        DataError: lengths that differ, scores that are not finite, or ratings that tell nothing
+            about
+            raters: no picture with two of them, fewer than three raters, all scores equal,
             groups of raters without a picture in common.
     """
     if not len(pictures) == len(raters) == len(scores):
@@ -142,8 +143,8 @@ def _numbered(names: Sequence[str]) -> tuple[list[str], Indices]:
 
 
 def _without(names: list[str], kept: Indices) -> tuple[str, ...]:
-    there = set(kept.tolist())
-    return tuple(name for index, name in enumerate(names) if index not in there)
+    kept_indices = set(kept.tolist())
+    return tuple(name for index, name in enumerate(names) if index not in kept_indices)
 
 
 def _informative(picture_K: Indices, rater_K: Indices) -> NDArray[np.bool_]:
@@ -161,10 +162,10 @@ def _informative(picture_K: Indices, rater_K: Indices) -> NDArray[np.bool_]:
 
 
 def _check(picture_K: Indices, rater_K: Indices, u_K: Vector, keep_K: NDArray[np.bool_]) -> None:
-    """Make sure that the kept ratings tell raters apart.
+    """Check that raters can be compared by the kept ratings.
 
     Raises:
-        DataError: they do not.
+        DataError: they can't.
     """
     if not keep_K.any():
         raise DataError(
@@ -175,8 +176,8 @@ def _check(picture_K: Indices, rater_K: Indices, u_K: Vector, keep_K: NDArray[np
     raters = np.unique(rater_K[keep_K])
     if len(raters) < FEWEST_RATERS:
         raise DataError(
-            f"Only {len(raters)} raters have rated the same pictures: which of them is off can't "
-            f"be told; it takes {FEWEST_RATERS}.",
+            f"Only {len(raters)} raters have rated the same pictures: it takes {FEWEST_RATERS} to "
+            "tell which of them is off.",
             fix="Have the pictures rated by further people.",
         )
     if np.ptp(u_K[keep_K]) == 0:

@@ -1,9 +1,9 @@
 """The score head and the attribute heads: pooled features -> a score, labels.
 
-Both standardise their input with buffers fitted to the training pictures, because pooled
-features of several stages differ in scale by orders of magnitude, and both are made for few
-pictures and many features (hundreds against thousands): dropout on the input, a linear
-bottleneck, no hidden layer by default. Weight decay is the optimiser's.
+Both standardise their input with buffers fitted to the training pictures, because pooled features
+of several stages differ in scale by orders of magnitude, and both are made for few pictures and
+many features (hundreds against thousands): dropout on the input, a linear bottleneck, no hidden
+layer by default. Weight decay is up to the optimiser.
 
 Shape suffixes: B pictures, P pooled features, H hidden units, K classes of one attribute.
 """
@@ -28,8 +28,8 @@ class Moments:
         self.count = 0
         self.mean = torch.zeros(0, dtype=torch.float64)
         self.squares = torch.zeros(0, dtype=torch.float64)
-        for part in values:
-            self.update(part)
+        for rows in values:
+            self.update(rows)
 
     def update(self, values: Tensor) -> None:
         """Take in `values` [B, P]; B may be 0."""
@@ -54,7 +54,7 @@ class Moments:
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
-    """The heads are small, and bf16 tells scores apart by 1 in 256 only: no autocast in them."""
+    """No autocast inside the `with`: heads are small, and bf16 only resolves scores to 1 in 256."""
     kind = tensor.device.type
     if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
         return nullcontext()
@@ -62,9 +62,9 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 class Standardise(nn.Module):
-    """(x - mean) / deviation per feature, cut to +- `clamp`; constant features become 0.
+    """(x - mean) / deviation per feature, clipped to +- `clamp`; constant features become 0.
 
-    Until `fit` it only cuts. Input [B, P or more], of which it reads the first P; output [B, P].
+    Until `fit` it only clips. Input [B, P or more], of which it reads the first P; output [B, P].
     """
 
     mean_P: Tensor
@@ -77,7 +77,7 @@ class Standardise(nn.Module):
         self.register_buffer("scale_P", torch.ones(dim))
 
     def fit(self, pooled: Tensor | Moments) -> None:
-        """Set the buffers from the training pictures' features [B, P], or their moments."""
+        """Set the buffers from the training pictures' features [B, P] or their moments."""
         moments = pooled if isinstance(pooled, Moments) else Moments(pooled)
         mean_P, std_P = (part[: len(self.mean_P)] for part in (moments.mean, moments.std))
         varies = std_P > RELATIVE_SPREAD_FLOOR * mean_P.abs().clamp_min(1e-12)
@@ -100,7 +100,7 @@ def _width(in_dim: int, config: HeadConfig) -> int:
 
 
 def _layers(in_dim: int, out_dim: int, config: HeadConfig) -> nn.Sequential:
-    """Bottleneck, hidden layers and output as the config says; linear alone when it says none."""
+    """Bottleneck, hidden layers and output as configured; a linear layer alone without them."""
     layers: list[nn.Module] = []
     width = in_dim
     if config.bottleneck is not None:
@@ -118,7 +118,7 @@ def _layers(in_dim: int, out_dim: int, config: HeadConfig) -> nn.Sequential:
 class ScoreHead(nn.Module):
     """Pooled features [B, P] -> scores [B], on the scale of the training table.
 
-    With `grades` it says how likely each of them is, and the score is their mean.
+    With rating bins (`grades`) it predicts the probability of each, and the score is their mean.
     """
 
     output_mean: Tensor
@@ -140,8 +140,8 @@ class ScoreHead(nn.Module):
         self.register_buffer("grades_K", torch.tensor(tuple(grades)), persistent=False)
 
     def fit_input(self, pooled: Tensor | Moments) -> None:
-        """Fit the standardisation to the training pictures' pooled features [B, P], given
-        whole or as moments taken batch by batch."""
+        """Fit the standardisation to the training pictures' pooled features [B, P], or to their
+        moments, accumulated batch by batch."""
         self.standardise.fit(pooled)
 
     def fit_output(self, scores: Tensor) -> None:
@@ -160,19 +160,19 @@ class ScoreHead(nn.Module):
         outputs_BK = self._outputs(pooled_BP)
         if len(self.grades_K) == 0:
             return outputs_BK.squeeze(-1)
-        return self.in_deviations(self.mean_grade(outputs_BK.softmax(-1)))
+        return self.in_deviations(self.mean_of_bins(outputs_BK.softmax(-1)))
 
     def distribution(self, pooled_BP: Tensor) -> Tensor:
-        """Probability of each grade [B, K]; the head has grades."""
-        assert len(self.grades_K), "a head without grades gives no distribution"
+        """Probability of each rating bin [B, K]; only for a head that has them."""
+        assert len(self.grades_K), "a head without rating bins gives no distribution"
         return self._outputs(pooled_BP).softmax(-1)
 
-    def mean_grade(self, probability_BK: Tensor) -> Tensor:
-        """The score [B] that a distribution over the grades means."""
+    def mean_of_bins(self, probability_BK: Tensor) -> Tensor:
+        """The score [B]: the mean of a distribution over the rating bins."""
         return probability_BK @ self.grades_K
 
     def in_deviations(self, score_B: Tensor) -> Tensor:
-        """Scores [B] of the table's scale in deviations from their training mean."""
+        """Scores [B] on the table's scale, converted to deviations from their training mean."""
         return (score_B - self.output_mean) / self.output_std
 
     def forward(self, pooled_BP: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ class AttributeHeads(nn.Module):
     Args:
         in_dim: P.
         classes: attribute -> labels, in index order.
-        inputs: attributes that read only so many of the first features; the others read what
+        inputs: attribute -> how many of the first features it reads; the others read as many as
             the config says.
     """
 
@@ -206,22 +206,22 @@ class AttributeHeads(nn.Module):
         width = _width(in_dim, self.config)
         self.standardise = Standardise(width, self.config.clamp)
         self.input_dropout = nn.Dropout(self.config.input_dropout)
-        # A list in the order of `classes`, for a ModuleDict refuses names such as "a.b" or "type".
+        # a list in the order of `classes`: a ModuleDict refuses names such as "a.b" or "type"
         self.inputs = [min((inputs or {}).get(name, width), width) for name in self.classes]
         self.layers = nn.ModuleList(
-            _layers(own, len(labels), self.config)
-            for own, labels in zip(self.inputs, self.classes.values(), strict=True)
+            _layers(width, len(labels), self.config)
+            for width, labels in zip(self.inputs, self.classes.values(), strict=True)
         )
 
     def fit_input(self, pooled: Tensor | Moments) -> None:
-        """Fit the standardisation to the training pictures' pooled features [B, P], given
-        whole or as moments taken batch by batch."""
+        """Fit the standardisation to the training pictures' pooled features [B, P], or to their
+        moments, accumulated batch by batch."""
         self.standardise.fit(pooled)
 
     def forward(self, pooled_BP: Tensor) -> dict[str, Tensor]:
         with full_precision(pooled_BP):
             x_BP = self.input_dropout(self.standardise(pooled_BP))
             return {
-                name: layers(x_BP[:, :own])
-                for name, own, layers in zip(self.classes, self.inputs, self.layers, strict=True)
+                name: layers(x_BP[:, :width])
+                for name, width, layers in zip(self.classes, self.inputs, self.layers, strict=True)
             }

@@ -1,4 +1,4 @@
-"""Teachers: networks whose logits a student learns, each with its own way to see pictures.
+"""Teachers: networks whose logits a student learns, each with its own preprocessing.
 
 Shape suffixes: B pictures, H and W sides, K classes of one attribute.
 """
@@ -26,26 +26,26 @@ PROBABILITY_FLOOR = 1e-12
 
 
 class Conversion(nn.Module):
-    """Pixels that one transform made [B, 3, H, W], as another model wants them.
+    """Turns pixels of one transform [B, 3, H, W] into those that another model expects.
 
     They are de-normalised, resized with antialiasing if the sizes differ, and normalised again.
-    What the first transform has cut away stays away.
+    What the first transform has cropped stays cropped.
     """
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, seen: EvalTransform, wanted: EvalTransform) -> None:
+    def __init__(self, source: EvalTransform, target: EvalTransform) -> None:
         super().__init__()
-        self.size = None if seen.size == wanted.size else wanted.size
-        self.mode = _MODES[wanted.interpolation]
-        given_mean, given_std, mean, std = (
+        self.size = None if source.size == target.size else target.size
+        self.mode = _MODES[target.interpolation]
+        source_mean, source_std, mean, std = (
             torch.tensor(values).reshape(3, 1, 1)
-            for values in (seen.mean, seen.std, wanted.mean, wanted.std)
+            for values in (source.mean, source.std, target.mean, target.std)
         )
-        # (x given_std + given_mean - mean) / std
-        self.register_buffer("scale", given_std / std)
-        self.register_buffer("shift", (given_mean - mean) / std)
+        # (x source_std + source_mean - mean) / std
+        self.register_buffer("scale", source_std / std)
+        self.register_buffer("shift", (source_mean - mean) / std)
 
     def forward(self, pixels_B3HW: Tensor) -> Tensor:
         pixels_B3HW = pixels_B3HW * self.scale + self.shift
@@ -58,9 +58,9 @@ class Conversion(nn.Module):
 class Member(nn.Module):
     """One network of a teacher: a backbone with its attribute heads."""
 
-    def __init__(self, backbone: Backbone, heads: AttributeHeads, seen: EvalTransform) -> None:
+    def __init__(self, backbone: Backbone, heads: AttributeHeads, source: EvalTransform) -> None:
         super().__init__()
-        self.conversion = Conversion(seen, backbone.transform)
+        self.conversion = Conversion(source, backbone.transform)
         self.backbone = backbone
         self.heads = heads
 
@@ -68,7 +68,7 @@ class Member(nn.Module):
         return self.heads(self.backbone(self.conversion(pixels_B3HW), tokens=False).pooled_BP)
 
     def fingerprint(self) -> str:
-        """SHA-256 of what decides its logits of a transformed picture, in hex."""
+        """SHA-256 of everything that determines its logits of a transformed picture, in hex."""
         identity = [
             self.backbone.fingerprint(),
             [self.conversion.mode, self.conversion.size],
@@ -83,14 +83,11 @@ class Member(nn.Module):
 
 
 class Teacher(nn.Module):
-    """One or several members; several are averaged in probability. Always in evaluation mode.
+    """One or several networks, whose probabilities are averaged. Always in evaluation mode.
 
     Args:
         members: at least one.
-        classes: attribute -> labels in order, the student's.
-
-    Attributes:
-        classes: the same.
+        classes: the student's attribute -> labels in order.
 
     Raises:
         RecipeError: a member knows other attributes or classes; both lists are shown.
@@ -98,10 +95,9 @@ class Teacher(nn.Module):
 
     def __init__(self, members: Sequence[Member], classes: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
-        wanted = {name: tuple(labels) for name, labels in classes.items()}
+        self.classes = {name: tuple(labels) for name, labels in classes.items()}
         for member in members:
-            check_classes(member.heads.classes, wanted)
-        self.classes = wanted
+            check_classes(member.heads.classes, self.classes)
         self.members = nn.ModuleList(members).requires_grad_(False)
         self.eval()
 
@@ -112,19 +108,20 @@ class Teacher(nn.Module):
     def forward(self, pixels_B3HW: Tensor) -> dict[str, Tensor]:
         """Per attribute the logits [B, K] (of several members: log-probabilities) of pixels as
         the student sees them."""
-        said = [member(pixels_B3HW) for member in self.members]
-        if len(said) == 1:
-            return said[0]
+        logits = [member(pixels_B3HW) for member in self.members]
+        if len(logits) == 1:
+            return logits[0]
         return {
-            name: torch.stack([one[name].softmax(-1) for one in said])
+            name: torch.stack([member_logits[name].softmax(-1) for member_logits in logits])
             .mean(0)
             .clamp_min(PROBABILITY_FLOOR)
             .log()
-            for name in said[0]
+            for name in logits[0]
         }
 
     def fingerprint(self) -> str:
-        """SHA-256 of what decides the logits, in hex; the order of members does not."""
+        """SHA-256 of everything that determines the logits, in hex; the order of members does
+        not."""
         members = sorted(cast(Member, member).fingerprint() for member in self.members)
         return hashlib.sha256(" ".join(members).encode()).hexdigest()
 
@@ -137,7 +134,7 @@ def check_classes(
     """Make sure that a teacher's outputs mean what the student's do.
 
     Raises:
-        RecipeError: other attributes, classes or order.
+        RecipeError: the attributes, classes or their order differ.
     """
     if {n: tuple(v) for n, v in teacher.items()} == {n: tuple(v) for n, v in student.items()}:
         return

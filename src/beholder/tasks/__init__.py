@@ -1,5 +1,5 @@
-"""Objectives over a judge: score, attributes, distillation, comments, several of them at once.
-The loop is handed one.
+"""Objectives over a judge: score, attributes, distillation, comments, or several at once. The loop
+trains one.
 
 Importing this loads no torch; `create_task` does.
 """
@@ -45,9 +45,9 @@ def create_task(
     """The task that a config describes, over a judge that has its heads.
 
     Args:
-        table: the training rows, whose comments are what the self-critical task's reward compares
-            with; the other tasks need none.
-        teacher: of the distillation task, unless its batches bring the teacher's outputs.
+        table: the training rows, whose comments the self-critical task's reward compares with; the
+            other tasks need none.
+        teacher: the distillation task's, unless its batches bring the teacher's outputs.
     """
     task = _create(config, model, table, teacher)
     task.freeze_bn_stats = config.freeze_bn_stats

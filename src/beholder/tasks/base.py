@@ -58,19 +58,19 @@ class Task(nn.Module):
 
     A batch is a dict: `keys`: list of image keys; `pixels` float32 [B, 3, H, W], or `tokens`
     float32 [B, N, C] and `pooled` float32 [B, P]; `score` float32 [B], NaN where missing;
-    `votes` (if the table has grades) float32 [B, K], the raters' shares, NaN where missing;
+    `votes` (if the table has rating bins) float32 [B, K], the raters' shares, NaN where missing;
     `attributes`: {name: int64 [B]}, -1 where missing; `comments`: per picture a list of lists of
     token ids with both ends. Where pictures were mixed (`beholder.data.mixing`), `mixed` has
     `partner` int64 [B], the row whose pixels each has beside its own, and `share` float32 [B], how
     much is its own; opinions are those of the pictures themselves.
 
-    Everything that is not trained stays in evaluation mode whatever `train` is asked for, so that
-    a frozen backbone's statistics and the other heads never move.
+    Everything that is not trained stays in evaluation mode whatever `train` is called with, so that
+    a frozen backbone's statistics and the other heads never change.
 
     Attributes:
         heads: the names of the heads it trains.
-        directions: for each metric of `evaluate`, which way is better; the first is the one that
-            says which weights are best, unless the training is told another.
+        directions: for each metric of `evaluate`, which way is better; the first decides which
+            weights are best, unless the training's config names another.
         gather: joins rows of all processes, [B, ...] -> [B', ...], with gradient. The loop sets
             it; a gradient of the joined rows must reach each process's own rows summed over the
             processes, as an all-gather's does.
@@ -106,7 +106,7 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def units(self, batch: Batch) -> Tensor:
-        """How many units (rows, labels, words) each picture of the batch brings [B]."""
+        """How many units (rows, labels, words) each picture of the batch has [B]."""
         raise NotImplementedError
 
     def weight(self, batch: Batch) -> float:

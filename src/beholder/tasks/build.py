@@ -1,7 +1,7 @@
 """From a task's config and the training table to the judge that the task trains.
 
-What the data decides is decided here: the vocabulary, the longest comment, the classes, the range
-of scores. All of it comes from the training rows alone.
+Here the data determine the vocabulary, the longest comment, the classes and the range of scores,
+all from the training rows alone.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def judge_config(
 
     Args:
         table: the training rows.
-        pooled_dim, token_dim: what the backbone gives.
+        pooled_dim, token_dim: sizes of the backbone's pooled vector and tokens.
 
     Raises:
         DataError: the table has none of the opinions that the task learns.
-        RecipeError: the head reads more features than there are.
+        RecipeError: the head reads more features than the backbone has.
     """
     check_task(task, table, pooled_dim)
     fields: dict[str, Any] = {}
@@ -51,8 +51,8 @@ def judge_config(
 
 
 def check_task(task: TaskConfig, table: AnnotationTable, pooled_dim: int) -> None:
-    """Make sure that the rows have what `task` learns, and the backbone what its heads read; no
-    vocabulary is built.
+    """Check that the rows have what `task` learns and the backbone what its heads read, without
+    building a vocabulary.
 
     Raises:
         DataError, RecipeError: as for `judge_config`.
@@ -81,7 +81,7 @@ def _check_part(
         single = [name for name, labels in table.classes.items() if len(labels) < 2]
         if single:
             raise DataError(
-                f"Attributes with one class alone: {', '.join(single)}; there is nothing to learn.",
+                f"Attributes with only one class: {', '.join(single)}; there is nothing to learn.",
                 fix="Remove the column, or give the table rows of other classes.",
             )
         _check_attribute_inputs(task, table, pooled_dim, where)
@@ -92,7 +92,7 @@ def _check_part(
 def _head_fields(
     task: SingleTaskConfig, table: AnnotationTable, pooled_dim: int, token_dim: int
 ) -> dict[str, Any]:
-    """What a judge's config says of the head that `task` trains."""
+    """The fields of a judge's config for the head that `task` trains."""
     if isinstance(task, ScoreTaskConfig):
         scores = table.frame["score"].drop_nulls()
         low, high = float(scores.min()), float(scores.max())  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ def _head_fields(
             "attribute_inputs": task.inputs,
             "classes": dict(table.classes),
         }
-    comments = [text for own in table.frame["comments"].to_list() for text in own]
+    comments = [text for texts in table.frame["comments"].to_list() for text in texts]
     vocabulary = (
         Vocabulary.build(comments, task.min_count)
         if task.subwords is None
@@ -116,18 +116,18 @@ def _head_fields(
 
 
 def _grades(table: AnnotationTable) -> tuple[float, ...]:
-    """The grades that the votes of the training rows are for."""
+    """The rating bins of the training rows' votes."""
     if not table.grades or table.frame[VOTES].drop_nulls().is_empty():
         raise DataError(
-            "No training row has votes, which the score task's emd learns from.",
+            "No training row has votes, which the emd loss of the score task needs.",
             fix="Give the table a column votes.<grade> per grade, or set task.emd to 0.",
         )
     low, high = table.grades[0], table.grades[-1]
     outside = table.frame.filter(~pl.col("score").is_between(low, high))
     if outside.height:
         raise DataError(
-            f"{outside.height} scores are not between the lowest and the highest grade ({low:g} to "
-            f"{high:g}), e.g. {outside['score'][0]:g} of {outside['image'][0]}.",
+            f"{outside.height} scores are not between the lowest and highest rating bin ({low:g} "
+            f"to {high:g}), e.g. {outside['score'][0]:g} of {outside['image'][0]}.",
             fix="Give scores on the scale of the votes, or set task.emd to 0.",
         )
     return table.grades
@@ -151,8 +151,8 @@ def _check_attribute_inputs(
 def comment_config(
     task: CommentTaskConfig, vocabulary: Vocabulary, comments: list[str], width: int
 ) -> ExpansionNetConfig:
-    """The comment head for these comments: as long as the longest, unless the task says
-    or no head is as long."""
+    """The comment head for these comments: long enough for the longest, unless the task sets its
+    length or no head can be that long."""
     longest = max(len(vocabulary.encode(text)) for text in comments)
     return task.head.build(
         vocab_size=len(vocabulary),

@@ -1,6 +1,6 @@
 """The tasks of a recipe: which heads to train, how they are built, what the loss is.
 
-Only schemas, no torch, so that a recipe is read and checked at once.
+Only schemas, no torch, so that a recipe is read and checked without delay.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class _TaskConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     train_backbone: bool = Field(
-        False, description="train the backbone too; needs pictures, not frozen features"
+        False,
+        description="whether to train the backbone too, which takes pictures, not frozen features",
     )
     freeze_bn_stats: bool = Field(
         False,
@@ -47,7 +48,7 @@ class _TaskConfig(BaseModel):
 
     @property
     def parts(self) -> dict[str, SingleTaskConfig]:
-        """The tasks of one head each that it is made of, by name."""
+        """The single-head tasks that it consists of, by name."""
         raise NotImplementedError
 
     @property
@@ -57,7 +58,7 @@ class _TaskConfig(BaseModel):
 
     @property
     def kinds(self) -> frozenset[str]:
-        """The kinds of its parts."""
+        """The kinds of its tasks."""
         return frozenset(part.kind for part in self.parts.values())
 
 
@@ -81,19 +82,21 @@ class ScoreTaskConfig(_SingleTaskConfig):
     rank: float = Field(0.5, ge=0.0, description="weight of the pairwise logistic rank loss")
     l1: float = Field(1.0, ge=0.0, description="weight of the absolute error")
     smooth_l1: float = Field(
-        0.0, ge=0.0, description="errors below this many deviations are squared; 0: plain L1"
+        0.0,
+        ge=0.0,
+        description="error in deviations below which the L1 loss becomes quadratic; 0: plain L1",
     )
     emd: float = Field(
         0.0,
         ge=0.0,
         description="weight of the squared earth mover's distance to the raters' votes; above 0 "
-        "the head says how likely each grade is, and its score is their mean",
+        "the head predicts the probability of each rating bin, and the score is their mean",
     )
 
     @model_validator(mode="after")
     def _some_loss(self) -> ScoreTaskConfig:
         if self.plcc + self.rank + self.l1 + self.emd == 0.0:
-            raise ValueError("plcc, rank, l1 and emd are all 0: nothing to learn from")
+            raise ValueError("plcc, rank, l1 and emd are all 0: there is nothing to learn from")
         return self
 
 
@@ -103,85 +106,102 @@ class AttributesTaskConfig(_SingleTaskConfig):
     opinion = "attributes"
     kind: Literal["attributes"] = "attributes"
     head: HeadConfig = HeadConfig(input_dropout=0.2)
-    label_smoothing: float = Field(0.1, ge=0.0, lt=1.0, description="share given to all classes")
+    label_smoothing: float = Field(
+        0.1, ge=0.0, lt=1.0, description="share of the target spread over all classes"
+    )
     inputs: dict[str, Annotated[int, Field(ge=1)]] = Field(
-        {}, description="attributes that read only so many of the first pooled features"
+        {}, description="attribute -> how many of the first pooled features its head reads"
     )
     class_weights: Literal["power", "effective"] = Field(
         "power",
-        description="power: count^-class_weight_power; effective: by the effective number of "
-        "pictures, (1 - beta) / (1 - beta^count)",
+        description="how classes are weighted; power: count^-class_weight_power; effective: by the "
+        "effective number of pictures, (1 - beta) / (1 - beta^count)",
     )
     class_weight_power: float = Field(
-        1.0, ge=0.0, le=1.0, description="of `class_weights: power`: 0 none, 1 inverse frequency"
+        1.0,
+        ge=0.0,
+        le=1.0,
+        description="exponent of `class_weights: power`; 0: no weighting, 1: inverse frequency",
     )
     effective_beta: float = Field(
         0.999,
         ge=0.0,
         lt=1.0,
-        description="of `class_weights: effective`: pictures beyond 1 / (1 - beta) count little",
+        description="beta of `class_weights: effective`: pictures beyond 1 / (1 - beta) count "
+        "little",
     )
     logit_adjustment: float = Field(
         0.0,
         ge=0.0,
-        description="logits learn with this many times the logarithm of the class's frequency "
-        "added; 0: none, 1: as if classes were equally frequent",
+        description="factor of the logarithm of the class's frequency that is added to its logit "
+        "in training; 0: none, 1: as if classes were equally frequent",
     )
 
     @property
     def weighs_classes(self) -> bool:
-        """Whether rare classes have a higher weight than frequent ones."""
+        """Whether rare classes weigh more than frequent ones."""
         if self.class_weights == "effective":
             return self.effective_beta > 0.0
         return self.class_weight_power > 0.0
 
 
 class DistillationTaskConfig(AttributesTaskConfig):
-    """Labels of the table's attributes, and what the stage's `teacher` says of the pictures."""
+    """Labels of the table's attributes, and the logits of the stage's `teacher`."""
 
     kind: Literal["distillation"] = "distillation"  # type: ignore[assignment]
     form: Literal["soft", "batchmean", "hard", "decoupled"] = Field(
         "soft",
-        description="soft: divergence of softened probabilities divided by the number of logits; "
-        "batchmean: by that of pictures; hard: the teacher's best class; decoupled: DKD",
+        description="distillation loss; soft: divergence of softened probabilities divided by the "
+        "number of logits; batchmean: the same divided by the number of pictures; hard: the "
+        "teacher's best class; decoupled: DKD",
     )
-    tau: float = Field(4.0, gt=0.0, description="temperature that both sides are softened with")
+    tau: float = Field(4.0, gt=0.0, description="temperature that softens both sides")
     alpha: float = Field(
-        0.9, ge=0.0, le=1.0, description="share of the distillation; the labels have the rest"
+        0.9, ge=0.0, le=1.0, description="share of the distillation loss; the labels have the rest"
     )
     labelled_only: bool = Field(
         False,
-        description="copy the teacher only where there is a label: for attributes that do not "
-        "apply to all pictures, of which it can only guess",
+        description="whether to copy the teacher only where there is a label: for attributes that "
+        "do not apply to all pictures, which it can only guess",
     )
-    target_weight: float = Field(1.0, ge=0.0, description="decoupled: of the true class's part")
-    others_weight: float = Field(8.0, ge=0.0, description="decoupled: of the other classes' part")
+    target_weight: float = Field(
+        1.0, ge=0.0, description="decoupled: weight of the true class's part"
+    )
+    others_weight: float = Field(
+        8.0, ge=0.0, description="decoupled: weight of the other classes' part"
+    )
 
 
 class CommentHeadConfig(BaseModel):
-    """The captioner's body; what the data decides (words, length, features) is added later."""
+    """The captioner's layers; what depends on the data (words, length, features) is added later."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     d_model: int = Field(512, ge=1, description="width of all layers")
-    enc_layers: int = Field(3, ge=1, description="encoder layers")
-    dec_layers: int = Field(3, ge=1, description="decoder layers")
+    enc_layers: int = Field(3, ge=1, description="number of encoder layers")
+    dec_layers: int = Field(3, ge=1, description="number of decoder layers")
     ff: int = Field(2048, ge=1, description="width of the feed-forward layers")
-    heads: int = Field(8, ge=1, description="attention heads; divides d_model")
+    heads: int = Field(8, ge=1, description="number of attention heads; divides d_model")
     enc_expansions: tuple[int, ...] = Field(
         (32, 64, 128, 256, 512), min_length=1, description="lengths the encoder expands to"
     )
     dec_expansions: int = Field(16, ge=1, description="length the decoder expands to")
-    dropout_encoder: float = Field(0.1, ge=0.0, lt=1.0, description="in encoder layers")
+    dropout_encoder: float = Field(0.1, ge=0.0, lt=1.0, description="dropout in encoder layers")
     dropout_decoder: float = Field(
-        0.1, ge=0.0, lt=1.0, description="in decoder layers; 0 trains faster"
+        0.1, ge=0.0, lt=1.0, description="dropout in decoder layers; 0 trains faster"
     )
-    dropout_encoder_input: float = Field(0.1, ge=0.0, lt=1.0, description="on projected tokens")
-    dropout_decoder_input: float = Field(0.1, ge=0.0, lt=1.0, description="on word embeddings")
-    dropout_other: float = Field(0.1, ge=0.0, lt=1.0, description="on both fusions of layers")
+    dropout_encoder_input: float = Field(
+        0.1, ge=0.0, lt=1.0, description="dropout of the projected tokens"
+    )
+    dropout_decoder_input: float = Field(
+        0.1, ge=0.0, lt=1.0, description="dropout of the word embeddings"
+    )
+    dropout_other: float = Field(
+        0.1, ge=0.0, lt=1.0, description="dropout after both fusions of layers"
+    )
 
     def build(self, *, vocab_size: int, max_length: int, feature_dim: int) -> ExpansionNetConfig:
-        """The whole head: this body, for these words, this length and these features."""
+        """The whole head, for these words, this length and these features."""
         return ExpansionNetConfig(
             **self.model_dump(),
             vocab_size=vocab_size,
@@ -196,40 +216,42 @@ class CommentHeadConfig(BaseModel):
 
 
 class CommentTaskConfig(_SingleTaskConfig):
-    """What all objectives of the comment head are told. Stages that start from each other's
-    weights must share all of this but the beams."""
+    """The options that all objectives of the comment head share. Stages that start from each
+    other's weights must agree in all of them but the beams."""
 
     opinion = "comment"
     head: CommentHeadConfig = CommentHeadConfig()
     reads: Literal["tokens", "pooled"] = Field(
         "tokens",
-        description="tokens: the backbone's; pooled: its pooled features, standardised, as one",
+        description="what the head reads; tokens: the backbone's; pooled: its pooled features, "
+        "standardised, as a single token",
     )
-    min_count: int = Field(1, ge=1, description="words seen less often become unknown")
+    min_count: int = Field(1, ge=1, description="count below which words become unknown")
     subwords: int | None = Field(
         None,
         ge=16,
-        description="pieces of a subword vocabulary, for languages such as Korean; null: words",
+        description="size of a subword vocabulary, for languages such as Korean; null: whole words",
     )
     max_length: int | None = Field(
         None,
         ge=3,
         le=LONGEST,
-        description="tokens of a comment with both ends; null: the longest in training",
+        description="most tokens of a comment with both ends; null: as the longest in training",
     )
     beam_sizes: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field(
         (3,),
         min_length=1,
-        description="beams when validation comments are written, each in turn; the first counts",
+        description="beam sizes that validation comments are written with, one after the other; "
+        "the first one counts",
     )
 
 
 class CaptionTaskConfig(CommentTaskConfig):
-    """Comments from feature tokens by cross-entropy, every word given the true ones before it."""
+    """Comments from feature tokens by cross-entropy, each word given the true words before it."""
 
     kind: Literal["caption"] = "caption"
     label_smoothing: float = Field(
-        0.1, ge=0.0, le=0.5, description="share given to all words but the true one"
+        0.1, ge=0.0, le=0.5, description="share of the target spread over all other words"
     )
 
 
@@ -237,9 +259,9 @@ class SelfCriticalTaskConfig(CommentTaskConfig):
     """Comments drawn from the head itself, rewarded by CIDEr-D. Start from a trained head."""
 
     kind: Literal["self_critical"] = "self_critical"
-    samples: int = Field(5, ge=2, le=64, description="comments drawn per picture")
+    samples: int = Field(5, ge=2, le=64, description="number of comments drawn per picture")
     sample_length: int = Field(
-        20, ge=2, description="most words of a drawn comment, its end included"
+        20, ge=2, description="most words of a drawn comment, including its end"
     )
 
 
@@ -262,10 +284,10 @@ class JointTaskConfig(_TaskConfig):
 
     kind: Literal["joint"] = "joint"
     tasks: dict[Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")], JoinedTaskConfig] = Field(
-        min_length=2, description="by the names that their metrics have in front, `score.srcc`"
+        min_length=2, description="tasks by the names that prefix their metrics, as in `score.srcc`"
     )
     weights: dict[str, Annotated[float, Field(ge=0.0)]] = Field(
-        {}, description="of the tasks' losses, 1 where not named; 0: a loss is only watched"
+        {}, description="weights of the tasks' losses, 1 by default; 0: the loss is only logged"
     )
 
     @property
@@ -300,7 +322,7 @@ class JointTaskConfig(_TaskConfig):
                 f"weights of {', '.join(unknown)}, but the tasks are {', '.join(self.tasks)}"
             )
         if not any(self.weight_of(name) for name in self.tasks):
-            raise ValueError("all weights are 0: nothing to learn from")
+            raise ValueError("all weights are 0: there is nothing to learn from")
         return self
 
 

@@ -1,7 +1,7 @@
 """The losses of a student against its teacher, for one attribute, as functions of logits.
 
 All are sums over pictures of a value per picture, lower is better, without a gradient for the
-teacher. Both sides are softened: p = softmax(logits / tau), which scales gradients by 1 / tau^2,
+teacher. Both sides are softened: p = softmax(logits / tau), which scales gradients by 1 / tau^2;
 hence the factor tau^2.
 
 Shape suffixes: B pictures, K classes.

@@ -3,7 +3,7 @@
 All are lower-is-better scalars without branches on the data, so that a device is never waited
 for. Where a loss is undefined (one row, equal targets, nothing labelled) its gradient is 0.
 
-Shape suffixes: B pictures, M words of all comments, V vocabulary, K classes or grades.
+Shape suffixes: B pictures, M words of all comments, V vocabulary, K classes or rating bins.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def pairwise_rank_loss(
 
 
 def emd_loss(probability_BK: Tensor, share_BK: Tensor, known_B: Tensor | None = None) -> Tensor:
-    """Squared earth mover's distance between predicted and given distributions over grades.
+    """Squared earth mover's distance between predicted and target distributions of ratings.
 
-    Mean over pictures of 1 / K sum_k (P_k - Q_k)^2, with P and Q cumulative over the grades in
+    Mean over pictures of 1 / K sum_k (P_k - Q_k)^2, with P and Q cumulative over the rating bins in
     rising order. Source: Talebi & Milanfar, "NIMA: Neural Image Assessment", IEEE TIP 2018, with
     r = 2, without their root over each picture, whose gradient has no bound near 0.
 
@@ -152,8 +152,8 @@ def _with_mean_1(weights_K: Tensor, counts_K: Tensor) -> Tensor:
 def log_frequencies(counts_K: Tensor) -> Tensor:
     """Logarithms of the classes' shares of the labelled rows [K], each at most 0.
 
-    Added to the logits of a cross-entropy (times tau), they leave it to the logits alone to say
-    what a row is apart from how frequent its class is. Source: Menon et al., "Long-tail Learning
+    Added (times tau) to the logits of a cross-entropy, they take class frequencies out of what the
+    logits themselves have to learn. Source: Menon et al., "Long-tail Learning
     via Logit Adjustment", ICLR 2021. A class without rows counts as one with one row.
     """
     counts_K = counts_K.to(torch.float64).clamp_min(1)
@@ -200,7 +200,7 @@ def self_critical_loss(log_prob_BS: Tensor, reward_BS: Tensor) -> Tensor:
         reward_BS: higher is better, without gradient; S at least 2.
 
     Returns:
-        A scalar of any sign; its value says nothing, its gradient is that of minus the expected
+        A scalar of any sign; its value means nothing, its gradient is that of minus the expected
         reward.
     """
     samples = reward_BS.shape[1]

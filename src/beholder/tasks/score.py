@@ -61,7 +61,7 @@ class ScoreTask(Task):
         if not self.config.emd:
             return (head.standardised(pooled_BP).float(),)
         probability_BK = head.distribution(pooled_BP).float()
-        return head.in_deviations(head.mean_grade(probability_BK)), probability_BK
+        return head.in_deviations(head.mean_of_bins(probability_BK)), probability_BK
 
     def targets(self, batch: Batch) -> tuple[Tensor, ...]:
         """Scores [B] on their own scale, and with `emd` the votes' shares [B, K]."""

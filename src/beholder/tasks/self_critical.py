@@ -1,4 +1,4 @@
-"""The self-critical task: the head draws comments, and those better than their peers get likelier.
+"""The self-critical task: the head draws comments and makes better ones likelier.
 
 Source: Rennie et al., "Self-critical Sequence Training for Image Captioning", CVPR 2017, with the
 rewards of ExpansionNet v2 (Hu, Cavicchioli & Capotondi, arXiv 2208.06551): CIDEr-D, the end of a
@@ -6,14 +6,14 @@ comment inside both reward and log-probability. Departures from the published tr
 
 - Drawing has no gradient and uses the cached decoder; one teacher-forced pass over the drawn
   comments has the gradient. The published code back-propagates through every step of drawing.
-- The pass with gradient must be of the distribution that was drawn from. Both passes share what
-  the encoder made of the pictures, so dropout of the encoder and of the fusion behind it (and the
-  backbone's own) is as published; the decoder's dropout, with which drawing would have to be done
-  again word by word, is off. `train` sees to that, `forward` changes no mode.
+- The pass with gradient must be over the distribution that was drawn from. Both passes share the
+  encoder's output, so dropout of the encoder and of the fusion behind it (and the backbone's own)
+  is as published; the decoder's dropout, which would make drawing word by word necessary, is off.
+  `train` switches it off, `forward` changes no mode.
 - A picture is encoded once for all its samples, and pictures without a comment are left out.
 
-Randomness: drawing takes from torch's default generator of the CPU, whose state is in every
-checkpoint, for each process its own.
+Randomness: comments are drawn with torch's default CPU generator, whose state is in every
+checkpoint, separately for each process.
 
 Shape suffixes: B pictures that have comments, N tokens of a picture, C their features, D model
 width, S samples of a picture, R = B * S samples, T positions, M words of all samples.

@@ -60,21 +60,21 @@ def _clipped_matches(chunk: Overlap) -> NDArray[np.float64]:
     width = np.uint8 if max(len(chunk.reference_TR), len(chunk.hypothesis_TP)) < 255 else np.uint16
     result = np.zeros((ORDERS, len(chunk.pictures)))
     tokens = chunk.equal()
-    own_tokens = chunk.self_equal()
-    equal, own = tokens.copy(), own_tokens.copy()
+    hypothesis_tokens = chunk.self_equal()
+    equal, repeated = tokens.copy(), hypothesis_tokens.copy()
     for order in range(ORDERS):
         if order:
             if min(equal.shape[0], equal.shape[1]) < 2:
                 break
-            equal, own = equal[:-1, :-1], own[:-1, :-1]
+            equal, repeated = equal[:-1, :-1], repeated[:-1, :-1]
             equal &= tokens[order:, order:]
-            own &= own_tokens[order:, order:]
+            repeated &= hypothesis_tokens[order:, order:]
         in_reference = equal.view(np.uint8).sum(axis=0, dtype=width)
         available = chunk.best_reference(in_reference)
         # the k-th occurrence in the hypothesis counts if a reference has at least k
         occurrence = np.zeros_like(available)
         for position in range(1, len(occurrence)):
-            occurrence[position] = own[:position, position].view(np.uint8).sum(0, dtype=width)
+            occurrence[position] = repeated[:position, position].view(np.uint8).sum(0, dtype=width)
         # padding never equals a reference, so that `available` is 0 there
         result[order] = (occurrence < available).sum(axis=0)
     return result

@@ -1,4 +1,4 @@
-"""The caption metrics by name: what can be asked for, and other spellings of their names."""
+"""The caption metrics by name, and other spellings of their names."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "SPICE": ("SPICE",),
     "comment_challenge": ("comment_challenge",),
 }
-"""What `evaluate_captions` can be asked for, and the names of the scores each gives."""
+"""The metrics of `evaluate_captions`, and the names of the scores that each gives."""
 
 PARTS = {"comment_challenge": ("BLEU", "ROUGE_L", "METEOR", "CIDEr-D")}
-"""What a metric is made of: asked for with it."""
+"""The metrics that a metric consists of, which are computed with it."""
 
 
 def _plain(name: str) -> str:
@@ -33,29 +33,29 @@ def canonical(name: str) -> str:
     Raises:
         DataError: no such metric.
     """
-    found = _SPELLINGS.get(_plain(name))
-    if found is None:
+    spelling = _SPELLINGS.get(_plain(name))
+    if spelling is None:
         raise DataError(
             f"There is no caption metric {name!r}.", fix=f"Choose from {', '.join(GROUPS)}."
         )
-    return found
+    return spelling
 
 
 class Scores(dict[str, float]):
     """Score by metric name; other spellings of a name find it too."""
 
     def __missing__(self, name: str) -> float:
-        found = _SPELLINGS.get(_plain(name))
-        if found is None or found not in self:
+        spelling = _SPELLINGS.get(_plain(name))
+        if spelling is None or spelling not in self:
             raise KeyError(name)
-        return self[found]
+        return self[spelling]
 
 
 class ImageScores(dict[str, dict[str, float]]):
     """Metric name -> image key -> score; other spellings of a name find it too."""
 
     def __missing__(self, name: str) -> dict[str, float]:
-        found = _SPELLINGS.get(_plain(name))
-        if found is None or found not in self:
+        spelling = _SPELLINGS.get(_plain(name))
+        if spelling is None or spelling not in self:
             raise KeyError(name)
-        return self[found]
+        return self[spelling]

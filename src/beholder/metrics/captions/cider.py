@@ -4,8 +4,8 @@ The variant of the MS-COCO caption evaluation: n-grams of 1 to 4, weights tf * (
 df counted over the P pictures of a corpus, clipped cosine, a Gaussian penalty of sigma 6 on the
 difference of lengths, the mean over orders and references, times 10.
 
-References and their norms are prepared once. A batch of hypotheses is then compared with its own
-references alone, all of it together, and only document frequencies are looked up in the corpus.
+References and their norms are prepared once. A batch of hypotheses is then compared, all at once,
+with its own references only; the corpus is used for document frequencies alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Group = Sequence[Caption]
 def cider_d(captions: CaptionSet) -> tuple[float, Floats]:
     """CIDEr-D of the corpus (mean over pictures) and of each picture [P], 0 to 10.
 
-    Document frequencies are those of the given references. Higher is better.
+    Document frequencies are those of the references. Higher is better.
     """
     if not len(captions):
         return 0.0, np.zeros(0)
@@ -100,8 +100,10 @@ class CiderD:
         known = rows < self.pictures
         inside, outside = np.flatnonzero(known), np.flatnonzero(~known)
         scores[inside] = self._score_known([captions[index] for index in inside], rows[inside])
-        own = [captions[index] for index in outside]
-        scores[outside] = self._score_others(own, others, rows[outside] - self.pictures)
+        outside_captions = [captions[index] for index in outside]
+        scores[outside] = self._score_others(
+            outside_captions, others, rows[outside] - self.pictures
+        )
         return scores
 
     def _score_known(self, captions: list[Tokens], rows: Ints) -> Floats:
@@ -130,7 +132,7 @@ class CiderD:
         flat = np.fromiter(map(self._ids.get, tokens, repeat(-1)), np.int64, len(tokens))
         unknown = np.flatnonzero(flat < 0)
         if len(unknown):
-            lacking = [tokens[place] for place in unknown.tolist()]
+            lacking = [tokens[position] for position in unknown.tolist()]
             fresh = _number_tokens([lacking])
             flat[unknown] = [len(self._ids) + fresh[token] for token in lacking]
         return flat, lengths
@@ -144,21 +146,21 @@ class CiderD:
         rows = [self._same.get(id(group), -1) for group in references]
         others: list[Group] = []
         seen: dict[int, int] = {}  # the samples of a picture share one list
-        for place, group in enumerate(references if -1 in rows else ()):
-            if rows[place] >= 0:
+        for index, group in enumerate(references if -1 in rows else ()):
+            if rows[index] >= 0:
                 continue
             if isinstance(group, (int, np.integer)):
-                rows[place] = int(group)
+                rows[index] = int(group)
                 continue
             row = seen.get(id(group))
             if row is None:
                 if not len(group):
-                    raise DataError("A hypothesis has no reference.", where=f"row {place}")
+                    raise DataError("A hypothesis has no reference.", where=f"row {index}")
                 row = self._group_rows.get(_group_key(group), self.pictures + len(others))
                 if row == self.pictures + len(others):
                     others.append(group)
                 seen[id(group)] = row
-            rows[place] = row
+            rows[index] = row
         return np.array(rows, dtype=np.int64), others
 
 
@@ -186,12 +188,12 @@ class _References:
     def asked(self, rows: Ints) -> tuple[Ints, Ints, Ints]:
         """Number of the group of each row among those asked; the places of these in the text, and
         the number of each place's group."""
-        is_asked = np.zeros(len(self.sizes), dtype=bool)
-        is_asked[rows] = True
-        groups = np.flatnonzero(is_asked)
+        is_wanted = np.zeros(len(self.sizes), dtype=bool)
+        is_wanted[rows] = True
+        groups = np.flatnonzero(is_wanted)
         start = self.first[groups]
         counts = self.first[groups + 1] - start
-        number = (np.cumsum(is_asked) - 1)[rows]
+        number = (np.cumsum(is_wanted) - 1)[rows]
         return number, ranges(start, counts), np.repeat(np.arange(len(groups)), counts)
 
 
@@ -204,11 +206,15 @@ class _Weights:
         # with itself, but an end that never equals its own
         other_end = np.where(tokens < 0, HYPOTHESIS_END + REFERENCE_END - tokens, tokens)
         pairs = common(tokens, text.caption, other_end, text.caption)
-        self.times = np.array([np.bincount(place, minlength=len(tokens)) for place, _ in pairs])
+        self.times = np.array(
+            [np.bincount(position, minlength=len(tokens)) for position, _ in pairs]
+        )
         self.square = np.square(frequencies.idf(text))
         # an n-gram that is there k times is met at k places
         products = self.times * self.square
-        norms = np.sqrt([np.bincount(text.caption, each, captions) for each in products])
+        norms = np.sqrt(
+            [np.bincount(text.caption, order_products, captions) for order_products in products]
+        )
         # where the norm is 0 all weights are: any divisor gives the 0 that is wanted
         norms[norms == 0] = 1.0
         self.unit = 1.0 / norms
@@ -218,8 +224,8 @@ def _scores(hypotheses: Text, references: _References, rows: Ints, sigma: float)
     """[H]: CIDEr-D of each hypothesis against the group of references `rows`."""
     parts = [np.zeros(0)]
     for first in range(0, len(rows), BLOCK):
-        some = rows[first : first + BLOCK]
-        parts.append(_block(hypotheses.part(first, first + len(some)), references, some, sigma))
+        block = rows[first : first + BLOCK]
+        parts.append(_block(hypotheses.part(first, first + len(block)), references, block, sigma))
     return np.concatenate(parts)
 
 
@@ -231,19 +237,19 @@ def _block(mine: Text, references: _References, rows: Ints, sigma: float) -> Flo
     scale = weights.square * weights.unit[:, mine.caption] / np.maximum(weights.times, 1)
     parts = []
     pairs = common(mine.tokens, group[mine.caption], theirs, their_group)
-    for order, (place, other) in enumerate(pairs):
+    for order, (position, other) in enumerate(pairs):
         reference = captions[other]
         # one that has the n-gram several times is met as often, one after another
-        once = np.flatnonzero(changes(place) | changes(reference))
-        often = run_lengths(once, len(place))
-        place, reference = place[once], reference[once]
+        once = np.flatnonzero(changes(position) | changes(reference))
+        often = run_lengths(once, len(position))
+        position, reference = position[once], reference[once]
         # min(mine, theirs) * theirs / (my norm * their norm)
-        share = np.minimum(weights.times[order][place], often) * often * scale[order][place]
-        parts.append((place, reference, share * references.unit[order][reference]))
-    place, reference, share = map(np.concatenate, zip(*parts, strict=True))
-    gap = _bigrams(mine)[mine.caption][place] - references.bigrams[reference]
+        share = np.minimum(weights.times[order][position], often) * often * scale[order][position]
+        parts.append((position, reference, share * references.unit[order][reference]))
+    position, reference, share = map(np.concatenate, zip(*parts, strict=True))
+    gap = _bigrams(mine)[mine.caption][position] - references.bigrams[reference]
     share *= np.exp(gap * gap / (-2 * sigma**2))
-    total = np.bincount(mine.caption[place], share, len(rows))
+    total = np.bincount(mine.caption[position], share, len(rows))
     return total * (10.0 / ORDERS) / references.sizes[rows]
 
 

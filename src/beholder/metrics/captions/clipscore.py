@@ -84,9 +84,9 @@ class ClipScorer:
             raise DataError(f"{len(pictures)} pictures for {len(captions)} captions.")
         images = self._embed_pictures(pictures)
         texts = self._embed_texts(captions)
-        each = WEIGHT * np.maximum((images * texts).sum(axis=1), 0.0)
+        per_image = WEIGHT * np.maximum((images * texts).sum(axis=1), 0.0)
         if references is None:
-            return ClipScores(_mean(each), each)
+            return ClipScores(_mean(per_image), per_image)
         if not all(len(group) for group in references):
             raise DataError("RefCLIPScore needs a reference for every picture.")
         flat = self._embed_texts([text for group in references for text in group])
@@ -97,9 +97,9 @@ class ClipScorer:
                 for rows, text in zip(np.split(flat, ends[:-1]), texts, strict=True)
             ]
         )
-        total = each + best
-        both = np.where(total > 0, 2 * each * best / np.where(total > 0, total, 1.0), 0.0)
-        return ClipScores(_mean(each), each, _mean(both), both)
+        total = per_image + best
+        both = np.where(total > 0, 2 * per_image * best / np.where(total > 0, total, 1.0), 0.0)
+        return ClipScores(_mean(per_image), per_image, _mean(both), both)
 
     def _embed_pictures(self, pictures: Sequence[str | Path | Image.Image]) -> Floats:
         rows = []

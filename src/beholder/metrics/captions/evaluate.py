@@ -1,4 +1,4 @@
-"""Scores of captions against references: checks, tokenises once, runs the asked metrics."""
+"""Scores of captions against references: checks, tokenises once, runs the chosen metrics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CaptionScores:
         per_image: metric name -> image key -> score.
         signature: metric name -> how it was computed; belongs beside every number.
         counts: pictures, references.
-        problems: what is odd but does not prevent the evaluation.
+        problems: what is unusual but does not prevent the evaluation.
     """
 
     corpus: Scores
@@ -94,14 +94,14 @@ def evaluate_captions(
             spaces already.
 
     Returns:
-        Scores in the order of `hypotheses`. CIDEr-D takes its document frequencies from the given
+        Scores in the order of `hypotheses`. CIDEr-D takes its document frequencies from the
         references.
 
     Raises:
         DataError: with every problem: a key on one side only, no reference, not a string.
         BeholderError: METEOR without its data, SPICE without Java.
     """
-    asked = _asked(metrics)
+    chosen = _chosen(metrics)
     texts = {key: _single(value) for key, value in hypotheses.items()}
     problems = check_captions(references, texts)
     errors = [problem for problem in problems if problem.severity == "error"]
@@ -112,46 +112,46 @@ def evaluate_captions(
             problems=problems,
         )
     keys = list(texts)
-    given = [list(references[key]) for key in keys], [str(texts[key]) for key in keys]
-    groups, captions = _tokenise(*given) if tokenizer == "ptb" else given
+    raw = [list(references[key]) for key in keys], [str(texts[key]) for key in keys]
+    groups, captions = _tokenise(*raw) if tokenizer == "ptb" else raw
     encoded = CaptionSet.build(groups, captions)
-    found = _compute(asked, groups, captions, encoded)
-    names = [name for group in asked for name in GROUPS[group]]
+    results = _compute(chosen, groups, captions, encoded)
+    names = [name for group in chosen for name in GROUPS[group]]
     tokens = f"ptb-coco {PTB_VERSION}" if tokenizer == "ptb" else "given"
     return CaptionScores(
-        corpus=Scores({name: found[name][0] for name in names}),
+        corpus=Scores({name: results[name][0] for name in names}),
         per_image=ImageScores(
-            {name: dict(zip(keys, found[name][1].tolist(), strict=True)) for name in names}
+            {name: dict(zip(keys, results[name][1].tolist(), strict=True)) for name in names}
         ),
         signature={name: signature(name, f"tokens: {tokens}") for name in names},
         counts={"pictures": len(keys), "references": len(encoded.reference_lengths)},
-        problems=tuple(_notes(asked, keys, given, encoded)),
+        problems=tuple(_notes(chosen, keys, raw, encoded)),
     )
 
 
 def _compute(
-    asked: list[str], groups: list[list[str]], captions: list[str], encoded: CaptionSet
+    chosen: list[str], groups: list[list[str]], captions: list[str], encoded: CaptionSet
 ) -> dict[str, tuple[float, NDArray[np.float64]]]:
     """Corpus score, and scores of the pictures in their order, by name."""
-    found: dict[str, tuple[float, NDArray[np.float64]]] = {}
-    if "SPICE" in asked:  # first, as it may lack something
-        found["SPICE"] = spice(groups, captions)
-    if "BLEU" in asked:
-        corpus, each = bleu(encoded)
-        for name, score, scores in zip(GROUPS["BLEU"], corpus, each, strict=True):
-            found[name] = float(score), scores
-    if "ROUGE_L" in asked:
-        found["ROUGE_L"] = rouge_l(encoded)
-    if "METEOR" in asked:
-        found["METEOR"] = meteor(groups, captions)
-    if "CIDEr-D" in asked:
-        found["CIDEr-D"] = cider_d(encoded)
-    if "comment_challenge" in asked:
-        found["comment_challenge"] = (
-            comment_challenge({name: score for name, (score, _) in found.items()}),
-            comment_challenge({name: each for name, (_, each) in found.items()}),
+    results: dict[str, tuple[float, NDArray[np.float64]]] = {}
+    if "SPICE" in chosen:  # first, as it may lack something
+        results["SPICE"] = spice(groups, captions)
+    if "BLEU" in chosen:
+        corpus, per_image = bleu(encoded)
+        for name, score, scores in zip(GROUPS["BLEU"], corpus, per_image, strict=True):
+            results[name] = float(score), scores
+    if "ROUGE_L" in chosen:
+        results["ROUGE_L"] = rouge_l(encoded)
+    if "METEOR" in chosen:
+        results["METEOR"] = meteor(groups, captions)
+    if "CIDEr-D" in chosen:
+        results["CIDEr-D"] = cider_d(encoded)
+    if "comment_challenge" in chosen:
+        results["comment_challenge"] = (
+            comment_challenge({name: score for name, (score, _) in results.items()}),
+            comment_challenge({name: per_image for name, (_, per_image) in results.items()}),
         )
-    return found
+    return results
 
 
 def comment_challenge(corpus: Mapping[str, Number]) -> Number:
@@ -167,7 +167,7 @@ def comment_challenge(corpus: Mapping[str, Number]) -> Number:
 def check_captions(
     references: Mapping[str, Sequence[str]], hypotheses: Mapping[str, object]
 ) -> list[Problem]:
-    """Everything that keeps the two from being compared."""
+    """Everything that prevents comparing the two."""
     problems = []
     for key in hypotheses:
         if key not in references:
@@ -194,10 +194,9 @@ def check_captions(
     return problems
 
 
-def _asked(metrics: Sequence[str]) -> list[str]:
-    wanted = [metrics] if isinstance(metrics, str) else list(metrics)
-    asked: list[str] = []
-    for metric in wanted:
+def _chosen(metrics: Sequence[str]) -> list[str]:
+    chosen: list[str] = []
+    for metric in [metrics] if isinstance(metrics, str) else metrics:
         name = canonical(metric)
         group = "BLEU" if name.startswith("BLEU") else name
         if group not in GROUPS:
@@ -205,8 +204,8 @@ def _asked(metrics: Sequence[str]) -> list[str]:
                 f"{name} is not computed from captions alone.",
                 fix=f"Choose from {', '.join(GROUPS)}.",
             )
-        asked += [part for part in (*PARTS.get(group, ()), group) if part not in asked]
-    return asked
+        chosen += [part for part in (*PARTS.get(group, ()), group) if part not in chosen]
+    return chosen
 
 
 def _single(value: object) -> object:
@@ -221,19 +220,19 @@ def _tokenise(groups: list[list[str]], captions: list[str]) -> tuple[list[list[s
     return [[" ".join(next(tokens)) for _ in group] for group in groups], hypotheses
 
 
-def _notes(asked: list[str], keys: list[str], given: Texts, encoded: CaptionSet) -> list[Problem]:
+def _notes(chosen: list[str], keys: list[str], raw: Texts, encoded: CaptionSet) -> list[Problem]:
     notes = []
     for row in np.flatnonzero(encoded.hypothesis_lengths == 0).tolist():
-        what = "a hypothesis without words" if given[1][row].strip() else "an empty hypothesis"
+        what = "a hypothesis without words" if raw[1][row].strip() else "an empty hypothesis"
         notes.append(Problem("warning", "empty_text", f"{what}: scores 0", key=keys[row]))
     first = np.cumsum(encoded.reference_counts) - encoded.reference_counts
-    for place in np.flatnonzero(encoded.reference_lengths == 0).tolist():
-        row = int(np.searchsorted(first, place, side="right")) - 1
-        member = place - int(first[row])
-        what = "has no words" if given[0][row][member].strip() else "is empty"
+    for index in np.flatnonzero(encoded.reference_lengths == 0).tolist():
+        row = int(np.searchsorted(first, index, side="right")) - 1
+        member = index - int(first[row])
+        what = "has no words" if raw[0][row][member].strip() else "is empty"
         message = f"reference {member} {what}: it matches nothing, but counts as a reference"
         notes.append(Problem("warning", "empty_text", message, key=keys[row]))
-    if "CIDEr-D" in asked and len(keys) == 1:
+    if "CIDEr-D" in chosen and len(keys) == 1:
         message = (
             "CIDEr-D of one picture is always 0: every n-gram is in all pictures of the corpus, "
             "so that no n-gram has a weight"

@@ -1,6 +1,6 @@
 """Caption metrics from files: what `beholder evaluate --references FILE --hypotheses FILE` does.
 
-Read are JSON `{"key": "caption"}` or `{"key": ["caption", ...]}`, JSON lists of
+Readable are JSON `{"key": "caption"}` or `{"key": ["caption", ...]}`, JSON lists of
 `{"image_id", "caption"}` (the COCO results format), COCO annotations (`{"annotations": [...]}`),
 JSON lines of such entries (as `beholder judge --format jsonl` prints), and any table that
 `data.formats` reads, with a column for the picture and one for the caption.
@@ -30,7 +30,7 @@ TEXT_COLUMNS = ("caption", "comment", "comments", "hypothesis", "reference", "te
 
 @dataclass(frozen=True)
 class _Row:
-    """One caption of a file: where it stands, whose it is, what it says."""
+    """One caption of a file: its row, image key and text."""
 
     row: int
     key: str
@@ -85,13 +85,13 @@ def evaluate_files(
         )
     if metrics is not None:
         return evaluate_captions(groups, chosen, metrics)  # type: ignore[arg-type]
-    asked, absent = ["BLEU", "ROUGE_L", "CIDEr-D"], []
+    available, absent = ["BLEU", "ROUGE_L", "CIDEr-D"], []
     try:
         meteor_data()
-        asked.insert(2, "METEOR")
+        available.insert(2, "METEOR")
     except BeholderError as error:
         absent.append(Problem("warning", "no_meteor", f"{error.what} {error.fix}"))
-    scores = evaluate_captions(groups, chosen, asked)  # type: ignore[arg-type]
+    scores = evaluate_captions(groups, chosen, available)  # type: ignore[arg-type]
     return replace(scores, problems=(*absent, *scores.problems))
 
 
@@ -119,7 +119,7 @@ def _read(path: Path, problems: list[Problem]) -> list[_Row]:
         return dict(items)
 
     try:
-        found = json.loads(content, object_pairs_hook=pairs)
+        content_json = json.loads(content, object_pairs_hook=pairs)
     except json.JSONDecodeError as error:
         message = f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         problems.append(Problem("error", "not_json", message, file=str(path)))
@@ -128,19 +128,19 @@ def _read(path: Path, problems: list[Problem]) -> list[_Row]:
         Problem("error", "duplicate", "comes twice in the file", file=str(path), key=key)
         for key in duplicates
     ]
-    if isinstance(found, dict) and isinstance(found.get("annotations"), list):
-        found = found["annotations"]
-    if isinstance(found, dict):
-        return list(_of_mapping(found))
-    if isinstance(found, list):
-        return list(_of_entries(path, enumerate(found), problems))
-    message = f"holds a {type(found).__name__}, neither a mapping nor a list of captions"
+    if isinstance(content_json, dict) and isinstance(content_json.get("annotations"), list):
+        content_json = content_json["annotations"]
+    if isinstance(content_json, dict):
+        return list(_of_mapping(content_json))
+    if isinstance(content_json, list):
+        return list(_of_entries(path, enumerate(content_json), problems))
+    message = f"holds a {type(content_json).__name__}, neither a mapping nor a list of captions"
     problems.append(Problem("error", "format", message, file=str(path)))
     return []
 
 
-def _of_mapping(found: dict[str, object]) -> Iterable[_Row]:
-    for row, (key, value) in enumerate(found.items()):
+def _of_mapping(captions: dict[str, object]) -> Iterable[_Row]:
+    for row, (key, value) in enumerate(captions.items()):
         for text in value if isinstance(value, list) else [value]:
             yield _Row(row, key, text)
 
@@ -158,9 +158,9 @@ def _read_lines(path: Path, content: str, problems: list[Problem]) -> list[_Row]
 
 
 def _of_entries(
-    path: Path, found: Iterable[tuple[int, object]], problems: list[Problem]
+    path: Path, entries: Iterable[tuple[int, object]], problems: list[Problem]
 ) -> Iterable[_Row]:
-    for row, entry in found:
+    for row, entry in entries:
         names = entry.keys() if isinstance(entry, dict) else ()
         key = next((name for name in KEY_COLUMNS if name in names), None)
         text = next((name for name in TEXT_COLUMNS if name in names), None)
@@ -183,7 +183,7 @@ def _read_table(path: Path, problems: list[Problem]) -> list[_Row]:
     opened = open_table(path, ReadOptions())
     errors = [problem for problem in opened.problems if problem.severity == "error"]
     codes = {"fields": "no_caption"}
-    problems += [replace(one, code=codes.get(one.code, "not_csv")) for one in errors]
+    problems += [replace(caption, code=codes.get(caption.code, "not_csv")) for caption in errors]
     if opened.raw is None or not opened.raw.header:
         return []
     raw = prepare(opened.raw)
@@ -201,13 +201,16 @@ def _read_table(path: Path, problems: list[Problem]) -> list[_Row]:
         problems.append(Problem("error", "columns", message, file=str(path), row=1))
         return []
     rows = []
-    for line, name, said in raw.frame.select(ROW, key, text).iter_rows():
+    for line, name, captions in raw.frame.select(ROW, key, text).iter_rows():
         if not name:
             message = "names no picture"
             problems.append(Problem("error", "no_key", message, str(path), line, key))
-        elif said is None:
+        elif captions is None:
             message = "has no caption"
             problems.append(Problem("error", "no_caption", message, str(path), line, text))
         else:
-            rows += [_Row(line, name, one) for one in (said if isinstance(said, list) else [said])]
+            rows += [
+                _Row(line, name, caption)
+                for caption in (captions if isinstance(captions, list) else [captions])
+            ]
     return rows

@@ -76,13 +76,13 @@ def common(
     is_known = np.flatnonzero(known[number] == wanted)
     number = number[is_known]
     counts = run_lengths(start, len(ordered))[number]
-    place = np.repeat(my_place[is_known], counts)
-    other = their_place[position[ranges(start[number], counts)]]
-    yield place, other
+    position_mine = np.repeat(my_place[is_known], counts)
+    position_theirs = their_place[position[ranges(start[number], counts)]]
+    yield position_mine, position_theirs
     for order in range(1, ORDERS):
-        longer = np.flatnonzero(mine[place + order] == theirs[other + order])
-        place, other = place[longer], other[longer]
-        yield place, other
+        longer = np.flatnonzero(mine[position_mine + order] == theirs[position_theirs + order])
+        position_mine, position_theirs = position_mine[longer], position_theirs[longer]
+        yield position_mine, position_theirs
 
 
 class Frequencies:
@@ -96,37 +96,37 @@ class Frequencies:
 
     def __init__(self, corpus: Text, picture: Ints, pictures: int) -> None:
         self._log_pictures = float(np.log(float(pictures)))
-        place = np.flatnonzero(corpus.tokens >= 0)
-        words = np.unique(corpus.tokens[place] * pictures + picture[place]) // pictures
+        position = np.flatnonzero(corpus.tokens >= 0)
+        words = np.unique(corpus.tokens[position] * pictures + picture[position]) // pictures
         # the last entry stands for all words that the corpus lacks
         self._words = self._weight(np.append(np.bincount(words), 0))
         self._keys: list[Ints] = []  # n-grams of two pictures or more, sorted, for n from 2 to 4
         self._idf: list[Floats] = []
-        place, keys = _longer(place, corpus.tokens[place])
+        position, keys = _longer(position, corpus.tokens[position])
         for _ in range(1, ORDERS):
-            distinct, rank, found = _distinct(keys, picture[place])
-            shared = found > 1
+            distinct, rank, pictures_each = _distinct(keys, picture[position])
+            shared = pictures_each > 1
             self._keys.append(np.append(distinct[shared], _NO_KEY))
-            self._idf.append(self._weight(found[shared]))
+            self._idf.append(self._weight(pictures_each[shared]))
             known = np.flatnonzero(shared[rank])
             number = (np.cumsum(shared) - 1)[rank[known]]
-            place, keys = _longer(place[known], number)
+            position, keys = _longer(position[known], number)
 
-    def _weight(self, found: Ints) -> Floats:
-        return self._log_pictures - np.log(np.maximum(1, found))
+    def _weight(self, pictures_each: Ints) -> Floats:
+        return self._log_pictures - np.log(np.maximum(1, pictures_each))
 
     def idf(self, text: Text) -> Floats:
         """[4, T]: of the n-gram from each place of a text on, n from 1 to 4."""
         idf = np.full((ORDERS, len(text.tokens)), self._log_pictures)
         idf[0] = self._words.take(text.tokens, mode="clip")
-        place = np.flatnonzero(text.tokens >= 0)
-        place, keys = _longer(place, text.tokens[place])
+        position = np.flatnonzero(text.tokens >= 0)
+        position, keys = _longer(position, text.tokens[position])
         for order, (shared, weight) in enumerate(zip(self._keys, self._idf, strict=True), 1):
             number = np.searchsorted(shared, keys)
             known = np.flatnonzero(shared[number] == keys)
-            place, number = place[known], number[known]
-            idf[order, place] = weight[number]
-            place, keys = _longer(place, number)
+            position, number = position[known], number[known]
+            idf[order, position] = weight[number]
+            position, keys = _longer(position, number)
         return idf
 
 
@@ -135,10 +135,10 @@ def run_lengths(start: Ints, total: int) -> Ints:
     return np.append(start[1:], total)[: len(start)] - start
 
 
-def _longer(place: Ints, number: Ints) -> tuple[Ints, Ints]:
+def _longer(position: Ints, number: Ints) -> tuple[Ints, Ints]:
     """From known n-grams those one token longer that have two of them: where, and their keys."""
-    first = np.flatnonzero(place[1:] - place[:-1] == 1)
-    return place[first], (number[first] << _BITS) | number[first + 1]
+    first = np.flatnonzero(position[1:] - position[:-1] == 1)
+    return position[first], (number[first] << _BITS) | number[first + 1]
 
 
 def _distinct(keys: Ints, picture: Ints) -> tuple[Ints, Ints, Ints]:

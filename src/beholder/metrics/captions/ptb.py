@@ -93,8 +93,8 @@ def _tokens(pieces: list[str], following: str) -> list[str]:
             else:
                 reaching = True
             if reaching and _reaches(pieces, index, following):
-                found, skipped = _across(pieces, index, following)
-                result += found
+                spanning, skipped = _across(pieces, index, following)
+                result += spanning
                 continue
         result += tokens
     return result

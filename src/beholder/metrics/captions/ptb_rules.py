@@ -1,9 +1,9 @@
 """The tokens of English text as the Penn Treebank tokenizer of the MS-COCO evaluation finds them.
 
-A table of patterns. At each place the longest match wins, the earlier pattern among matches of the
-same length; what a pattern looks ahead at counts into its length. Group 1 is the token itself.
-The patterns describe what that program (CoreNLP 3.4.1 with `-preserveLines -lowerCase`) was seen to
-do on probes and prose; none of its code or tables is used.
+A table of patterns. At each position the longest match wins, the earlier pattern among matches of
+the same length; lookahead counts into the length. Group 1 is the token itself. The patterns
+describe the observed behaviour of that program (CoreNLP 3.4.1 with `-preserveLines -lowerCase`) on
+probes and prose; none of its code or tables is used.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ _Row = tuple[str, str, str, Callable[[str], str] | None]
 @cache
 def _table(ascii_only: bool) -> tuple[tuple[Callable[[str], object], Rule], ...]:
     parts = _parts(ascii_only)
-    rows = [*_contractions(parts), *_words(parts), *_signs(parts)]
+    rows = [*_contractions(parts), *_addresses(parts), *_numbers(parts), *_signs(parts)]
     return tuple(
         (re.compile(first).match, Rule(name, re.compile(pattern).match, finish))
         for name, first, pattern, finish in rows
@@ -274,8 +274,8 @@ def _contractions(p: _Parts) -> list[_Row]:
     ]
 
 
-def _words(p: _Parts) -> list[_Row]:
-    """Addresses, abbreviations, numbers, words with signs in them."""
+def _addresses(p: _Parts) -> list[_Row]:
+    """Addresses, names, abbreviations."""
     return [
         ("url", r"[hH]", rf"((?i:https?)://{p.address}+{p.address_end})", _same),
         (
@@ -308,6 +308,12 @@ def _words(p: _Parts) -> list[_Row]:
         ("abbreviation", r"[A-Za-z]", rf"((?:{p.abbreviation})\.)", _same),
         ("word.,", p.letter, rf"({p.word}\.)[,;:\u3001]", _no_soft_hyphens),
         ("thing.,", p.sign, rf"({p.thing}\.)[,;:\u3001]", _no_soft_hyphens),
+    ]
+
+
+def _numbers(p: _Parts) -> list[_Row]:
+    """Numbers, words with signs in them."""
+    return [
         (
             "number",
             rf"[-+.:,\u00ad\u066b\u066c]|{p.digit}",

@@ -39,8 +39,8 @@ def _common_subsequence(chunk: Overlap) -> NDArray[np.uint16]:
     The textbook table, row by row, for all pairs of the chunk at once.
     """
     references, positions = len(chunk.reference_TR), len(chunk.hypothesis_TP)
-    kind = np.uint8 if max(references, positions) < 255 else np.uint16
-    row = np.zeros((positions + 1, len(chunk.reference_lengths)), dtype=kind)
+    dtype = np.uint8 if max(references, positions) < 255 else np.uint16
+    row = np.zeros((positions + 1, len(chunk.reference_lengths)), dtype=dtype)
     if references and positions:
         for equal in chunk.equal().view(np.uint8):
             diagonal = row[:-1] + equal

@@ -1,8 +1,8 @@
 """SPICE through the user's Java and pycocoevalcap: an extra, never a requirement.
 
 Anderson et al., SPICE, ECCV 2016. Its scene-graph parser exists in Java only; this runs the program
-that lies in that package, with the package's arguments but for its cache of parses. Nothing is
-downloaded: that package's own wrapper would, without a time limit, and can leave half of it behind.
+in that package with the package's arguments, except for its cache of parses. Nothing is downloaded:
+that package's own wrapper would, without a time limit, and may leave an incomplete download.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def spice(
             fix="; ".join(fix for _, fix in lacking)
             + ". Or leave SPICE out: every other metric works without.",
         )
-    given = [
+    entries = [
         {"image_id": row, "test": hypothesis, "refs": list(group)}
         for row, (hypothesis, group) in enumerate(zip(hypotheses, references, strict=True))
     ]
     with tempfile.TemporaryDirectory(prefix="beholder-spice-") as work:
         source, target = Path(work) / "captions.json", Path(work) / "scores.json"
-        source.write_text(json.dumps(given), encoding="ascii")
+        source.write_text(json.dumps(entries), encoding="ascii")
         options = ["-out", str(target), "-subset", "-silent"]
-        found = subprocess.run(
+        completed = subprocess.run(
             [java, "-Xmx8G", "-jar", JAR, str(source), *options],
             cwd=folder,
             stdin=subprocess.DEVNULL,
@@ -64,23 +64,23 @@ def spice(
             errors="replace",
         )
         text = target.read_text(encoding="utf-8") if target.exists() else ""
-    if found.returncode or not text:
-        said = (found.stderr or found.stdout).strip().splitlines()
+    if completed.returncode or not text:
+        output = (completed.stderr or completed.stdout).strip().splitlines()
         raise BeholderError(
-            f"SPICE's Java program failed (exit code {found.returncode}): "
-            + "; ".join(line.strip() for line in said[:3]),
+            f"SPICE's Java program failed (exit code {completed.returncode}): "
+            + "; ".join(line.strip() for line in output[:3]),
             fix="It can take 8 GB of memory. Every other metric works without it.",
         )
-    each = np.empty(len(given))
+    per_image = np.empty(len(entries))
     for entry in json.loads(text):
-        each[entry["image_id"]] = entry["scores"]["All"]["f"]
-    return float(each.mean()), each
+        per_image[entry["image_id"]] = entry["scores"]["All"]["f"]
+    return float(per_image.mean()), per_image
 
 
 def _package_folder() -> Path | None:
     spec = find_spec("pycocoevalcap")
-    places = (spec.submodule_search_locations or ()) if spec else ()
-    return next((Path(place) / "spice" for place in places), None)
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    return next((Path(folder) / "spice" for folder in folders), None)
 
 
 def _lacking_files(folder: Path | None) -> list[tuple[str, str]]:

@@ -133,9 +133,9 @@ def _padded(flat: Ints, lengths: Ints, rows: Ints, pad: int) -> NDArray[np.int32
     """[longest, len(rows)]: token ids of the chosen captions, one per column."""
     starts = (np.cumsum(lengths) - lengths)[rows]
     chosen = lengths[rows]
-    place = np.arange(int(chosen.max(initial=0)))[:, None]
-    table = flat[np.minimum(starts + place, len(flat) - 1)]
-    return np.where(place < chosen, table, pad).astype(np.int32)
+    position = np.arange(int(chosen.max(initial=0)))[:, None]
+    table = flat[np.minimum(starts + position, len(flat) - 1)]
+    return np.where(position < chosen, table, pad).astype(np.int32)
 
 
 def ranges(starts: Ints, counts: Ints) -> Ints:

@@ -57,17 +57,17 @@ def _number(padded: bytes, starts: Ints, lengths: Ints) -> tuple[Ints, int]:
     # the eight bytes from every byte on, first byte lowest
     window = np.ndarray(len(padded) - 7, dtype="<u8", buffer=padded, strides=(1,))
     numbers, bound = _dense(_pack(window[starts], lengths, _HEAD))
-    rest, place = np.flatnonzero(lengths > _HEAD), _HEAD
+    rest, offset = np.flatnonzero(lengths > _HEAD), _HEAD
     while len(rest):
         assert bound < 1 << _NUMBER_BITS
-        left = lengths[rest] - place
-        keys = _pack(window[starts[rest] + place], left, _STEP)
+        left = lengths[rest] - offset
+        keys = _pack(window[starts[rest] + offset], left, _STEP)
         keys |= numbers[rest].view(np.uint64) << _COUNT_BITS
         # above all numbers so far: words that have ended keep theirs
         longer, distinct = _dense(keys)
         numbers[rest] = longer + bound
         bound += distinct
-        place += _STEP
+        offset += _STEP
         rest = rest[left > _STEP]
     return numbers, bound
 

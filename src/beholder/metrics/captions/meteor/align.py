@@ -52,14 +52,14 @@ class Sentence(NamedTuple):
 
 def prepare(words: Sequence[Word], data: MeteorData) -> Sentence:
     """Look the phrases of a caption up."""
-    found = []
+    phrases = []
     texts = [word.text for word in words]
     for start in range(len(texts)):
         for length in range(1, min(data.longest, len(texts) - start) + 1):
             number = data.phrase_number(" ".join(texts[start : start + length]))
             if number is not None:
-                found.append((start, length, number))
-    return Sentence(tuple(words), tuple(found))
+                phrases.append((start, length, number))
+    return Sentence(tuple(words), tuple(phrases))
 
 
 def align(hypothesis: Sentence, reference: Sentence, data: MeteorData) -> list[Match]:
@@ -161,13 +161,13 @@ class _Path:
 def _search(options: list[list[Match]], start: _Path) -> list[Match]:
     """Beam search over the words of the reference."""
     paths = [start]
-    for place, matches in enumerate(options):
+    for position, matches in enumerate(options):
         paths.sort(key=_Path.rank)
         grown: list[_Path] = []
         for path in paths[:BEAM]:
-            if path.used >> place & 1:
-                if place >= path.next:
-                    match = path.fixed[place]
+            if path.used >> position & 1:
+                if position >= path.next:
+                    match = path.fixed[position]
                     path.take(match)
                     path.distance += abs(match.start - match.own_start)
                 grown.append(path)
@@ -186,7 +186,7 @@ def _search(options: list[list[Match]], start: _Path) -> list[Match]:
             if path.last != -1:
                 path.chunks += 1
                 path.last = -1
-            path.next = place + 1
+            path.next = position + 1
             grown.append(path)
         paths = grown
     paths.sort(key=_Path.rank)

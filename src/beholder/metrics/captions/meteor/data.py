@@ -62,19 +62,19 @@ class MeteorData:
 
     def synonyms(self, word: str) -> frozenset[int]:
         """Numbers of the synonym sets of a word and of its base forms."""
-        found = set(self._sets(_hash(word)))
+        numbers = set(self._sets(_hash(word)))
         forms = self._bases(word)
         if forms is not None:
             for form in forms:
-                found.update(self._sets(form))
-            return frozenset(found)
+                numbers.update(self._sets(form))
+            return frozenset(numbers)
         for candidates in base_candidates(word):
             for candidate in candidates:
                 sets = self._sets(_hash(candidate))
                 if sets:
-                    found.update(sets)
+                    numbers.update(sets)
                     break
-        return frozenset(found)
+        return frozenset(numbers)
 
     def phrase_number(self, phrase: str) -> int | None:
         """The number of a phrase (words joined by spaces) in the paraphrase table."""
@@ -84,9 +84,9 @@ class MeteorData:
         """[F, S]: whether the table lists the second phrase for the first."""
         rows = np.asarray(first, dtype=np.uint64)[:, None] << _SHIFT
         wanted = rows | np.asarray(second, dtype=np.uint64)[None]
-        place = np.searchsorted(self.pairs, wanted)
-        place[place == len(self.pairs)] = 0
-        return np.asarray(self.pairs[place] == wanted)
+        position = np.searchsorted(self.pairs, wanted)
+        position[position == len(self.pairs)] = 0
+        return np.asarray(self.pairs[position] == wanted)
 
     def _sets(self, word: int) -> list[int]:
         row = _find(self.words, word)
@@ -101,9 +101,9 @@ class MeteorData:
         return self.bases[self.base_of[row] : self.base_of[row + 1]].tolist()
 
 
-def _find(hashes: Hashes, wanted: int) -> int | None:
-    row = int(np.searchsorted(hashes, np.uint64(wanted)))
-    return row if row < len(hashes) and int(hashes[row]) == wanted else None
+def _find(hashes: Hashes, value: int) -> int | None:
+    row = int(np.searchsorted(hashes, np.uint64(value)))
+    return row if row < len(hashes) and int(hashes[row]) == value else None
 
 
 def _hash(text: str) -> int:
@@ -133,15 +133,15 @@ def meteor_data() -> MeteorData:
 
 def _sources() -> tuple[Path, Path]:
     spec = find_spec("pycocoevalcap")
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    for place in places:
-        jar = Path(place) / "meteor" / "meteor-1.5.jar"
-        table = Path(place) / "meteor" / "data" / "paraphrase-en.gz"
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    for folder in folders:
+        jar = Path(folder) / "meteor" / "meteor-1.5.jar"
+        table = Path(folder) / "meteor" / "data" / "paraphrase-en.gz"
         if jar.exists() and table.exists():
             return jar, table
     raise BeholderError(
         "METEOR needs the synonyms and paraphrases that come with the pycocoevalcap package"
-        + (", whose files are incomplete here." if places else ", which is not installed."),
+        + (", whose files are incomplete here." if folders else ", which is not installed."),
         fix="pip install pycocoevalcap (no Java needed), or leave METEOR out of `metrics`; "
         "every other metric works without it.",
     )

@@ -43,11 +43,11 @@ def meteor(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> tu
             for hypothesis, group in zip(hypotheses, references, strict=True)
         ]
     ).reshape(-1, _LENGTH)
-    each = np.array([score(row) for row in statistics], dtype=np.float64)
+    per_picture = np.array([score(row) for row in statistics], dtype=np.float64)
     total = statistics.sum(axis=0)
     # summed, a caption that matches as a whole adds no chunk
     total[-1] -= sum(map(_whole, statistics))
-    return score(total), each
+    return score(total), per_picture
 
 
 class Meteor:
@@ -61,13 +61,13 @@ class Meteor:
     def best(self, hypothesis: str, references: Sequence[str]) -> Floats:
         """Statistics against the reference that gives the highest score."""
         # the package removes its own separator and doubled spaces before it hands the line over
-        own = self.sentence(hypothesis.replace("|||", "").replace("  ", " "))
+        prepared = self.sentence(hypothesis.replace("|||", "").replace("  ", " "))
         best, highest = np.zeros(_LENGTH), -1.0
         for reference in references:
-            found = self.statistics(own, self.sentence(reference))
-            value = score(found)
+            statistics = self.statistics(prepared, self.sentence(reference))
+            value = score(statistics)
             if value > highest:
-                best, highest = found, value
+                best, highest = statistics, value
         return best
 
     def sentence(self, text: str) -> Sentence:
@@ -102,8 +102,8 @@ class Meteor:
         counts[0] = len(function)
         counts[1] = sum(function)
         for start, length, module in matches:
-            for place in range(start, start + length):
-                counts[2 + 2 * module + function[place]] += 1
+            for index in range(start, start + length):
+                counts[2 + 2 * module + function[index]] += 1
 
     def _word(self, text: str) -> Word:
         word = self._words.get(text)

@@ -127,10 +127,10 @@ def _regions(word: str) -> tuple[int, int]:
     if prefix is not None:
         first = prefix.end()
     else:
-        found = _REGION.search(word)
-        first = found.end() if found else len(word)
-    found = _REGION.search(word, first)
-    return first, found.end() if found else len(word)
+        match = _REGION.search(word)
+        first = match.end() if match else len(word)
+    match = _REGION.search(word, first)
+    return first, match.end() if match else len(word)
 
 
 def _step_0(word: str) -> str:
