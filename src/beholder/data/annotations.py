@@ -1,7 +1,7 @@
-"""The table of opinions: one row per picture, validated, kept as Parquet.
+"""The table of opinions: one row per picture, validated, stored as Parquet.
 
-Every row is a picture, known by its image key. What nobody said about a picture is null (comments:
-an empty list), so that one table may hold scored, commented and labelled pictures together.
+Every row is a picture, identified by its image key. Missing opinions are null (comments: an empty
+list), so that a table may hold scored, commented and labelled pictures together.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ class AnnotationTable:
 
     Args:
         frame: the columns below, in this order, then one String column `attribute.<name>` per
-            attribute (null: unlabelled), then, if the table has grades, `votes` List(Int64): how
-            many people gave each of them (null: unknown), then, if it says who gave which score,
-            `ratings`, a list of structs of `rater` (String) and `score` (Float64; null: unknown).
+            attribute (null: unlabelled), then, if the table has rating bins, `votes` List(Int64):
+            how many people chose each of them (null: unknown), then, if it says who gave which
+            score, `ratings`, a list of structs of `rater` (String) and `score` (Float64; null:
+            unknown).
 
             - `image` String: the image key, unique
             - `score` Float64: mean opinion score, finite, null: not scored
@@ -60,7 +61,8 @@ class AnnotationTable:
             - `split` String: null, "train", "val" or "test"
             - `group` String: pictures of one group never straddle splits, null: alone
         classes: attribute name -> class labels, in index order; every attribute column has them.
-        grades: the scores that a rater could give, rising; empty: the table has no votes.
+        grades: the rating bins, rising: the scores that raters choose from; empty: the table has no
+            votes.
 
     Raises:
         DataError: with every problem of the frame, not only the first. Rows count from 0.
@@ -121,7 +123,7 @@ class AnnotationTable:
             image: image keys.
             attributes: attribute name -> labels.
             classes: labels in index order; by default the sorted labels that occur.
-            grades: what the lists of a column `votes` count.
+            grades: the rating bins that the lists of a column `votes` count.
             columns: any of the other columns of the table; left out means null. `ratings` are
                 lists of `{"rater": ..., "score": ...}`.
 
@@ -148,12 +150,12 @@ class AnnotationTable:
         if len(set(lengths.values())) > 1:
             raise DataError(f"The columns have different lengths: {lengths}.")
         frame = pl.DataFrame({name: data[name] for name in schema}, schema=schema)
-        found = {
+        occurring = {
             name: tuple(sorted({label for label in labels if label is not None}))
             for name, labels in attributes.items()
         }
-        given = {name: tuple(labels) for name, labels in (classes or {}).items()}
-        return cls(frame, {**found, **given}, tuple(grades))
+        declared = {name: tuple(labels) for name, labels in (classes or {}).items()}
+        return cls(frame, {**occurring, **declared}, tuple(grades))
 
     def subset(self, split: str) -> AnnotationTable:
         """The rows of one split, in row order; the classes stay."""
@@ -176,7 +178,7 @@ class AnnotationTable:
         return self.with_frame(self.frame.with_columns(column))
 
     def with_frame(self, frame: pl.DataFrame) -> AnnotationTable:
-        """Another frame of the same columns, with these classes and grades."""
+        """Another frame of the same columns, with these classes and rating bins."""
         return AnnotationTable(frame, self.classes, self.grades)
 
     def to_parquet(self, path: str | Path) -> None:
@@ -225,15 +227,15 @@ _PLAIN_KEY = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$"
 
 
 def is_plain_key(keys: pl.Series) -> pl.Series:
-    """Where a name is an image key without a doubt, as nearly all are; the others are looked at one
-    by one, see `keys`."""
+    """Whether a name is certainly an image key, as nearly all are; others are examined one by one,
+    see `keys`."""
     return keys.str.contains(_PLAIN_KEY).fill_null(False)
 
 
 def _find_problems(
     frame: pl.DataFrame, classes: Mapping[str, tuple[str, ...]], grades: tuple[float, ...]
 ) -> Iterator[Problem]:
-    """Everything wrong with a frame; the values are looked at only where the columns are right."""
+    """Everything wrong with a frame; values are only checked if the columns are right."""
     expected = dict(COLUMNS) | {ATTRIBUTE_PREFIX + name: pl.String() for name in classes}
     if grades:
         expected[VOTES] = pl.List(pl.Int64())
@@ -281,9 +283,9 @@ def _key_problems(frame: pl.DataFrame) -> Iterator[Problem]:
         if key is None:
             yield Problem("error", "empty_key", "The image key is null.", row=row, field="image")
             continue
-        found = key_problem(key)
-        if found:
-            yield Problem("error", *found, row=row, field="image", key=key)
+        problem = key_problem(key)
+        if problem:
+            yield Problem("error", *problem, row=row, field="image", key=key)
         if first.setdefault(key, row) != row:
             message = f"The picture is already in row {first[key]}."
             yield Problem("error", "duplicate_key", message, row=row, field="image", key=key)

@@ -1,8 +1,8 @@
-"""What is not the thing shown becomes black: GrabCut from the box, without learnt weights.
+"""Painting the background black: GrabCut from the box, without learnt weights.
 
 Source: Rother, Kolmogorov & Blake, "GrabCut: Interactive Foreground Extraction using Iterated
 Graph Cuts", SIGGRAPH 2004, as OpenCV has it. Colours outside the box are known to be background,
-those inside are divided. It is done on a small copy: 0.1 to 0.4 s a picture on one core, 1 s with
+those inside are segmented. It runs on a small copy: 0.1 to 0.4 s per picture on one core, 1 s for
 12 megapixels.
 
 Shape suffixes: H and W sides.
@@ -21,21 +21,21 @@ from beholder.errors import MissingExtra
 
 SIDE = 160  # pixels of the longer side of the copy
 ROUNDS = 5
-MARGIN = 0.25  # of the box's sides: how far around it the background is looked at
+MARGIN = 0.25  # of the box's sides: how far around it the background is sampled
 FRAME = 0.05  # of the sides: what counts as background where nothing is outside of the box
 LEAST_OUTSIDE = 0.05  # of the copy; with less the frame is taken
-LEAST_LEFT = 0.02  # of the box; a smaller remainder is a failure, and the picture stays as it is
+LEAST_LEFT = 0.02  # of the box; a smaller foreground is a failure, and the picture is unchanged
 _COMPONENTS = 5  # of each mixture of colours, which needs as many pixels
 
 
 def without_background(image: Image.Image, box: Sequence[int] | None = None) -> Image.Image:
-    """The RGB picture with everything black that is not its foreground; equal arguments give equal
+    """The RGB picture with everything but its foreground painted black; equal arguments give equal
     pixels.
 
-    It stays as it is where no foreground is found, and where it is too small to be divided.
+    It is unchanged if no foreground is found, or if it is too small to be segmented.
 
     Args:
-        box: left, top, right, bottom in whole pixels, inside the picture, around the thing shown.
+        box: left, top, right, bottom in whole pixels, inside the picture, around the object.
             Without it, or where it leaves nothing outside, the edge of the picture is background.
 
     Raises:
@@ -61,14 +61,14 @@ def without_background(image: Image.Image, box: Sequence[int] | None = None) -> 
     sure = int((mask_HW == cv2.GC_BGD).sum())
     if sure < _COMPONENTS or mask_HW.size - sure < _COMPONENTS:
         return image
-    cv2.setRNGSeed(0)  # the first division draws its centres
+    cv2.setRNGSeed(0)  # the first clustering draws its centres
     pixels_HW3 = np.ascontiguousarray(np.asarray(small)[..., ::-1])
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.grabCut(pixels_HW3, mask_HW, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
-    found_HW = (mask_HW == cv2.GC_FGD) | (mask_HW == cv2.GC_PR_FGD)
-    if found_HW.sum() < LEAST_LEFT * (mask_HW.size - sure):
+    foreground_HW = (mask_HW == cv2.GC_FGD) | (mask_HW == cv2.GC_PR_FGD)
+    if foreground_HW.sum() < LEAST_LEFT * (mask_HW.size - sure):
         return image
-    soft = Image.fromarray(found_HW.astype(np.uint8) * 255).resize(
+    soft = Image.fromarray(foreground_HW.astype(np.uint8) * 255).resize(
         part.size, Image.Resampling.BILINEAR
     )
     cleared = Image.new("RGB", image.size)

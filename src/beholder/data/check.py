@@ -1,7 +1,7 @@
 """Everything wrong with a table of opinions and its pictures, in one go.
 
-What one row or file shows is found while reading (`formats`); here come what only the whole table
-shows, and the pictures themselves.
+Problems of single rows and files are found while reading (`formats`); here are those of the whole
+table, and of the pictures.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from beholder.data.transforms import clip_box
 from beholder.errors import LISTED, SHOWN, PictureError, Problem, bounded, count_problems
 
 TINY_SIDE = 32
-"""Pictures with a side shorter than this many pixels are told of."""
+"""Pictures with a side shorter than this many pixels are reported."""
 
 _EXAMPLES = 5
 
@@ -37,7 +37,7 @@ _EXAMPLES = 5
 @dataclass(frozen=True)
 class Checked:
     """The problems, `bounded`, those of the file first, then of the table, then of the pictures;
-    the table, with what is usable of its rows (None: nothing); and what was understood of it."""
+    the table with its usable rows (None: there are none); and how it was understood."""
 
     problems: list[Problem]
     table: AnnotationTable | None
@@ -67,11 +67,11 @@ def read_and_check(
         images: the image root; None: pictures are opened only where they are inside the table.
         options: how to read it.
         max_pixels: pictures with more are errors.
-        workers: pictures open at a time; by default the number of cores.
+        workers: pictures opened at a time; by default the number of cores.
         changes: fields of the options, e.g. `columns={"image": "file"}`.
 
     Raises:
-        DataError: an argument is wrong: no such format or encoding.
+        DataError: an argument is wrong, e.g. there is no such format or encoding.
     """
     reading = replace(options or ReadOptions(), images=images, **changes)
     if isinstance(source, AnnotationTable):
@@ -120,14 +120,14 @@ def _check(
         checks.append(find_leaks(table, contents, [(keys[a], keys[b]) for a, b in pairs]))
     else:
         checks.append(find_leaks(table))
-    found = bounded(chain.from_iterable(checks))
-    placed = [_placed(problem, file, scan.rows) for problem in found]
+    table_problems = bounded(chain.from_iterable(checks))
+    placed = [_placed(problem, file, scan.rows) for problem in table_problems]
     return Checked(bounded(problems + placed), table, scan.read)
 
 
 def render_text(problems: Sequence[Problem]) -> str:
-    """Problems for a person: errors first, grouped by kind with counts, the first `SHOWN` of each
-    kind, and a last line."""
+    """Problems as text: errors first, grouped by kind with counts, the first `SHOWN` of each kind,
+    and a line of totals."""
     if not problems:
         return "No problems found."
     kinds: dict[tuple[str, str], list[Problem]] = defaultdict(list)
@@ -135,12 +135,12 @@ def render_text(problems: Sequence[Problem]) -> str:
         kinds[problem.severity, problem.code].append(problem)
     counts = count_problems(problems)
     lines = []
-    for (severity, code), found in kinds.items():
-        count = counts[found[0].severity, code]
+    for (severity, code), of_kind in kinds.items():
+        count = counts[of_kind[0].severity, code]
         lines.append(f"{severity} {code} ({count})")
-        lines += [f"  {_located(problem)}" for problem in found[:SHOWN]]
+        lines += [f"  {_located(problem)}" for problem in of_kind[:SHOWN]]
         if count > SHOWN:
-            which = "" if len(found) == count else f" the first {len(found)} of"
+            which = "" if len(of_kind) == count else f" the first {len(of_kind)} of"
             lines.append(f"  and {count - SHOWN} more; --format json lists{which} all")
     total = _by_severity(problems)
     lines.append(f"{_count(total['error'], 'error')}, {_count(total['warning'], 'warning')}")
@@ -149,8 +149,8 @@ def render_text(problems: Sequence[Problem]) -> str:
 
 def render_json(problems: Sequence[Problem], **further: object) -> str:
     """Problems for a program: `{"errors", "warnings", "counts": [{"severity", "code", "count"}],
-    "problems": [{"severity", "code", "message", "file", "row", "field", "key"}]}`, and what else
-    was found, under its own names. Numbers count all problems; at most `LISTED` of a kind (severity
+    "problems": [{"severity", "code", "message", "file", "row", "field", "key"}]}`, and `further`
+    fields. Counts are of all problems; at most `LISTED` of a kind (severity
     and code) are listed."""
     total = _by_severity(problems)
     kinds = count_problems(problems)
@@ -175,8 +175,8 @@ def _by_severity(problems: Sequence[Problem]) -> Counter[str]:
 
 
 def _located(problem: Problem) -> str:
-    place = ":".join(str(part) for part in (problem.file, problem.row) if part is not None)
-    where = " ".join(part for part in (place, problem.field, problem.key) if part)
+    position = ":".join(str(part) for part in (problem.file, problem.row) if part is not None)
+    where = " ".join(part for part in (position, problem.field, problem.key) if part)
     return f"{where}: {problem.message}" if where else problem.message
 
 
@@ -185,7 +185,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _placed(problem: Problem, file: str | None, rows: Mapping[str, int]) -> Problem:
-    """The problem with the file and the line that its picture has there."""
+    """The problem with the file and its picture's line in it."""
     row = rows.get(problem.key) if problem.key is not None else None
     return replace(problem, file=problem.file or file, row=row)
 
@@ -201,10 +201,10 @@ def _score_range_problems(
 
 
 def _table_problems(table: AnnotationTable) -> Iterator[Problem]:
-    """Classes that nothing can be learnt of, and tables without any opinion."""
+    """Classes without examples to learn from, and tables without any opinion."""
     frame = table.frame
-    given = frame["split"].is_not_null().any()
-    train = frame.filter(pl.col("split") == "train") if given else frame
+    has_splits = frame["split"].is_not_null().any()
+    train = frame.filter(pl.col("split") == "train") if has_splits else frame
     for name, labels in table.classes.items():
         column = ATTRIBUTE_PREFIX + name
         seen = set(train[column].drop_nulls().unique())
@@ -214,7 +214,7 @@ def _table_problems(table: AnnotationTable) -> Iterator[Problem]:
             message = f"The attribute has {only}: there is nothing to learn."
             yield Problem("error", "one_class", message, field=column)
         elif missing:
-            where = "the training split" if given else "the table"
+            where = "the training split" if has_splits else "the table"
             message = f"No picture of {where} has the class {', '.join(missing)}."
             yield Problem("warning", "no_example", message, field=column)
     opinions = [frame["score"].is_not_null(), frame["comments"].list.len() > 0]
@@ -225,8 +225,8 @@ def _table_problems(table: AnnotationTable) -> Iterator[Problem]:
 
 
 def similar_classes(table: AnnotationTable) -> Iterator[Problem]:
-    """A warning for classes of an attribute that differ only by case, blanks or as `1` and `1.0`
-    do, which a judge would learn as different ones."""
+    """A warning for classes of an attribute that differ only by case, blanks or decimals (`1` and
+    `1.0`), which a judge would learn as different ones."""
     for name, labels in table.classes.items():
         column = ATTRIBUTE_PREFIX + name
         counts = Counter(table.frame[column].drop_nulls().to_list())
@@ -246,8 +246,8 @@ def similar_classes(table: AnnotationTable) -> Iterator[Problem]:
 
 
 def plain_label(label: str) -> str:
-    """A class label without what people write in several ways: Unicode's compatible forms, case,
-    blanks, and `.0` of a whole number."""
+    """A class label in a canonical spelling: Unicode's compatible forms, case, blanks, and `.0` of
+    a whole number removed."""
     text = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
     return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
 
@@ -255,7 +255,7 @@ def plain_label(label: str) -> str:
 def _picture_problems(
     table: AnnotationTable, prints: Sequence[Fingerprint], root: Path
 ) -> Iterator[Problem]:
-    """Pictures that can't be used, tiny ones, and boxes that reach out of their picture."""
+    """Pictures that can't be used, tiny ones, and boxes that extend beyond their picture."""
     siblings: dict[str, dict[str, list[str]]] = {}
     absent = 0
     boxes = table.frame["box"].to_list()
@@ -276,7 +276,7 @@ def _picture_problems(
 
 
 def box_problems(key: str, box: Sequence[float], size: tuple[int, int]) -> Iterator[Problem]:
-    """A box that reaches out of its picture (it is clipped), or lies outside (it is refused).
+    """A box that extends beyond its picture (it is clipped), or lies outside (it is refused).
 
     Args:
         size: (width, height) of the picture.
@@ -295,13 +295,13 @@ def box_problems(key: str, box: Sequence[float], size: tuple[int, int]) -> Itera
 
 
 def _suggestion(root: Path, key: str, siblings: dict[str, dict[str, list[str]]]) -> str:
-    """What lies in the folder under the same name with another extension or case."""
+    """Files in the folder with the same name but another extension or case."""
     path = PurePosixPath(key)
     folder = str(path.parent)
     if folder not in siblings:
         siblings[folder] = defaultdict(list)
-        place = root / folder
-        for entry in sorted(place.iterdir()) if place.is_dir() else ():
+        directory = root / folder
+        for entry in sorted(directory.iterdir()) if directory.is_dir() else ():
             siblings[folder][entry.stem.casefold()].append(entry.name)
             siblings[folder][entry.name.casefold()].append(entry.name)
     near = siblings[folder]

@@ -1,6 +1,6 @@
-"""Writing files so that nobody ever sees half of one, and hashing them.
+"""Writing files atomically, and hashing them.
 
-Every artefact of the project is written through `atomic_path`: beside its place, flushed to the
+Every artefact of the project is written through `atomic_path`: beside its target, flushed to the
 disk, then renamed.
 """
 

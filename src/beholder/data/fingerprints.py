@@ -1,15 +1,15 @@
-"""Every picture opened once: can it be used, its content, and what it looks like.
+"""Every picture opened once: whether it is usable, its content, and what it looks like.
 
-A look is the coarse shape of a picture and its colours. The shape are the 63 lowest frequencies of
+A look is the coarse shape of a picture and its colours. The shape is the 63 lowest frequencies of
 the grey picture (a discrete cosine transform of 32 x 32 values, 8 x 8 of its coefficients without
-the mean), each times its frequency, as a unit vector: brightness and contrast fall out of it, and
-what all photographs share (a light sky above, a spectrum that falls with the frequency) does not
-make two of them alike. Recompression and resizing hardly turn the vector, a crop turns it a little.
-The colours are the means of Cb and Cr in 4 x 4 parts. Of a thing on plain ground, e.g. a product
-on white, both are taken of the thing alone, without its margin. `lookalikes` says what is alike.
+the mean), each times its frequency, as a unit vector: brightness and contrast cancel out, and what
+all photographs share (a light sky above, a spectrum that falls with the frequency) does not make
+two of them alike. Recompression and resizing hardly change the vector, a crop changes it a little.
+The colours are the means of Cb and Cr in 4 x 4 parts. For an object on a plain background, e.g. a
+product on white, both are taken of the object alone. `lookalikes` decides what is alike.
 
 The frequencies are those of pHash (C. Zauner, "Implementation and Benchmarking of Perceptual Image
-Hash Functions", 2010), kept as values and not as signs, so that a weak one counts for little.
+Hash Functions", 2010), kept as values and not as signs, so that weak ones count little.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from beholder.data.progress import progress
 from beholder.errors import PictureError
 
 LOOK_VERSION = 2
-"""Looks of another version can't be compared with these: they are made anew."""
+"""Looks of another version can't be compared with these: they are computed again."""
 
 FREQUENCIES = 8
-"""Per axis; the shape of a look has one value less than their square: the mean is left out."""
+"""Per axis; a look's shape has one value less than their square, since the mean is left out."""
 
 SHAPE = FREQUENCIES**2 - 1
 COLOUR_PARTS = 4  # per axis
@@ -51,7 +51,7 @@ _LEAST_CONTRAST = 2.0  # grey levels of 255; below it the bits are noise
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is known of a picture file.
+    """What is known about a picture file.
 
     Args:
         size: (width, height) in pixels, upright; None where the header can't be read.
@@ -69,7 +69,7 @@ class Fingerprint:
 
 
 def fingerprint(root: Path, key: str, max_pixels: int = MAX_PIXELS) -> Fingerprint:
-    """Open one picture; what is wrong with it is in the result, not raised."""
+    """Open one picture; a problem is returned in the result, not raised."""
     size = content = None
     try:
         path = resolve_key(root, key)
@@ -86,18 +86,18 @@ def fingerprint_all(
 ) -> list[Fingerprint]:
     """The fingerprints in the order of `keys`, on all cores, with progress.
 
-    Threads: decoding, resizing and hashing release Python's lock, and there is nothing to start.
+    In threads: decoding, resizing and hashing release Python's lock, and threads start at once.
 
     Args:
-        workers: pictures open at a time; by default the number of cores.
+        workers: pictures opened at a time; by default the number of cores.
     """
 
-    def some(start: int) -> list[Fingerprint]:
+    def batch(start: int) -> list[Fingerprint]:
         return [fingerprint(root, key, max_pixels) for key in keys[start : start + _AT_A_TIME]]
 
     pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
     try:
-        parts = pool.map(some, range(0, len(keys), _AT_A_TIME))
+        parts = pool.map(batch, range(0, len(keys), _AT_A_TIME))
         return list(progress(chain.from_iterable(parts), "opening pictures", len(keys)))
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupted check does not open the rest
@@ -107,8 +107,8 @@ def look_of(image: Image.Image) -> bytes | None:
     """The look of an RGB picture, `LOOK_BYTES` signed bytes; None for a flat one.
 
     Returns:
-        The shape (times `_UNIT`), then Cb and Cr less 128 of each part, row by row, then 1 for a
-        thing on plain ground, else 0.
+        The shape (times `_UNIT`), then Cb and Cr less 128 of each part, row by row, then 1 for an
+        object on a plain background, else 0.
     """
     box = _on_plain_ground(image)
     if box:
@@ -125,7 +125,7 @@ def look_of(image: Image.Image) -> bytes | None:
 
 
 def _on_plain_ground(image: Image.Image) -> tuple[int, int, int, int] | None:
-    """The box around the thing on plain ground; None where the border is not plain."""
+    """The box around the object on a plain background; None where the border is not plain."""
     grey = image.convert("L").resize((_FINE_SIDE, _FINE_SIDE), Image.Resampling.BOX)
     values = np.asarray(grey, dtype=np.float64)
     border = np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
@@ -145,8 +145,8 @@ def _on_plain_ground(image: Image.Image) -> tuple[int, int, int, int] | None:
 
 def _cosines() -> NDArray[np.float64]:
     """The lowest rows [FREQUENCIES, _SIDE] of the orthonormal DCT-II."""
-    order, place = np.arange(FREQUENCIES)[:, None], np.arange(_SIDE)[None]
-    rows = np.cos(np.pi * order * (2 * place + 1) / (2 * _SIDE)) * np.sqrt(2 / _SIDE)
+    order, index = np.arange(FREQUENCIES)[:, None], np.arange(_SIDE)[None]
+    rows = np.cos(np.pi * order * (2 * index + 1) / (2 * _SIDE)) * np.sqrt(2 / _SIDE)
     rows[0] /= np.sqrt(2)
     return rows
 

@@ -28,7 +28,7 @@ from beholder.data.signatures import is_cut_off, recognise
 from beholder.errors import PictureError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-# what to look for in a folder of pictures; whether a file is one is decided by its content
+# endings of pictures in a folder; whether a file really is a picture depends on its content
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 MAX_PIXELS = 50_000_000
 # a reduced JPEG keeps at least this many times the pixels per side that the caller asks for
@@ -71,11 +71,11 @@ def read_image(
     Args:
         source: a path, the bytes of a file, or a PIL picture (its current frame; it is not
             changed).
-        max_pixels: more pixels than this are refused from the header, before any is decoded.
-        at_least: pixels of the shorter side that the caller will use. A JPEG much larger than
-            that is decoded at 1/2, 1/4 or 1/8 of its size, its shorter side staying at least twice
-            `at_least`. None: always decoded in full, which pixel boxes and native crops need, and
-            so is a PIL picture.
+        max_pixels: larger pictures are refused from the header, before any pixel is decoded.
+        at_least: pixels of the shorter side that the caller needs. A JPEG much larger than that is
+            decoded at 1/2, 1/4 or 1/8 of its size, its shorter side staying at least twice
+            `at_least`. None: always decoded in full, which pixel boxes and native crops need; a PIL
+            picture always is.
 
     Raises:
         PictureError: `missing`, `unreadable` (no permission, damaged), `truncated`, `empty`,
@@ -140,15 +140,15 @@ def resolve_key(root: str | Path, key: str) -> Path:
         candidate = root / name
         if os.path.lexists(candidate):
             return candidate
-    found = None if key.isascii() else _find_normalised(root, key)
-    if found is None:
+    path = None if key.isascii() else _find_normalised(root, key)
+    if path is None:
         raise PictureError(
             f"There is no picture {key!r}.",
             code="missing",
             where=str(root),
             fix="Check the image root and the image key.",
         )
-    return found
+    return path
 
 
 def content_hash(path: str | Path) -> str:
@@ -247,14 +247,14 @@ def _unidentified(name: str, stream: BinaryIO | None) -> PictureError:
         if is_cut_off(known, stream):
             return PictureError(f"The {known} file is cut off.", code="truncated", where=name)
         return PictureError(
-            f"The {known} file is damaged, or of a kind that is not read.",
+            f"The {known} file is damaged, or of a kind that is not supported.",
             code="unreadable",
             where=name,
             fix="Save it again as 8-bit RGB.",
         )
     if known is not None:
         return PictureError(
-            f"{known} files are not read.", code="format", where=name, fix=_FIX_FORMAT
+            f"{known} files are not supported.", code="format", where=name, fix=_FIX_FORMAT
         )
     return PictureError(
         "The file is not a picture of a known format.",
@@ -319,23 +319,23 @@ def _scale_png_key(image: Image.Image) -> None:
 
 def _find_normalised(root: Path, key: str) -> Path | None:
     """Walk down from `root`, comparing the names of each folder in NFC."""
-    place = root
+    path = root
     for part in key.split("/"):
-        if os.path.lexists(place / part):
-            place = place / part
+        if os.path.lexists(path / part):
+            path = path / part
             continue
         try:
-            changed = place.stat().st_mtime_ns
+            changed = path.stat().st_mtime_ns
             # a name may still come within the same tick of the clock: such a listing isn't kept
             settled = time.time_ns() - changed > _SETTLED_NS
-            names = (_names_in_nfc if settled else _names_in_nfc.__wrapped__)(place, changed)
+            names = (_names_in_nfc if settled else _names_in_nfc.__wrapped__)(path, changed)
         except OSError:
             return None
         name = names.get(unicodedata.normalize("NFC", part))
         if name is None:
             return None
-        place = place / name
-    return place
+        path = path / name
+    return path
 
 
 @lru_cache(maxsize=64)

@@ -1,6 +1,6 @@
-"""Pictures inside a table, unpacked into a folder: from there on they are files like all others.
+"""Pictures inside a table, unpacked into a folder: from there on they are files like any others.
 
-A table is read batch by batch, so that of its pictures a few hundred are in memory, or one row
+A table is read batch by batch, so that only a few hundred of its pictures are in memory, or one row
 group of a Parquet file, or one shard of a Hugging Face data set.
 """
 
@@ -39,17 +39,17 @@ class Unpacked:
 def unpack_pictures(
     source: Any, folder: str | Path, options: ReadOptions | None = None
 ) -> Unpacked | None:
-    """Write the pictures inside a table into a folder, each under the image key that the table has
-    for it. What is there with the same content is left alone, so that a stopped call can be
-    repeated.
+    """Write the pictures inside a table into a folder, each under its image key in the table.
+    Existing files with the same content are kept, so that an interrupted call can be repeated.
 
     Args:
-        source: whatever `read_annotations` reads, but no iterator: it is read several times.
-        folder: the image root afterwards; made if it is not there.
+        source: whatever `read_annotations` reads except an iterator, since it is read several
+            times.
+        folder: the image root afterwards; created if it does not exist.
         options: how the table is read.
 
     Returns:
-        None, and nothing is written, where the table has no pictures inside.
+        None, and nothing is written, if the table has no pictures inside.
 
     Raises:
         DataError: the table can't be read a second time.
@@ -61,10 +61,10 @@ def unpack_pictures(
             "An iterator can be read only once, and pictures inside a table are read again.",
             fix="Give a list of its rows.",
         )
-    found = pictures_inside(source, options)
-    if found is None:
+    inside = pictures_inside(source, options)
+    if inside is None:
         return None
-    column, keys = found
+    column, keys = inside
     root = Path(folder)
     seen: set[str] = set()
     written = 0
@@ -82,8 +82,8 @@ def unpack_pictures(
 def pictures_at_hand(
     source: Any, images: str | Path | None, options: ReadOptions | None = None
 ) -> Iterator[Path | None]:
-    """The image root: `images` where it is given, a folder with the pictures inside the table for
-    as long as the `with` lasts, or None where there are none.
+    """The image root: `images` if it is not None, else a folder with the pictures inside the table
+    for as long as the `with` lasts, or None if there are none.
 
     Raises:
         OutputError: the temporary folder has no room.
@@ -99,16 +99,17 @@ def pictures_at_hand(
 def _write(root: Path, key: str, content: bytes) -> bool:
     """Write a picture unless it is there already.
 
-    A rename makes it whole at once; it is not flushed to the disk, which would take ten times as
-    long: what a power cut tears differs from the table, and is written anew.
+    A rename makes it appear as a whole; it is not flushed to the disk, which would take ten times
+    as
+    long: a file damaged by a power cut differs from the table and is written again.
     """
     path = root / key
     try:
         if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
             return False
         temporary = root / _UNFINISHED / "picture"
-        for place in (path, temporary):
-            place.parent.mkdir(parents=True, exist_ok=True)
+        for target in (path, temporary):
+            target.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 Tables come from several people and machines: names with Windows separators, a leading `./`,
 decomposed Unicode (macOS) or absolute paths. `make_key` brings them to one form, `key_problem`
-says what keeps a name from being a key.
+says why a name can't be a key.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def make_key(name: str, root: str | None = None) -> str:
 
 
 def key_problem(key: str) -> tuple[str, str] | None:
-    """What keeps `key` from being an image key: (code, sentence), or None when it is one."""
+    """Why `key` is not an image key: (code, sentence), or None if it is one."""
     if not key or key == ".":
         return "empty_key", "The name of the picture is empty."
     if "\x00" in key:

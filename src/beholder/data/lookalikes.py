@@ -2,9 +2,9 @@
 
 Two looks (see `fingerprints`) are alike where shape and colours agree:
 
-- the cosine of the shapes is at least `ALIKE`, for a simple shape up to `ALIKE_SIMPLE`: of a thing
-  on white only a few of the 63 frequencies are strong, and two such shapes agree by chance. On
-  plain ground it is at least `ALIKE_PLAIN`;
+- the cosine of the shapes is at least `ALIKE`, for a simple shape up to `ALIKE_SIMPLE`: of an
+  object on white only a few of the 63 frequencies are strong, and two such shapes agree by chance.
+  On a plain background it is at least `ALIKE_PLAIN`;
 - the colours differ by no more than a change of the white balance or saturation does. A picture
   without colour may be the copy of one in colours; then the shapes must be rich and agree better.
 
@@ -110,26 +110,26 @@ def near_sets(
 ) -> list[Pair]:
     """Links (representative, member) of sets whose members all look like their representative.
 
-    The representative is the look with the most pairs that is left. A look of a picture that is
-    given to a split is taken first, held-out ones before those of training: whatever looks like
-    a picture of the test split is linked with one, and pictures of different splits are linked only
-    where their looks are equal.
+    The representative is the remaining look with the most pairs. Looks of pictures with a split
+    come first, held-out ones before those of training: whatever looks like a picture of the test
+    split is linked with one, and pictures of different splits are linked only if their looks are
+    equal.
 
     Args:
         pairs: of `near_pairs`.
-        held_out: of each look: 0: its split is to be made; else the more, the more held out.
+        held_out: for each look 0 if it has no split yet, else the higher the more held out.
     """
     looks_N, first, equal = _different(looks)
-    place = np.full(len(looks), -1, np.int64)
-    place[first] = np.arange(len(first))
+    position = np.full(len(looks), -1, np.int64)
+    position[first] = np.arange(len(first))
     rank = np.zeros(len(first), np.int64)
     if held_out is not None:
-        given = np.asarray(held_out, np.int64)
-        np.maximum.at(rank, place[first], given[first])
+        ranks = np.asarray(held_out, np.int64)
+        np.maximum.at(rank, position[first], ranks[first])
         for representative, member in equal:
-            rank[place[representative]] = max(rank[place[representative]], given[member])
-    ends = np.array([pair for pair in pairs if place[pair[1]] >= 0], np.int64).reshape(-1, 2)
-    links = _Cutting(looks_N, place[ends], rank).links()
+            rank[position[representative]] = max(rank[position[representative]], ranks[member])
+    ends = np.array([pair for pair in pairs if position[pair[1]] >= 0], np.int64).reshape(-1, 2)
+    links = _Cutting(looks_N, position[ends], rank).links()
     return sorted(equal + [(int(first[a]), int(first[b])) for a, b in links])
 
 
@@ -256,12 +256,12 @@ class _Cutting:
         seen = {node}
         edge = [node]
         while edge:
-            near = {int(other) for one in edge for other in self._beside(one)} - seen
+            near = {int(other) for member_row in edge for other in self._beside(member_row)} - seen
             seen |= near
-            some = np.array(sorted(near), np.int64)
-            ranks = self.rank[some]
-            some = some[~self.linked[some] & ((ranks == 0) | (ranks == joins))]
-            edge = some[self.looks.alike(np.full(len(some), node), some)].tolist()
+            candidates = np.array(sorted(near), np.int64)
+            ranks = self.rank[candidates]
+            candidates = candidates[~self.linked[candidates] & ((ranks == 0) | (ranks == joins))]
+            edge = candidates[self.looks.alike(np.full(len(candidates), node), candidates)].tolist()
             self.linked[edge] = True
             members += edge
         return members

@@ -1,4 +1,5 @@
-"""Folders that are whole or refused: a JSON card holds the hash of every other file and its own."""
+"""Folders that are intact or refused: a JSON card holds the hash of every other file and its
+own."""
 
 from __future__ import annotations
 
@@ -20,14 +21,14 @@ _LONGEST_NAME, _UP = 200, (".", "..")
 
 @dataclass(frozen=True)
 class Seal:
-    """What is kept in folders of one kind.
+    """The kind of a sealed folder.
 
     Args:
         card: the name of the card, e.g. `judge.json`.
         what: a word for what the folder holds.
-        format: of this version; newer ones are refused.
-        error: what is raised.
-        again: how to mend a folder that is not whole.
+        format: this version's format; newer ones are refused.
+        error: the error to raise.
+        again: how to repair a folder that is not intact.
     """
 
     card: str
@@ -37,7 +38,7 @@ class Seal:
     again: str
 
     def write(self, folder: Path, content: Mapping[str, Any]) -> None:
-        """Write the card of a folder, which holds all of its other files already."""
+        """Write the card of a folder that has all of its other files already."""
         files = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
         card = {"format": self.format, "beholder": __version__, **content, "files": files}
         write_json(folder / self.card, card | {"sha256": own_hash(card)})
@@ -54,12 +55,12 @@ class Seal:
             if not file.is_file():
                 raise self._refusal(f"The {self.what} lacks its file {name}.", folder)
             if sha256_file(file) != expected:
-                told = f"The {self.what}'s file {name} was changed after it was written."
-                raise self._refusal(told, file)
+                message = f"The {self.what}'s file {name} was changed after it was written."
+                raise self._refusal(message, file)
         return card
 
     def read_card(self, folder: Path) -> dict[str, Any]:
-        """The card alone: the files that it names are not looked at.
+        """The card alone: the files that it names are not checked.
 
         Raises:
             BeholderError: of the seal's kind: there is none, or it is newer or changed.
@@ -95,13 +96,14 @@ class Seal:
 
 
 def read_json(content: bytes) -> Any:
-    """What JSON says, of a file that may be a stranger's.
+    """Parse JSON of a file that may be untrusted.
 
-    NaN and Infinity are read: metrics of a run may be such. Schemas refuse them where it matters.
+    NaN and Infinity are accepted: a run's metrics may have them. Schemas refuse them where it
+        matters.
 
     Raises:
-        ValueError: it is no JSON or not UTF-8, nested too deeply, or has a number of thousands of
-            digits.
+        ValueError: it is not JSON or not UTF-8, is nested too deeply, or has a number of thousands
+            of digits.
     """
     try:
         return json.loads(content.decode("utf-8"))
@@ -110,12 +112,12 @@ def read_json(content: bytes) -> Any:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a name is one of a file in the folder itself."""
+    """Whether a name is that of a file in the folder itself."""
     return 0 < len(name) <= _LONGEST_NAME and not set(name) & set("/\\\0") and name not in _UP
 
 
 def _why(error: Exception) -> str:
-    """In a few words; a decoding error would show the whole content."""
+    """The error in a few words; a decoding error would show the whole content."""
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8"
     if isinstance(error, OSError):
@@ -126,13 +128,13 @@ def _why(error: Exception) -> str:
 
 
 def why_invalid(error: ValidationError) -> str:
-    """The first thing that a schema finds wrong, with its place."""
+    """The first error of a schema, with its location."""
     first = error.errors(include_url=False)[0]
     return shortened(": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": "))
 
 
 def own_hash(card: Mapping[str, Any]) -> str:
-    """The SHA-256 of a card over all that it says but this hash.
+    """The SHA-256 of a card's content without this hash.
 
     Raises:
         ValueError: it is nested too deeply.

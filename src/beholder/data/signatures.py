@@ -1,6 +1,6 @@
-"""What a file is that Pillow would not open: another format, or one of ours that is cut off.
+"""What a file is that Pillow can't open: another format, or a supported one that is cut off.
 
-Only used to explain a failure; it decides nothing about pictures that open.
+Only used to explain a failure; it does not affect pictures that open.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Train, val and test by content and seed, folds, and whether a given split leaks.
+"""Train, val and test by content and seed, folds, and whether an existing split leaks.
 
 Pictures that belong together (same content, near duplicates, one `group`) form a unit that never
 straddles splits. Units are put in the order of SHA-256(seed, name of the unit) and the line is cut
 where the number of pictures comes closest to the fractions: test first, then val, then train.
-Nothing else enters: not the order of rows or files, not the hash seed, not the clock.
+Nothing else matters: not the order of rows or files, not the hash seed, not the clock.
 
-The trade-off: fractions hold and no split stays empty even with a dozen photos, where comparing
-each hash with a threshold would give 13/0/0 as easily as 10/2/1. In exchange, adding a picture may
-move units next to a cut to the neighbouring split. Whoever wants a division to stay for good keeps
-the `split` column: given splits are respected, and only the rows without one are divided.
+The trade-off: fractions hold and no split is empty even with a dozen photos, where comparing each
+hash with a threshold would give 13/0/0 as easily as 10/2/1. In exchange, adding a picture may move
+units next to a cut to the neighbouring split. To make a division permanent, keep the `split`
+column: existing splits are respected, and only rows without one are divided.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 FRACTIONS: Mapping[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 LARGE_SET, LARGE_SHARE = 20, 0.1
-"""A set of look-alikes with more pictures than this and more than this share of all is told of."""
+"""A set of look-alikes with more pictures than this and more than this share of all is reported."""
 
 _ALONG_THE_LINE = ("test", "val", "train")
 Pairs = Iterable[tuple[str, str]]
@@ -50,16 +50,16 @@ def assign_splits(
     that are left. Where there are fewer units than splits, the larger fractions are served first.
 
     Args:
-        fractions: of the pictures, per split; they sum to 1. A split left out gets none.
-        seed: another seed, another division.
+        fractions: share of the pictures per split; they sum to 1. A split without one gets none.
+        seed: another seed gives another division.
         content_hashes: image key -> hash of the file. A unit is named by its smallest group, else
             its smallest content hash, else its smallest key: with hashes, a renamed picture stays
-            where it is; without, the division hangs on the names.
+            where it is; without, the division depends on the names.
         near_duplicates: pairs of image keys that are to stay together, transitively, because they
             look alike, see `lookalikes.near_sets`.
 
     Raises:
-        DataError: fractions that are none, or a given split that leaks (every leak is listed).
+        DataError: invalid fractions, or an existing split that leaks (every leak is listed).
     """
     shares = _checked_fractions(fractions)
     hashes = content_hashes or {}
@@ -152,16 +152,19 @@ def find_leaks(
         if split[a] is not None and split[b] is not None and split[a] != split[b]
     ]
     if edges:
-        told = {problem.key for problem in problems}
+        reported = {problem.key for problem in problems}
         units = connected(len(table), edges)
         alike = _rows_by_name([str(unit) for unit in units])
-        found = _straddling(table, alike, "near_leak", "Pictures that look alike are", "warning")
-        problems += [problem for problem in found if problem.key not in told]
+        straddling = _straddling(
+            table, alike, "near_leak", "Pictures that look alike are", "warning"
+        )
+        problems += [problem for problem in straddling if problem.key not in reported]
     return problems
 
 
 def held_out(table: AnnotationTable) -> list[int]:
-    """How far from training each row's given split is: 0: none, 1: train, 2: val, 3: test."""
+    """Each row's existing split by its distance from training: 0: none, 1: train, 2: val, 3:
+    test."""
     return [0 if name is None else 1 + SPLITS.index(name) for name in table.frame["split"]]
 
 
@@ -236,14 +239,14 @@ def connected(count: int, edges: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 def _follow_given(
-    given: Sequence[str | None], same: np.ndarray, alike: np.ndarray
+    fixed: Sequence[str | None], same: np.ndarray, alike: np.ndarray
 ) -> list[str | None]:
-    """The given splits, spread over their units.
+    """The existing splits, spread over their units.
 
-    Rows that only look like given ones of several splits go to the most held out of them: nothing
-    that looks like a picture of the test split is trained on.
+    Rows that look like rows of several splits go to the most held-out of these: nothing that looks
+    like a picture of the test split is trained on.
     """
-    spread = list(given)
+    spread = list(fixed)
     for units in (same, alike):
         first: dict[int, str] = {}
         for unit, name in zip(units.tolist(), spread, strict=True):
@@ -270,17 +273,18 @@ def _divide(
     for row in rows:
         members[int(units[row])].append(row)
 
-    def place(unit: int) -> tuple[bytes, tuple[int, str]]:
+    def position(unit: int) -> tuple[bytes, tuple[int, str]]:
         smallest = min(names[row] for row in members[unit])
         return hashlib.sha256(f"{seed}\n{smallest[0]}\n{smallest[1]}".encode()).digest(), smallest
 
-    order = sorted(members, key=place)
+    order = sorted(members, key=position)
     splits = _cut([len(members[unit]) for unit in order], shares)
     return {row: split for unit, split in zip(order, splits, strict=True) for row in members[unit]}
 
 
 def _row_names(table: AnnotationTable, hashes: Mapping[str, str]) -> list[tuple[int, str]]:
-    """What each row alone would name its unit: by its group, else its content, else its key."""
+    """The name that each row alone would give its unit: its group, else its content, else its
+    key."""
     names: list[tuple[int, str]] = []
     for key, group in table.frame.select("image", "group").iter_rows():
         if group is not None:
@@ -334,12 +338,12 @@ def _straddling(
     split, keys = table.frame["split"].to_list(), table.keys
     problems = []
     for name, rows in units.items():
-        given = [row for row in rows if split[row] is not None]
-        other = [row for row in given if split[row] != split[given[0]]]
+        assigned = [row for row in rows if split[row] is not None]
+        other = [row for row in assigned if split[row] != split[assigned[0]]]
         if not other:
             continue
-        first, row = given[0], other[0]
-        counts = {side: sum(split[r] == side for r in given) for side in SPLITS}
+        first, row = assigned[0], other[0]
+        counts = {side: sum(split[r] == side for r in assigned) for side in SPLITS}
         sides = ", ".join(f"{side} ({count})" for side, count in counts.items() if count)
         message = (
             f"{what.replace('{}', repr(name))} in several splits: {sides}; "

@@ -1,4 +1,4 @@
-"""A picture becomes the array that a backbone was trained to see, always in the same way.
+"""From a picture to the array that a backbone was trained on, always in the same way.
 
 Only numpy and Pillow: training, evaluation, an exported file and the server get byte-identical
 arrays for the same picture.
@@ -43,7 +43,7 @@ _RESAMPLING = {
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """The deterministic way from an RGB picture to a normalised array.
+    """The deterministic transform of an RGB picture to a normalised array.
 
     Args:
         size: (height, width) of the result in pixels.
@@ -51,14 +51,14 @@ class EvalTransform:
             `squash`: resized to it, whatever its proportions;
             `crop`: the shorter side resized to size / crop_fraction, then the centre cropped;
             `pad`: put in the middle of a black square, then resized, so proportions stay;
-            `native`: the centre cropped without any resampling, which would change what noise,
-            blur and compression look like. Smaller pictures are continued by reflection.
+            `native`: the centre cropped without any resampling, which would change how noise, blur
+            and compression look. Smaller pictures are extended by reflection.
             `squash`, `crop` give the pixels of timm's and torchvision's transforms on PIL images.
         crop_fraction: share of the resized picture that `crop` keeps, in (0, 1].
         interpolation: how pixels are resampled; always with Pillow's antialiasing.
         mean, std: per channel, of pixels in 0..1; the result is (pixel - mean) / std.
-        background: `keep`; `grabcut`: what is not the thing in the box becomes black, before all
-            else, see `beholder.data.background`. Needs OpenCV.
+        background: `keep`; `grabcut`: everything but the object in the box is first painted black,
+            see `beholder.data.background`. Needs OpenCV.
         reduced_decoding: let `read` decode a JPEG at a fraction of its size where that stays at
             least twice as large as what is needed. For camera pictures this is 2 to 3 times as
             fast and changes the array by 0.001 of the range (PSNR above 50 dB), a seventh of what
@@ -126,8 +126,8 @@ class EvalTransform:
         return self.fitted(image)
 
     def cleared(self, image: Image.Image, box: Sequence[float] | None = None) -> Image.Image:
-        """The first step: the RGB picture, as large as it was, without its background if that is
-        to be removed.
+        """The first step: the RGB picture at its size, without its background if that is to be
+        removed.
 
         Raises:
             PictureError, MissingExtra: as the whole.
@@ -137,7 +137,7 @@ class EvalTransform:
         return without_background(image, None if box is None else clip_box(box, image.size))
 
     def fitted(self, image: Image.Image) -> np.ndarray:
-        """The last step: the array of what was cleared, and cropped to its box.
+        """The last step: the array of a picture that is cleared and cropped to its box.
 
         Raises:
             PictureError: as the whole.
@@ -161,7 +161,7 @@ class EvalTransform:
     ) -> tuple[float, float, float, float]:
         """The part of a picture that the array shows: (left, top, right, bottom) in its pixels.
 
-        It reaches out of the picture where that is padded or continued.
+        It extends beyond the picture where that is padded or extended.
 
         Args:
             size: (width, height) of the picture.
@@ -302,20 +302,20 @@ def pad_to_square(image: Image.Image) -> Image.Image:
 
 
 def native_crop(
-    image: Image.Image, size: tuple[int, int], place: tuple[float, float] = (0.5, 0.5)
+    image: Image.Image, size: tuple[int, int], position: tuple[float, float] = (0.5, 0.5)
 ) -> Image.Image:
     """A part of `size` (height, width) with the stored pixels, never resampled.
 
-    Sides that are too short are continued by reflection on both ends.
+    Sides that are too short are extended by reflection on both ends.
 
     Args:
-        place: where in the picture, (vertical, horizontal), from 0 (top, left) to 1; the default
+        position: where in the picture, (vertical, horizontal), from 0 (top, left) to 1; the default
             is the centre.
     """
     height, width = size
-    top = round(max(0, image.height - height) * place[0])
-    left = round(max(0, image.width - width) * place[1])
-    # cut before continuing, so that long and narrow pictures stay small
+    top = round(max(0, image.height - height) * position[0])
+    left = round(max(0, image.width - width) * position[1])
+    # cropped before extending, so that long and narrow pictures stay small
     image = image.crop((left, top, min(left + width, image.width), min(top + height, image.height)))
     missing = (height - image.height, width - image.width)
     if missing == (0, 0):

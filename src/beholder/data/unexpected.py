@@ -1,4 +1,4 @@
-"""What is kept of an error that nobody expected: a file to report it with, and one sentence.
+"""Reports of unexpected errors: a file for the bug report, and one sentence.
 
 Little more than the standard library: it must work when nothing else does.
 """
@@ -18,7 +18,7 @@ from beholder.version import __version__
 
 
 def describe(error: BaseException) -> str:
-    """Type and first line of an error, without what a terminal would obey."""
+    """Type and first line of an error, without terminal control characters."""
     try:
         plain = shortened(error)
     except Exception as worse:  # noqa: BLE001  # an error that can't even say what it is
@@ -36,7 +36,7 @@ def write_error_report(error: BaseException, arguments: Sequence[str]) -> Path |
     Returns:
         The file; None if neither folder can be written to.
     """
-    told = [
+    lines = [
         f"beholder {__version__}",
         f"Python {sys.version}",
         platform.platform(),
@@ -44,7 +44,7 @@ def write_error_report(error: BaseException, arguments: Sequence[str]) -> Path |
         "",
         *traceback.format_exception(error),
     ]
-    content = "\n".join(line.rstrip("\n") for line in told) + "\n"
+    content = "\n".join(line.rstrip("\n") for line in lines) + "\n"
     prefix = time.strftime("beholder-error-%Y%m%d-%H%M%S-")
     for folder in (None, "."):
         try:

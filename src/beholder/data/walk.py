@@ -30,7 +30,7 @@ def files_below(root: str | Path) -> Iterator[str]:
 
 
 def pictures_below(root: str | Path) -> list[str]:
-    """The pictures among them, by their endings, sorted."""
+    """The pictures below a folder, by their endings, sorted."""
     return sorted(path for path in files_below(root) if path.lower().endswith(EXTENSIONS))
 
 
