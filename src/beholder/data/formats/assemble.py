@@ -174,8 +174,8 @@ def _with_keys(frame: pl.DataFrame, rows: Rows, problems: list[Problem]) -> pl.D
     keys = {name: make_key(name, rows.root) for name in others}
     key = raw.replace_strict(keys, default=raw, return_dtype=pl.String) if keys else raw
     frame = frame.with_columns(raw.alias(_RAW), key.alias(_KEY))
-    found = {key: key_problem(key) for key in keys.values()}
-    bad = {key: problem for key, problem in found.items() if problem}
+    key_problems = {key: key_problem(key) for key in keys.values()}
+    bad = {key: problem for key, problem in key_problems.items() if problem}
     is_bad = pl.col(_KEY).is_in(list(bad))
     for row, name, key in frame.filter(is_bad).select(ROW, _RAW, _KEY).iter_rows():
         where = rows.names.get("image", "image")
@@ -196,11 +196,13 @@ def _with_numbers(
         usable = number.is_finite().fill_null(False)
         nan = number.is_not_null() & ~usable
         nan |= text[name].str.to_lowercase().is_in(["nan", "na", "n/a", "null", "none"])
-        given = text[name].is_not_null()
+        is_filled = text[name].is_not_null()
         message = "The value is {!r}; leave it empty where there is none."
-        problems += _problems_where(text, pl.lit(nan & given), rows, "not_finite", name, message)
+        problems += _problems_where(
+            text, pl.lit(nan & is_filled), rows, "not_finite", name, message
+        )
         message = "{!r} is not a number."
-        wrong = given & ~usable & ~nan.fill_null(False)
+        wrong = is_filled & ~usable & ~nan.fill_null(False)
         problems += _problems_where(text, pl.lit(wrong), rows, "not_a_number", name, message)
         frame = text.with_columns(pl.when(usable).then(number).alias(name))
     return _in_range(frame, rows, problems)
@@ -293,9 +295,9 @@ def _with_labels(
 
 def _unused_codes(rows: Rows, attributes: set[str]) -> Iterator[Problem]:
     """A warning for each attribute that the codebook names and the table does not have."""
-    there = {name.casefold() for name in attributes}
+    taken_names = {name.casefold() for name in attributes}
     for name in rows.codebook:
-        if name not in there:
+        if name not in taken_names:
             message = f"The codebook names classes of {name!r}, which the table does not have."
             yield Problem("warning", "codebook", message, file=rows.file)
 
@@ -323,8 +325,8 @@ def _repetition_problems(frame: pl.DataFrame, rows: Rows, further: list[str]) ->
 
 def _conflicts(repeated: pl.DataFrame, rows: Rows, name: str) -> Iterator[Problem]:
     """Rows of a picture whose `name` differs from the first row that has it."""
-    given = repeated.filter(pl.col(name).is_not_null())
-    other = given.with_columns(
+    filled_rows = repeated.filter(pl.col(name).is_not_null())
+    other = filled_rows.with_columns(
         pl.col(name).first().over(_KEY).alias("first"),
         pl.col(ROW).first().over(_KEY).alias("first_row"),
     ).filter(pl.col(name) != pl.col("first"))

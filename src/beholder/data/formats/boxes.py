@@ -31,13 +31,13 @@ def boxes_of(
     named = _named(frame)
     names = [columns.get(role, "") for role in BOX_FIELDS]
     if all(names):
-        told = pl.concat_list(_text(name) for name in names)
+        corners = pl.concat_list(_text(name) for name in names)
         blank = pl.all_horizontal(_text(name).fill_null("") == "" for name in names)
     elif named:
-        told, blank = _numbers(named[0]), _text(named[0]).fill_null("") == ""
+        corners, blank = _numbers(named[0]), _text(named[0]).fill_null("") == ""
     else:
         return None, []
-    numbers = told.cast(pl.List(pl.Float64), strict=False)
+    numbers = corners.cast(pl.List(pl.Float64), strict=False)
     boxes = frame.select(box=numbers, blank=blank)
     corner = [pl.col("box").list.get(index, null_on_oob=True) for index in range(len(BOX_FIELDS))]
     whole = (pl.col("box").list.len() == len(BOX_FIELDS)) & pl.all_horizontal(

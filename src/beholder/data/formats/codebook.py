@@ -49,20 +49,20 @@ def read_codebook(path: str | Path) -> dict[str, dict[str, str]]:
         problems.append(Problem("error", "codebook", "The codebook is empty.", file=file))
     book: dict[str, dict[str, str]] = {}
     for attribute, value, name, row in entries:
-        own = book.setdefault(attribute.casefold(), {})
+        names = book.setdefault(attribute.casefold(), {})
         message = ""
         if not (attribute and value and name):
             message = "An attribute, value or name is empty."
-        elif value in own:
+        elif value in names:
             message = f"The value {value!r} is there already."
-        elif name in own.values():
+        elif name in names.values():
             message = f"Two values have the name {name!r}."
         if message:
             problems.append(Problem("error", "codebook", message, file, row, attribute or None))
-        own[value] = name
+        names[value] = name
     if problems:
         raise _refused("The codebook can't be used.", file, fix, problems)
-    return {attribute: _in_order(own) for attribute, own in book.items()}
+    return {attribute: _in_order(names) for attribute, names in book.items()}
 
 
 _Entries = list[tuple[str, str, str, int | None]]
@@ -122,12 +122,12 @@ class _TextLoader(yaml.BaseLoader):
         return super().construct_mapping(node, deep)
 
 
-def _in_order(own: dict[str, str]) -> dict[str, str]:
-    if all(re.fullmatch(r"-?\d+", value) for value in own):
-        return dict(sorted(own.items(), key=lambda entry: int(entry[0])))
-    return own
+def _in_order(names: dict[str, str]) -> dict[str, str]:
+    if all(re.fullmatch(r"-?\d+", value) for value in names):
+        return dict(sorted(names.items(), key=lambda entry: int(entry[0])))
+    return names
 
 
 def _refused(what: str, file: str, fix: str, problems: list[Problem] | None = None) -> DataError:
-    found = problems or [Problem("error", "codebook", what, file=file)]
-    return DataError(what, where=file, fix=fix, problems=found)
+    listed = problems or [Problem("error", "codebook", what, file=file)]
+    return DataError(what, where=file, fix=fix, problems=listed)

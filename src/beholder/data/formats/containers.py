@@ -192,8 +192,8 @@ def _arrow_files(folder: Path) -> list[tuple[str | None, Path]]:
 
 def _parquet_files(folder: Path) -> list[tuple[str | None, Path]]:
     """(split, file) of the shards that `push_to_hub` writes, here or in a folder `data`."""
-    for place in (folder, folder / "data"):
-        matches = [(_SHARD.match(path.name), path) for path in sorted(place.glob("*.parquet"))]
+    for directory in (folder, folder / "data"):
+        matches = [(_SHARD.match(path.name), path) for path in sorted(directory.glob("*.parquet"))]
         shards = [(SPLIT_NAMES.get(m[1].lower()), path) for m, path in matches if m]
         if shards:
             return shards
@@ -228,7 +228,7 @@ def _metadata_files(folder: Path) -> list[Path]:
     if here:
         return here[:1]
     splits = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.lower() in SPLIT_NAMES]
-    return [place / n for place in splits for n in _METADATA if (place / n).is_file()]
+    return [directory / n for directory in splits for n in _METADATA if (directory / n).is_file()]
 
 
 def metadata_files(folder: Path) -> list[tuple[Path, str, str | None]]:
@@ -351,8 +351,8 @@ def _of_pandas(source: Any) -> pl.DataFrame:
         source = source.reset_index()
     columns = {}
     names, _ = unique_names([str(name) for name in source.columns], len(source.columns))
-    for place, name in enumerate(names):
-        series = source.iloc[:, place]
+    for index, name in enumerate(names):
+        series = source.iloc[:, index]
         values = series.astype(object).where(series.notna(), None).tolist()
         columns[name] = pl.Series(name, values, strict=False)
     return pl.DataFrame(columns)

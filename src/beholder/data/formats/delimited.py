@@ -211,10 +211,10 @@ def _rows(
 
 def _lines(text: str, *, stripped: bool) -> Iterator[str]:
     """The lines with their ends; a list of them would double the table in memory."""
-    place = 0
-    while place < len(text):
-        end = text.find("\n", place + _BLOCK) + 1 or len(text)
-        block = text[place:end].removesuffix("\n").split("\n")
+    start_of_block = 0
+    while start_of_block < len(text):
+        end = text.find("\n", start_of_block + _BLOCK) + 1 or len(text)
+        block = text[start_of_block:end].removesuffix("\n").split("\n")
         for line in block:
             yield (line.strip() if stripped else line) + "\n"
-        place = end
+        start_of_block = end

@@ -71,12 +71,12 @@ def _marks(column: pl.Series) -> pl.Series:
     endings = [None if head is None else ending_of(head) for head in heads]
     ending = pl.Series(_ENDING, endings, dtype=pl.String)
     if isinstance(column.dtype, pl.Struct):
-        told = column.struct.field("path").cast(pl.String).alias(_PATH)
+        texts = column.struct.field("path").cast(pl.String).alias(_PATH)
     else:
         starts = content.set(ending.is_not_null(), None).bin.head(_TEXT)
-        told = pl.Series(_TEXT_OF, map(_text_in, starts), dtype=pl.String)
+        texts = pl.Series(_TEXT_OF, map(_text_in, starts), dtype=pl.String)
     hashes = content.hash().set(content.is_null(), None).alias(_HASH)
-    return pl.DataFrame([told, hashes, ending]).to_struct(column.name)
+    return pl.DataFrame([texts, hashes, ending]).to_struct(column.name)
 
 
 def _text_in(content: bytes | None) -> str | None:
@@ -96,16 +96,16 @@ def names_of(column: pl.Series) -> tuple[pl.Series, int]:
     """The names of the pictures of a column of marks, and how many there are; or, where it holds
     no pictures, its text, and 0."""
     fields = column.struct.unnest()
-    given = fields[_HASH].is_not_null()
+    has_hash = fields[_HASH].is_not_null()
     if column.dtype == _OF_BYTES:
-        if fields[_ENDING].count() <= given.sum() / 2:
+        if fields[_ENDING].count() <= has_hash.sum() / 2:
             return fields[_TEXT_OF].alias(column.name), 0
         paths = pl.Series([None] * len(column), dtype=pl.String)
     else:
         paths = fields[_PATH]
     rows = zip(paths, fields[_HASH], fields[_ENDING], strict=True)
     names = pl.Series(column.name, list(_distinct_names(rows)), dtype=pl.String)
-    return names, names.filter(given).n_unique()
+    return names, names.filter(has_hash).n_unique()
 
 
 def notes_on(name: str, column: pl.Series, count: int) -> list[str]:

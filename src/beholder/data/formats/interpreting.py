@@ -92,8 +92,8 @@ class Interpreter:
         frame = self._by_role(roles)
         frame = self._with_pictures(frame)
         range_ = self.options.score_range or (layout.score_range if layout else None)
-        frame, told = settle.settle(frame, range_)
-        self.notes += told
+        frame, settle_notes = settle.settle(frame, range_)
+        self.notes += settle_notes
         rows = Rows(
             frame,
             self.file,
@@ -143,8 +143,8 @@ class Interpreter:
             opinions: they are wanted, not only the pictures.
         """
         header, options = self.raw.header, self.options
-        given = spelt_mapping(header, options.columns)
-        wrong = mapping_problems(header, given, self.file)
+        chosen = spelt_mapping(header, options.columns)
+        wrong = mapping_problems(header, chosen, self.file)
         named_layout = options.format not in ("auto", GENERIC.name) and self.raw.format is None
         if wrong or (named_layout and layout is None):
             self.problems += wrong or [telling.no_layout(header, self.file, options.format)]
@@ -157,27 +157,29 @@ class Interpreter:
             return Roles(columns, dict.fromkeys(columns, f"{self.raw.format} has it"))
         texts = without_missing(self.raw.frame)
         profiles = {name: profile(texts[name]) for name in header}
-        known = {r: c for r, c in self.raw.columns.items() if c not in given.values()}
+        known = {r: c for r, c in self.raw.columns.items() if c not in chosen.values()}
         exists = self._exists if self.folder else None
         roles = find_roles(
             texts,
             profiles,
-            {**known, **given},
+            {**known, **chosen},
             exists=exists,
             has_header=self.raw.has_header,
             attribute=options.attribute,
         )
-        roles.why |= dict.fromkeys(known.keys() - given.keys(), "its place in the file")
-        return roles if self._decided(roles, given, wanted=opinions) else None
+        roles.why |= dict.fromkeys(known.keys() - chosen.keys(), "its place in the file")
+        return roles if self._decided(roles, chosen, wanted=opinions) else None
 
     def _exists(self, column: str) -> float:
         assert self.folder is not None
         return self.folder.share(self.raw.frame[column])
 
-    def _decided(self, roles: Roles, given: Mapping[str, str], *, wanted: bool) -> bool:
+    def _decided(self, roles: Roles, chosen: Mapping[str, str], *, wanted: bool) -> bool:
         """Whether the roles make a table; the problems say what is missing or undecided."""
         header = self.raw.header
-        taken = {c for r, c in roles.columns.items() if r not in given and (wanted or r == "image")}
+        taken = {
+            c for r, c in roles.columns.items() if r not in chosen and (wanted or r == "image")
+        }
         repeated = sorted(self.raw.repeated & taken)
         if repeated:
             message = f"The header names {', '.join(map(repr, repeated))} more than once."

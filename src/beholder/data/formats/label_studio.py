@@ -60,7 +60,7 @@ def rows_of_export(content: list[Any], file: str) -> RawTable:
 
 
 def _controls(results: Iterable[Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    result_values: dict[str, Any] = {}
     for result in results:
         value = result.get("value") if isinstance(result, dict) else None
         if not isinstance(value, dict):
@@ -68,9 +68,9 @@ def _controls(results: Iterable[Any]) -> dict[str, Any]:
         name = str(result.get("from_name") or result.get("type"))
         for kind in ("choices", "labels", "text", "rating", "number", "rectanglelabels"):
             if kind in value:
-                found[name] = _single(value[kind])
+                result_values[name] = _single(value[kind])
                 break
-    return found
+    return result_values
 
 
 def _single(value: Any) -> Any:
@@ -92,8 +92,8 @@ def without_prefixes(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     for name, dtype in frame.schema.items():
         if dtype != pl.String:
             continue
-        given = frame[name].drop_nulls()
-        head = given.head(1000)
+        values = frame[name].drop_nulls()
+        head = values.head(1000)
         if len(head) and head.str.contains(r"/?data/(?:upload|local-files)/").all():
             changed.append(name)
     columns = [

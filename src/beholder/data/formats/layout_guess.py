@@ -122,8 +122,8 @@ def unique_names(names: Sequence[str], width: int) -> tuple[tuple[str, ...], fro
 
 
 def _mostly_numbers(cells: Sequence[str]) -> bool:
-    given = [cell for cell in cells if cell.strip()]
-    return len(given) > 0 and sum(map(_is_number, given)) > len(given) / 2
+    filled = [cell for cell in cells if cell.strip()]
+    return len(filled) > 0 and sum(map(_is_number, filled)) > len(filled) / 2
 
 
 def _is_number(cell: str) -> bool:

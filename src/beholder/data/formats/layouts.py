@@ -54,8 +54,8 @@ class Layout:
     def resolve(self, header: Sequence[str]) -> dict[str, str]:
         """Field -> column as spelt in the header, for the columns that are there."""
         spelt = {name.casefold(): name for name in header}
-        found = {name: spelt.get(column.casefold()) for name, column in self.columns.items()}
-        return {name: column for name, column in found.items() if column is not None}
+        matched = {name: spelt.get(column.casefold()) for name, column in self.columns.items()}
+        return {name: column for name, column in matched.items() if column is not None}
 
     def second_name(self, header: Sequence[str]) -> str | None:
         """`name_column` as spelt in the header."""
@@ -152,11 +152,11 @@ def spelt_mapping(header: Sequence[str], mapping: Mapping[str, str]) -> dict[str
     near: dict[str, str] = {}
     for name in header:
         near.setdefault(name.strip().casefold(), name)
-    found = {}
+    matched = {}
     for role, column in mapping.items():
         spelt = column if column in header else near.get(column.strip().casefold(), column)
-        found[ATTRIBUTE_PREFIX + spelt if role + "." == ATTRIBUTE_PREFIX else role] = spelt
-    return found
+        matched[ATTRIBUTE_PREFIX + spelt if role + "." == ATTRIBUTE_PREFIX else role] = spelt
+    return matched
 
 
 def mapping_problems(header: Sequence[str], mapping: Mapping[str, str], file: str) -> list[Problem]:

@@ -138,10 +138,10 @@ def _open_metadata(path: Path, options: ReadOptions) -> Opened:
 def _open_parquet(path: Path, options: ReadOptions) -> Opened:
     """Beholder's own file, or somebody else's. Rows count from 0."""
     try:
-        own = "beholder.annotations" in pl.read_parquet_metadata(path)
+        is_table = "beholder.annotations" in pl.read_parquet_metadata(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         return _failed(f"The Parquet file can't be read: {str(error)[:200]}", "parquet", str(path))
-    if not own:
+    if not is_table:
         return Opened(containers.read_parquet(path))
     if options.codebook:
         message = "A Parquet file brings the names of its classes along; leave the codebook out."

@@ -36,24 +36,30 @@ def find_comments(roles: Roles, left: Mapping[str, Profile]) -> None:
     if "comments" in roles.columns:
         return
     named = [
-        one
-        for name, one in left.items()
+        column
+        for name, column in left.items()
         if name not in roles.taken
         and (role_of_name(name) == "comments" or words.has(name, words.COMMENT))
         and not words.has(name, _NO_COMMENT)
     ]
-    texts = [one for one in named if one.kind != "numbers" and (one.given == 0 or one.numeric < 1)]
-    for one in named:
-        if one not in texts:
-            roles.notes.append(f"{one.name!r} holds numbers: it is taken as a count, no comment.")
-    texts.sort(key=lambda one: preference(one.name))
+    texts = [
+        column
+        for column in named
+        if column.kind != "numbers" and (column.filled == 0 or column.numeric < 1)
+    ]
+    for column in named:
+        if column not in texts:
+            roles.notes.append(
+                f"{column.name!r} holds numbers: it is taken as a count, no comment."
+            )
+    texts.sort(key=lambda column: preference(column.name))
     if texts:
         _take_comments(roles, texts, "its name")
         return
     sentences = [
-        one
-        for name, one in left.items()
-        if name not in roles.taken and _is_sentences(one) and not words.has(name, _NO_COMMENT)
+        column
+        for name, column in left.items()
+        if name not in roles.taken and _is_sentences(column) and not words.has(name, _NO_COMMENT)
     ]
     if len(sentences) == 1:
         roles.take("comments", sentences[0].name, "its values are sentences")
@@ -64,10 +70,10 @@ def find_comments(roles: Roles, left: Mapping[str, Profile]) -> None:
 def _take_comments(roles: Roles, texts: list[Profile], why: str) -> None:
     """The preferred column, and with `caption_1` also `caption_2` and so on."""
     base = _base(texts[0].name)
-    series = [one for one in texts if _base(one.name) == base] if base else texts[:1]
-    for number, one in enumerate(series, 1):
-        roles.take("comments" if number == 1 else f"comments.{number}", one.name, why)
-    others = [one.name for one in texts if one not in series and one.given]
+    series = [column for column in texts if _base(column.name) == base] if base else texts[:1]
+    for number, column in enumerate(series, 1):
+        roles.take("comments" if number == 1 else f"comments.{number}", column.name, why)
+    others = [column.name for column in texts if column not in series and column.filled]
     if others:
         roles.notes.append(
             f"Also sentences: {', '.join(others)}. To take one: --columns comments={others[0]}"
@@ -80,16 +86,16 @@ def _base(name: str) -> str | None:
     return match[1] if match else None
 
 
-def _is_sentences(one: Profile) -> bool:
-    if one.kind == "texts":
-        return one.words >= _SENTENCE
-    several = one.distinct > 0.3 * one.given
+def _is_sentences(column: Profile) -> bool:
+    if column.kind == "texts":
+        return column.words >= _SENTENCE
+    several = column.distinct > 0.3 * column.filled
     return (
-        one.given > 0
-        and one.numeric < 0.2
-        and one.words >= _SENTENCE
+        column.filled > 0
+        and column.numeric < 0.2
+        and column.words >= _SENTENCE
         and several
-        and (one.pictures < 0.5)
+        and (column.pictures < 0.5)
     )
 
 
@@ -98,10 +104,10 @@ def find_scores(roles: Roles, left: Mapping[str, Profile], has_header: bool) -> 
     if "score" in roles.columns:
         return
     ranked: list[tuple[int, int, int, Profile]] = []
-    for place, (name, one) in enumerate(left.items()):
-        rank = None if name in roles.taken else _score_rank(one, has_header)
+    for place, (name, column) in enumerate(left.items()):
+        rank = None if name in roles.taken else _score_rank(column, has_header)
         if rank is not None:
-            ranked.append((rank, preference(name), place, one))
+            ranked.append((rank, preference(name), place, column))
     ranked.sort(key=lambda entry: entry[:3])
     named = [entry[3] for entry in ranked if entry[0] < 3]
     if any(role.startswith("rating.") for role in roles.columns):
@@ -110,7 +116,7 @@ def find_scores(roles: Roles, left: Mapping[str, Profile], has_header: bool) -> 
         best, *others = named
         roles.take("score", best.name, "numbers, and its name")
         if others:
-            shown = ", ".join(one.name for one in others)
+            shown = ", ".join(column.name for column in others)
             roles.notes.append(
                 f"Several columns are scores; {best.name!r} is taken. Also: {shown}. To take "
                 f"another: --columns 'score={others[0].name}'"
@@ -127,42 +133,47 @@ def find_scores(roles: Roles, left: Mapping[str, Profile], has_header: bool) -> 
         roles.doubts.append(_doubt("could each be the score", "score", plain))
 
 
-def _like_indices(one: Profile) -> bool:
+def _like_indices(column: Profile) -> bool:
     """Whole numbers from 0, of few values: as class indices are written."""
-    return one.whole and one.low == 0 and one.distinct <= _FEW_NUMBERS and one.distinct < one.given
+    return (
+        column.whole
+        and column.low == 0
+        and column.distinct <= _FEW_NUMBERS
+        and column.distinct < column.filled
+    )
 
 
-def _score_rank(one: Profile, has_header: bool) -> int | None:
+def _score_rank(column: Profile, has_header: bool) -> int | None:
     """0 for the plainest name, 2 for a hint, 3 for numbers without a name; None: no score."""
-    name = one.name
+    name = column.name
     if words.joined(name) in _ALWAYS:
         return 0
-    if not (one.is_number or (one.kind == "text" and one.numeric >= 0.5)):
-        return None if one.given or role_of_name(name) != "score" else 1
+    if not (column.is_number or (column.kind == "text" and column.numeric >= 0.5)):
+        return None if column.filled or role_of_name(name) != "score" else 1
     if role_of_name(name) == "score":
         return 1
-    if one.counts:
+    if column.counts:
         return None
     if words.has(name, words.SPREAD | words.VARIANCE | words.REFERENCE - {"gt"}):
         return None
     if words.has(name, words.SCORE_FIRST) and not words.has(name, words.METADATA - {"path"}):
         return 1
-    if words.has(name, words.METADATA) or not one.varies:
+    if words.has(name, words.METADATA) or not column.varies:
         return None
     if words.has(name, words.SCORE):
-        classes = words.has(name, frozenset({"label", "target"})) and one.whole
-        return None if classes and one.distinct <= _FEW_NUMBERS else 2
+        classes = words.has(name, frozenset({"label", "target"})) and column.whole
+        return None if classes and column.distinct <= _FEW_NUMBERS else 2
     if words.has(name, words.LABEL) or words.beyond_latin(name):
         return None
-    return 3 if not has_header or not one.whole else None
+    return 3 if not has_header or not column.whole else None
 
 
 def find_spread(roles: Roles, left: Mapping[str, Profile]) -> None:
     """The deviation or variance that goes with the score: the rest of its name is the score's."""
     score = roles.columns.get("score")
     about = _subject(score) if score else frozenset()
-    for name, one in left.items():
-        if name in roles.taken or not (one.is_number or one.given == 0):
+    for name, column in left.items():
+        if name in roles.taken or not (column.is_number or column.filled == 0):
             continue
         spread, variance = words.has(name, words.SPREAD), words.has(name, words.VARIANCE)
         spread = spread or words.beyond_latin(name) == "score_std"
@@ -183,16 +194,21 @@ def find_labels(
 ) -> None:
     """Columns of few values that come again and again."""
     unclear: list[Profile] = []
-    for name, one in left.items():
-        if name in roles.taken or one.kind != "text" or _is_no_label(name):
+    for name, column in left.items():
+        if name in roles.taken or column.kind != "text" or _is_no_label(name):
             continue
         if words.beyond_latin(name) not in (None, "label"):
             continue
-        if _is_label(one):
+        if _is_label(column):
             role = name if has_header else attribute
-            roles.take(ATTRIBUTE_PREFIX + role, name, f"{one.distinct} values that come again")
-        elif one.is_number and one.whole and 2 < one.distinct <= _FEW_NUMBERS and not one.counts:
-            unclear.append(one)
+            roles.take(ATTRIBUTE_PREFIX + role, name, f"{column.distinct} values that come again")
+        elif (
+            column.is_number
+            and column.whole
+            and 2 < column.distinct <= _FEW_NUMBERS
+            and not column.counts
+        ):
+            unclear.append(column)
     opinions = ("score", "comments", "attribute.", "rating.", "votes.")
     if unclear and not roles.doubts and not any(r.startswith(opinions) for r in roles.columns):
         roles.doubts.append(_score_or_label(unclear))
@@ -207,21 +223,26 @@ def _is_no_label(name: str) -> bool:
     return metadata or measure or words.has(name, _NO_LABEL)
 
 
-def _is_label(one: Profile) -> bool:
-    named = words.has(one.name, words.LABEL) or words.beyond_latin(one.name) == "label"
-    named = named or words.has(one.name, frozenset({"label", "target"}))
-    if one.distinct < 2 or one.distinct >= one.given or one.pictures > 0.5 or one.urls > 0.5:
+def _is_label(column: Profile) -> bool:
+    named = words.has(column.name, words.LABEL) or words.beyond_latin(column.name) == "label"
+    named = named or words.has(column.name, frozenset({"label", "target"}))
+    if (
+        column.distinct < 2
+        or column.distinct >= column.filled
+        or column.pictures > 0.5
+        or column.urls > 0.5
+    ):
         return False
-    if one.numeric > 0.5:
-        few = one.distinct == 2 or (named and one.distinct <= _MOST_CLASSES)
-        return one.whole and few
-    most = one.given * (0.9 if named else 0.5)
-    return one.words <= _LONGEST_LABEL and one.distinct <= min(max(most, 2), _MOST_CLASSES)
+    if column.numeric > 0.5:
+        few = column.distinct == 2 or (named and column.distinct <= _MOST_CLASSES)
+        return column.whole and few
+    most = column.filled * (0.9 if named else 0.5)
+    return column.words <= _LONGEST_LABEL and column.distinct <= min(max(most, 2), _MOST_CLASSES)
 
 
 def _doubt(what: str, role: str, columns: list[Profile]) -> Doubt:
-    names = ", ".join(repr(one.name) for one in columns)
-    return Doubt(f"The columns {names} {what}.", tuple({role: one.name} for one in columns))
+    names = ", ".join(repr(column.name) for column in columns)
+    return Doubt(f"The columns {names} {what}.", tuple({role: column.name} for column in columns))
 
 
 def _score_or_label(columns: list[Profile]) -> Doubt:

@@ -63,23 +63,23 @@ class PictureFolder:
         sample = column.drop_nulls().unique(maintain_order=True).head(_SAMPLE).to_list()
         if not sample:
             return 0.0
-        there = sum(self._is_there(name) or len(self._fits(name)) == 1 for name in sample)
-        return there / len(sample)
+        existing = sum(self._is_there(name) or len(self._fits(name)) == 1 for name in sample)
+        return existing / len(sample)
 
     def resolve(self, column: pl.Series) -> Resolved:
         """What the names of a column mean here."""
         names = column.drop_nulls().unique(maintain_order=True)
         bare = names.filter(~names.str.strip_chars().str.contains(PICTURE_NAME))
         ended = names.filter(names.str.strip_chars().str.contains(PICTURE_NAME))
-        found: dict[str, str] = {}
+        resolved: dict[str, str] = {}
         unclear: dict[str, list[str]] = {}
         notes = []
         for name in bare.to_list():
             if not self._is_there(name):
-                self._note_fit(name, found, unclear)
-        if found:
+                self._note_fit(name, resolved, unclear)
+        if resolved:
             notes.append(
-                f"{len(found)} names have no ending; the one file that each fits is taken."
+                f"{len(resolved)} names have no ending; the one file that each fits is taken."
             )
         sample = ended.head(_SAMPLE).to_list()
         if sample and not any(map(self._is_there, sample)):
@@ -91,13 +91,13 @@ class PictureFolder:
                     f"None of the names is a path in {self.root}; for {len(moved)} of them the "
                     "file of the same name is taken."
                 )
-            found |= moved
-        return Resolved(found, unclear, notes)
+            resolved |= moved
+        return Resolved(resolved, unclear, notes)
 
-    def _note_fit(self, name: str, found: dict[str, str], unclear: dict[str, list[str]]) -> None:
+    def _note_fit(self, name: str, resolved: dict[str, str], unclear: dict[str, list[str]]) -> None:
         fits = self._fits(name)
         if len(fits) == 1:
-            found[name] = fits[0]
+            resolved[name] = fits[0]
         elif fits:
             unclear[name] = fits
 

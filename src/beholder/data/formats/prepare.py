@@ -53,8 +53,8 @@ def _with_lists(frame: pl.DataFrame) -> pl.DataFrame:
     for name, dtype in frame.schema.items():
         if dtype != pl.String:
             continue
-        given = frame[name].drop_nulls().str.strip_chars()
-        head = given.head(100)
+        values = frame[name].drop_nulls().str.strip_chars()
+        head = values.head(100)
         if not len(head) or not head.str.contains(r"(?s)^\[.*\]$").all():
             continue
         lists = [_parsed_list(cell) for cell in frame[name]]
@@ -108,8 +108,8 @@ def _with_numbers_of_lists(frame: pl.DataFrame, notes: list[str]) -> pl.DataFram
             notes.append(f"{name!r} holds the ratings of each picture; their mean is a score.")
             continue
         frame = frame.with_columns(
-            lists.list.get(place, null_on_oob=True).cast(pl.String).alias(f"{name}[{place + 1}]")
-            for place in range(longest)
+            lists.list.get(index, null_on_oob=True).cast(pl.String).alias(f"{name}[{index + 1}]")
+            for index in range(longest)
         )
     return frame
 

@@ -20,23 +20,23 @@ def rater_of(column: str) -> str | None:
 
 def rating_columns(frame: pl.DataFrame) -> dict[str, str]:
     """The columns of ratings by rater, in the order of the frame."""
-    found = {name: rater_of(name) for name in frame.columns}
-    return {rater: name for name, rater in found.items() if rater is not None}
+    raters = {name: rater_of(name) for name in frame.columns}
+    return {rater: name for name, rater in raters.items() if rater is not None}
 
 
 def ratings_of_rows(frame: pl.DataFrame) -> pl.DataFrame:
     """Rows of a `rater` each: their `score`, which is a rating, becomes a list of one."""
     rating = pl.struct("rater", "score")
-    given = pl.col("rater").is_not_null() & pl.col("score").is_not_null()
-    lists = pl.when(given).then(pl.concat_list(rating)).otherwise(pl.lit([], RATINGS_TYPE))
+    is_rating = pl.col("rater").is_not_null() & pl.col("score").is_not_null()
+    lists = pl.when(is_rating).then(pl.concat_list(rating)).otherwise(pl.lit([], RATINGS_TYPE))
     nobody = pl.lit(None, dtype=pl.Float64).alias("score")
     return frame.with_columns(lists.alias(RATINGS)).with_columns(nobody)
 
 
 def repeated_rating(key: str) -> pl.Expr:
     """Rows whose `rater` has given a score to the same picture (`key`) in an earlier row."""
-    given = pl.col("rater").is_not_null() & pl.col("score").is_not_null()
-    return given & (given.cast(pl.Int64).cum_sum().over(key, "rater") > 1)
+    is_rating = pl.col("rater").is_not_null() & pl.col("score").is_not_null()
+    return is_rating & (is_rating.cast(pl.Int64).cum_sum().over(key, "rater") > 1)
 
 
 def with_ratings(frame: pl.DataFrame, columns: Mapping[str, str]) -> pl.DataFrame:

@@ -52,11 +52,11 @@ def frame_of_records(records: Iterable[tuple[int, Mapping[str, Any]]]) -> pl.Dat
     lists of text or numbers stay lists; what is absent is null."""
     columns: dict[str, dict[int, Any]] = {}
     rows: list[int] = []
-    for place, (row, record) in enumerate(records):
+    for index, (row, record) in enumerate(records):
         rows.append(row)
         for name, value in _flat(record):
             if value is not None:
-                columns.setdefault(name, {})[place] = value
+                columns.setdefault(name, {})[index] = value
     series = [pl.Series(ROW, rows, dtype=pl.Int64)]
     series += [_column(name, values, len(rows)) for name, values in columns.items()]
     return pl.DataFrame(series)
@@ -76,12 +76,12 @@ def _flat(record: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterab
 def _column(name: str, values: Mapping[int, Any], length: int) -> pl.Series:
     kinds = {_kind(value) for value in values.values()}
     if kinds <= {"numbers"} and kinds:
-        cells = [values.get(place) for place in range(length)]
+        cells = [values.get(index) for index in range(length)]
         lists = [None if cell is None else [float(number) for number in cell] for cell in cells]
         return pl.Series(name, lists, dtype=pl.List(pl.Float64))
     if kinds <= {"texts", "none"} and "texts" in kinds:
         return pl.Series(name, [values.get(p) for p in range(length)], dtype=pl.List(pl.String))
-    texts = [text_of(values[place]) if place in values else None for place in range(length)]
+    texts = [text_of(values[index]) if index in values else None for index in range(length)]
     return pl.Series(name, texts, dtype=pl.String)
 
 

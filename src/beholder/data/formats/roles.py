@@ -45,13 +45,13 @@ def find_roles(
         attribute: the name of an attribute whose column has none.
     """
     roles = Roles(dict(given), dict.fromkeys(given, "you said so"))
-    left = {name: one for name, one in profiles.items() if name not in roles.taken}
+    left = {name: column for name, column in profiles.items() if name not in roles.taken}
     _explicit(roles, left)
     if "image" not in roles.columns:
         _find_image(roles, left, exists)
     _find_plain(roles, left)
     image = profiles.get(roles.columns.get("image", ""))
-    repeats = image is not None and image.distinct < image.given
+    repeats = image is not None and image.distinct < image.filled
     _find_split(roles, left, frame)
     _find_group(roles, left)
     _find_rater(roles, left, repeats)
@@ -79,9 +79,9 @@ def _find_image(
     roles: Roles, left: Mapping[str, Profile], exists: Callable[[str], float] | None
 ) -> None:
     evidence = {
-        name: found
-        for name, one in left.items()
-        if name not in roles.taken and (found := _evidence(one, exists)) is not None
+        name: score
+        for name, column in left.items()
+        if name not in roles.taken and (score := _evidence(column, exists)) is not None
     }
     ranked = sorted(evidence, key=lambda name: -evidence[name])
     if not ranked or evidence[ranked[0]] < _LEAST:
@@ -101,22 +101,27 @@ def _find_image(
     roles.take("image", best.name, _reason(best, exists))
 
 
-def _evidence(one: Profile, exists: Callable[[str], float] | None) -> float | None:
+def _evidence(column: Profile, exists: Callable[[str], float] | None) -> float | None:
     """How much says that a column names pictures; None: it can't."""
-    if one.kind != "text" or one.given == 0:
-        named = one.kind == "text" and role_of_name(one.name) == "image"
+    if column.kind != "text" or column.filled == 0:
+        named = column.kind == "text" and role_of_name(column.name) == "image"
         return _LEAST if named else None
-    there = exists(one.name) if exists else 0.0
-    said = _name_evidence(one.name)
-    named_number = one.whole and said > 0 and not (one.counts and said < 2)
-    if one.numeric > 0.5 and not there and not named_number:
+    share_existing = exists(column.name) if exists else 0.0
+    name_score = _name_evidence(column.name)
+    named_number = column.whole and name_score > 0 and not (column.counts and name_score < 2)
+    if column.numeric > 0.5 and not share_existing and not named_number:
         return None
-    value = 4 * one.pictures + 5 * there + 1.5 * one.distinct / one.given + said
-    if one.words > 2 and one.pictures < 0.5:
+    value = (
+        4 * column.pictures
+        + 5 * share_existing
+        + 1.5 * column.distinct / column.filled
+        + name_score
+    )
+    if column.words > 2 and column.pictures < 0.5:
         value -= 3
-    if one.distinct == 1 and one.given > 1:
+    if column.distinct == 1 and column.filled > 1:
         value -= 3
-    return max(value, _LEAST) if role_of_name(one.name) == "image" else value
+    return max(value, _LEAST) if role_of_name(column.name) == "image" else value
 
 
 def _name_evidence(name: str) -> float:
@@ -136,38 +141,42 @@ def _name_evidence(name: str) -> float:
     return value
 
 
-def _reason(one: Profile, exists: Callable[[str], float] | None) -> str:
-    if exists and exists(one.name) > 0.5:
+def _reason(column: Profile, exists: Callable[[str], float] | None) -> str:
+    if exists and exists(column.name) > 0.5:
         return "pictures of these names are in the folder"
-    if one.urls > 0.5:
+    if column.urls > 0.5:
         return "addresses; their file names are looked for"
-    if one.pictures > 0.5:
+    if column.pictures > 0.5:
         return "its values end like pictures"
     return "its name; its values have no ending"
 
 
 def _find_plain(roles: Roles, left: Mapping[str, Profile]) -> None:
     """Corners of boxes and counts of raters, which only names tell."""
-    for name, one in left.items():
+    for name, column in left.items():
         role = role_of_name(name)
-        if role in ("xmin", "ymin", "xmax", "ymax") and (one.is_number or one.given == 0):
+        if role in ("xmin", "ymin", "xmax", "ymax") and (column.is_number or column.filled == 0):
             roles.take(role, name, "its name")
-        if role == "raters" and one.kind == "text" and (one.numeric > 0.5 or one.given == 0):
+        if (
+            role == "raters"
+            and column.kind == "text"
+            and (column.numeric > 0.5 or column.filled == 0)
+        ):
             roles.take(role, name, "its name; it counts")
 
 
 def _find_split(roles: Roles, left: Mapping[str, Profile], frame: pl.DataFrame) -> None:
     known = list(SPLIT_NAMES)
-    for name, one in left.items():
-        if name in roles.taken or one.kind != "text" or one.numeric > 0.5:
+    for name, column in left.items():
+        if name in roles.taken or column.kind != "text" or column.numeric > 0.5:
             continue
         said = words.joined(name) == "split"
-        if one.distinct > 8 and not said:
+        if column.distinct > 8 and not said:
             continue
         values = frame[name].drop_nulls().str.strip_chars().str.to_lowercase()
         share = values.is_in(known).sum() / max(len(values), 1)
         named = role_of_name(name) == "split" or words.has(name, words.SPLIT)
-        if (named and share > 0) or said or (share == 1 and one.distinct > 1):
+        if (named and share > 0) or said or (share == 1 and column.distinct > 1):
             roles.take("split", name, "its values are train, val, test")
 
 
@@ -175,19 +184,21 @@ _GROUP = words.REFERENCE - words.word_set("src source gt mask thumb thumbnail le
 
 
 def _find_group(roles: Roles, left: Mapping[str, Profile]) -> None:
-    for name, one in left.items():
+    for name, column in left.items():
         named = role_of_name(name) == "group"
         like = words.has(name, _GROUP) or words.beyond_latin(name) == "group"
-        repeated = one.distinct < one.given and (one.numeric < 0.5 or one.whole)
-        if one.kind == "text" and (named or (like and repeated and one.varies)):
+        repeated = column.distinct < column.filled and (column.numeric < 0.5 or column.whole)
+        if column.kind == "text" and (named or (like and repeated and column.varies)):
             roles.take("group", name, "pictures of one reference stay together")
 
 
 def _find_rater(roles: Roles, left: Mapping[str, Profile], repeats: bool) -> None:
-    for name, one in left.items():
-        if one.kind != "text":
+    for name, column in left.items():
+        if column.kind != "text":
             continue
         like = words.has(name, words.RATER) or words.beyond_latin(name) == "rater"
-        again = repeats and one.distinct < one.given and (one.numeric < 0.5 or one.whole)
+        again = (
+            repeats and column.distinct < column.filled and (column.numeric < 0.5 or column.whole)
+        )
         if role_of_name(name) == "rater" or (like and again and role_of_name(name) is None):
             roles.take("rater", name, "its name; pictures come again")

@@ -62,11 +62,11 @@ def no_pictures(frame: pl.DataFrame, roles: Roles, file: str, options: ReadOptio
     header = [name for name in frame.columns if name != ROW]
     likely, texts = [], []
     for name in header:
-        one = profile(frame[name].head(1000))
-        if one.kind == "text" and one.given and one.words >= 3:
+        column = profile(frame[name].head(1000))
+        if column.kind == "text" and column.filled and column.words >= 3:
             texts.append(name)
-        unique = one.given and one.distinct > 0.9 * one.given
-        if one.kind == "text" and unique and (one.numeric < 0.5) and one.words < 3:
+        unique = column.filled and column.distinct > 0.9 * column.filled
+        if column.kind == "text" and unique and (column.numeric < 0.5) and column.words < 3:
             likely.append(name)
     said = {r: c for r, c in roles.columns.items() if r == "score" or r in options.columns}
     base = no_layout(header, file, options.format)

@@ -27,7 +27,7 @@ class Profile:
     Args:
         name: as in the header.
         kind: "text", or what its cells are lists of: "texts", "numbers".
-        given: values that are not missing.
+        filled: how many values are not missing.
         distinct: of those.
         numeric: share of them that are finite numbers.
         whole: all numbers are whole.
@@ -40,7 +40,7 @@ class Profile:
 
     name: str
     kind: str
-    given: int
+    filled: int
     distinct: int
     numeric: float
     whole: bool
@@ -54,7 +54,7 @@ class Profile:
     @property
     def is_number(self) -> bool:
         """Most of the values are numbers; a few may be damaged."""
-        return self.kind == "text" and self.given > 0 and self.numeric >= 0.8
+        return self.kind == "text" and self.filled > 0 and self.numeric >= 0.8
 
     @property
     def varies(self) -> bool:
@@ -102,20 +102,20 @@ def profile(column: pl.Series) -> Profile:
         kind = "texts" if column.dtype.inner == pl.String else "numbers"
         return _list_profile(column, kind)
     text = column.drop_nulls().str.strip_chars()
-    given = len(text)
+    filled = len(text)
     number = text.cast(pl.Float64, strict=False)
     number = number.set(~number.is_finite().fill_null(False), None).drop_nulls()
     whole = bool((number == number.floor()).all())
     counts = len(number) == len(column) > 1 and bool((number.diff().drop_nulls() == 1).all())
-    wide = text.str.count_matches(_WIDE_SIGNS).mean() if given else 0
-    words = text.str.count_matches(r"\S+").mean() if given else 0
+    wide = text.str.count_matches(_WIDE_SIGNS).mean() if filled else 0
+    words = text.str.count_matches(r"\S+").mean() if filled else 0
     wide_words = float(wide or 0) / _WORDS_PER_WIDE_SIGN  # type: ignore[arg-type]
     return Profile(
         column.name,
         "text",
-        given,
-        text.n_unique() if given else 0,
-        len(number) / given if given else 0.0,
+        filled,
+        text.n_unique() if filled else 0,
+        len(number) / filled if filled else 0.0,
         whole,
         _number(number.min()),
         _number(number.max()),
