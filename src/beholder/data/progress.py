@@ -18,16 +18,20 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
 T = TypeVar("T")
 
 DRAW_SECONDS = 0.1
 LOG_SECONDS = 10.0
+
+_hidden = False  # bars that begin now show nothing
 
 
 def progress(
@@ -58,14 +62,15 @@ def progress(
 @contextmanager
 def quiet() -> Iterator[None]:
     """Nothing is shown of bars that begin inside the block, nor of log records below errors."""
-    before, _Screen.hidden = _Screen.hidden, True
+    global _hidden
+    before, _hidden = _hidden, True
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
         logging.disable(disabled)
-        _Screen.hidden = before
+        _hidden = before
 
 
 class ProgressBar:
@@ -98,13 +103,24 @@ class ProgressBar:
 
     def __enter__(self) -> ProgressBar:
         self._started = time.monotonic()
-        self._hidden = _Screen.hidden
+        self._hidden = _hidden
         if sys.stderr.isatty() and not self._hidden:
+            from rich.progress import BarColumn, Progress, TextColumn
+
             self._interval = DRAW_SECONDS
-            self._screen = _Screen.acquire()
+            self._screen = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[status]}"),
+                console=_console(),
+                auto_refresh=False,
+                # a stdout that is piped must not be diverted to the terminal
+                redirect_stdout=sys.stdout.isatty(),
+            )
             self._task = self._screen.add_task(
                 self.description, total=self.total, status=self._status(self._started)
             )
+            self._screen.start()
         self._next = self._started + self._interval
         return self
 
@@ -116,7 +132,7 @@ class ProgressBar:
     ) -> None:
         self._show(time.monotonic())
         if self._screen is not None:
-            _Screen.release()
+            self._screen.stop()
 
     def advance(self, count: int = 1, note: str | None = None) -> None:
         """Say that `count` more items are done; `note` is shown behind the numbers."""
@@ -156,41 +172,12 @@ class ProgressBar:
         return ", ".join([*parts, self.note] if self.note else parts)
 
 
-class _Screen:
-    """The one rich display of the process, shared by nested bars.
+@cache
+def _console() -> Console:
+    """The one console of the process: bars nest that are shown on the same."""
+    from rich.console import Console
 
-    `hidden`: bars that begin now show nothing.
-    """
-
-    shown: Progress | None = None
-    users = 0
-    hidden = False
-
-    @classmethod
-    def acquire(cls) -> Progress:
-        if cls.shown is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            cls.shown = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[status]}"),
-                console=Console(stderr=True),
-                auto_refresh=False,
-                # a stdout that is piped must not be diverted to the terminal
-                redirect_stdout=sys.stdout.isatty(),
-            )
-            cls.shown.start()
-        cls.users += 1
-        return cls.shown
-
-    @classmethod
-    def release(cls) -> None:
-        cls.users -= 1
-        if cls.users == 0 and cls.shown is not None:
-            cls.shown.stop()
-            cls.shown = None
+    return Console(stderr=True)
 
 
 def _rate(rate: float, unit: str) -> str:
