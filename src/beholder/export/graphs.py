@@ -52,17 +52,17 @@ class Heads(nn.Module):
 
     def __init__(self, model: JudgeModel) -> None:
         super().__init__()
-        own = {name: model.heads[name] for name in ("score", "attributes") if name in model.heads}
-        self.heads = nn.ModuleDict(own)
-        count = len(model.classes) if "attributes" in own else 0
-        self.names = [*(["score"] if "score" in own else []), *numbered("probabilities", count)]
+        heads = {name: model.heads[name] for name in ("score", "attributes") if name in model.heads}
+        self.heads = nn.ModuleDict(heads)
+        count = len(model.classes) if "attributes" in heads else 0
+        self.names = [*(["score"] if "score" in heads else []), *numbered("probabilities", count)]
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, ...]:
-        said = [self.heads["score"](pooled)] if "score" in self.heads else []
+        outputs = [self.heads["score"](pooled)] if "score" in self.heads else []
         if "attributes" in self.heads:
             logits = self.heads["attributes"](pooled)
-            said += [logits_BK.softmax(-1) for logits_BK in logits.values()]
-        return tuple(said)
+            outputs += [logits_BK.softmax(-1) for logits_BK in logits.values()]
+        return tuple(outputs)
 
 
 class Encoder(nn.Module):
@@ -156,8 +156,8 @@ def judge_graphs(model: JudgeModel) -> dict[str, Any]:
     for index, other in enumerate(model.others, start=1):
         graphs |= _writer(model, other["comment"], f".{index}")  # type: ignore[index]
         if config.own_backbones:
-            own = _trunk(other["backbone"], [config.comment_reads])  # type: ignore[index]
-            graphs[f"trunk.{index}"] = own
+            trunk = _trunk(other["backbone"], [config.comment_reads])  # type: ignore[index]
+            graphs[f"trunk.{index}"] = trunk
     return graphs
 
 

@@ -160,13 +160,13 @@ class ExpansionNet(nn.Module):
         Raises:
             CheckpointError: names the first tensor that is missing, unknown or of another shape.
         """
-        own = self.state_dict()
+        state = self.state_dict()
         loaded: dict[str, Tensor] = {}
         known: set[str] = set()
         for name, references in reference_names(self.config):
-            rows = own[name].shape[0] // len(references)
+            rows = state[name].shape[0] // len(references)
             for reference in references:
-                _check_tensor(state_dict, reference, (rows, *own[name].shape[1:]))
+                _check_tensor(state_dict, reference, (rows, *state[name].shape[1:]))
             loaded[name] = torch.cat([state_dict[reference] for reference in references])
             known.update(references)
         unknown = [name for name in state_dict if name not in known]
@@ -181,11 +181,11 @@ class ExpansionNet(nn.Module):
 
     def reference_state_dict(self) -> dict[str, Tensor]:
         """The weights, named as in the published implementation."""
-        own = self.state_dict()
+        state = self.state_dict()
         return {
             reference: part.clone()
             for name, references in reference_names(self.config)
-            for reference, part in zip(references, own[name].chunk(len(references)), strict=True)
+            for reference, part in zip(references, state[name].chunk(len(references)), strict=True)
         }
 
 
@@ -235,9 +235,9 @@ def _expansion_names(ours: str, theirs: str, parts: list[str]) -> Iterator[tuple
 def _check_tensor(state_dict: Mapping[str, Tensor], name: str, expected: tuple[int, ...]) -> None:
     if name in state_dict and tuple(state_dict[name].shape) == expected:
         return
-    found = f"is {tuple(state_dict[name].shape)}" if name in state_dict else "is missing"
+    problem = f"is {tuple(state_dict[name].shape)}" if name in state_dict else "is missing"
     raise CheckpointError(
-        f"The checkpoint does not fit this configuration: {name!r} {found}, expected {expected}.",
+        f"The checkpoint does not fit this configuration: {name!r} {problem}, expected {expected}.",
         where=name,
         fix="Use the configuration that the checkpoint was trained with.",
     )

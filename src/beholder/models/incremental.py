@@ -66,9 +66,9 @@ class PictureCache:
         self.key_BhcN = key_BhNc.transpose(2, 3).contiguous()
         self.value_BhNc = value_BhNc.contiguous()
 
-    def keep(self, places: Tensor) -> None:
+    def keep(self, kept: Tensor) -> None:
         """Forget all pictures but these."""
-        self.key_BhcN, self.value_BhNc = self.key_BhcN[places], self.value_BhNc[places]
+        self.key_BhcN, self.value_BhNc = self.key_BhcN[kept], self.value_BhNc[kept]
 
     def attend(self, x_Rd: Tensor, groups: PictureGroups, mask_B11N: Tensor | None) -> Tensor:
         """[R, d] -> [R, d], each row over its picture."""
@@ -164,11 +164,11 @@ class IncrementalDecoder:
         """
         kept, index = picture_of_slot.unique(return_inverse=True)
         if len(kept) < len(self._pictures):
-            places = send(torch.searchsorted(self._pictures, kept), self._device)
+            indices = send(torch.searchsorted(self._pictures, kept), self._device)
             for layer in self._layers:
-                layer.attention.keep(places)
+                layer.attention.keep(indices)
             if self._mask_B11N is not None:
-                self._mask_B11N = self._mask_B11N[places]
+                self._mask_B11N = self._mask_B11N[indices]
             self._pictures = kept
         self._groups = PictureGroups(index, len(kept), self._device)
 
