@@ -51,11 +51,11 @@ def recipe(**export: int) -> dict[str, Any]:
                 "training": {**training, "epochs": 6, "lr": 1e-3},
             },
             "reward": {
-                "kind": "train", "features": "features", "start_from": "words",
+                "kind": "train", "features": "features", "warm_start": "words",
                 "task": {"kind": "self_critical", **task},
                 "training": {**training, "epochs": 3, "lr": 2e-4, "save_every_steps": 25},
             },
-            "judge": {"kind": "export", "heads": ["reward"], **export},
+            "judge": {"kind": "assemble", "heads": ["reward"], **export},
             "evaluation": {"kind": "evaluate", "judge": "judge"},
         },
     }  # fmt: skip

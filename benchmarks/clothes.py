@@ -91,7 +91,7 @@ def recipe(table: Path, root: Path, model: str, seed: int, split: str) -> Recipe
         "backbones": BACKBONES,
         "stages": {
             **stages,
-            "judge": {"kind": "export", "heads": [name]},
+            "judge": {"kind": "assemble", "heads": [name]},
             "evaluation": {
                 "kind": "evaluate",
                 "judge": "judge",

@@ -70,7 +70,7 @@ def recipe(forms: Sequence[str], seed: int, epochs: int, heads: Sequence[str]) -
         }  # fmt: skip
         if "whole" in forms:
             trained[f"{name}-whole"] = {
-                "kind": "train", "start_from": f"{name}-frozen",
+                "kind": "train", "warm_start": f"{name}-frozen",
                 "task": {**task, **TUNED}, "augment": AUGMENT, "training": whole,
             }  # fmt: skip
     raw = {
@@ -83,7 +83,7 @@ def recipe(forms: Sequence[str], seed: int, epochs: int, heads: Sequence[str]) -
         "stages": {
             "features": {"kind": "extract", "tokens": False, "batch_size": 16, "workers": 0},
             **trained,
-            "judge": {"kind": "export", "heads": list(heads), "beam_size": 1},
+            "judge": {"kind": "assemble", "heads": list(heads), "beam_size": 1},
             "evaluation": {"kind": "evaluate", "judge": "judge", "resamples": 100, "explain": 0},
         },
     }  # fmt: skip

@@ -53,7 +53,11 @@ def recipe(table: Path, root: Path, variant: str, epochs: int, steps: int) -> Re
         "backbone": {"name": variant, "size": PART, "resize": "native", "pooling": "early"},
         "stages": {
             "score": {"kind": "train", "augment": augment, "task": TASK, "training": training},
-            "judge": {"kind": "export", "heads": ["score"], "views": {"crops": 2}},
+            "judge": {
+                "kind": "assemble",
+                "heads": ["score"],
+                "test_time_augmentation": {"crops": 2},
+            },
             "evaluation": {"kind": "evaluate", "judge": "judge", "resamples": 100, "explain": 0},
         },
     }

@@ -53,7 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "kind": "train", "features": "features", "task": {"kind": "score"},
                 "training": {"epochs": 1, "batch_size": 8},
             },
-            "judge": {"kind": "export", "heads": ["score"]},
+            "judge": {"kind": "assemble", "heads": ["score"]},
             "evaluation": {"kind": "evaluate", "judge": "judge"},
         },
     }  # fmt: skip

@@ -10,8 +10,9 @@ from compared import DEVICE, assert_same
 
 from beholder.features.device import using_device
 from beholder.pipeline.manifest import load_manifest
-from beholder.pipeline.recipe import Recipe, TrainStage, load_recipe, shipped_recipes
+from beholder.pipeline.recipe import Recipe, load_recipe, shipped_recipes
 from beholder.pipeline.runner import fit_recipe
+from beholder.pipeline.stages.train import TrainStage
 
 TWINS = sorted((next(iter(shipped_recipes().values())).parent / "tiny").glob("*.yaml"))
 # Training end to end with Adam enlarges the last bits, and networks that have hardly been trained

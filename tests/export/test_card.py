@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "kind": "train", "features": "features", "task": {"kind": "score"},
                 "training": {"epochs": 1, "batch_size": 8},
             },
-            "judge": {"kind": "export", "heads": ["score"]},
+            "judge": {"kind": "assemble", "heads": ["score"]},
             "evaluation": {"kind": "evaluate", "judge": "judge", "resamples": 100},
         },
     }  # fmt: skip

@@ -65,7 +65,7 @@ def recipe(tmp_path: Path) -> Path:
                 "task": {"kind": "score", "head": HEAD},
                 "training": {"epochs": 2, "batch_size": 4},
             },
-            "judge": {"kind": "export", "heads": ["score"]},
+            "judge": {"kind": "assemble", "heads": ["score"]},
             "evaluation": {"kind": "evaluate", "judge": "judge", "resamples": 100, "explain": 0},
         },
     }  # fmt: skip

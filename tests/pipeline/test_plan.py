@@ -31,9 +31,9 @@ def recipe(**stages: dict[str, Any]) -> dict[str, Any]:
 def test_order_follows_needs_and_otherwise_the_recipe() -> None:
     parsed = parse_recipe(
         recipe(
-            judge={"kind": "export", "heads": ["b", "a"]},
+            judge={"kind": "assemble", "heads": ["b", "a"]},
             a=TRAIN,
-            b=TRAIN | {"start_from": "a"},
+            b=TRAIN | {"warm_start": "a"},
             features={"kind": "extract"},
         )
     )
@@ -44,12 +44,12 @@ def test_order_follows_needs_and_otherwise_the_recipe() -> None:
     ("stages", "said"),
     [
         ({"a": TRAIN}, "'features', which the recipe does not have"),
-        ({"features": {"kind": "export", "heads": ["a"]}, "a": TRAIN}, "is of kind 'export'"),
+        ({"features": {"kind": "assemble", "heads": ["a"]}, "a": TRAIN}, "is of kind 'assemble'"),
         (
             {
                 "features": {"kind": "extract"},
-                "a": TRAIN | {"start_from": "b"},
-                "b": TRAIN | {"start_from": "a"},
+                "a": TRAIN | {"warm_start": "b"},
+                "b": TRAIN | {"warm_start": "a"},
             },
             "circle: a, b",
         ),
@@ -111,7 +111,7 @@ def test_every_shipped_recipe_is_valid_and_has_a_tiny_twin(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "needs"), [("export", {"heads": ["a"]}), ("evaluate", {"judge": "a"})]
+    ("kind", "needs"), [("assemble", {"heads": ["a"]}), ("evaluate", {"judge": "a"})]
 )
 def test_two_stages_that_write_the_same_folder_are_refused(kind: str, needs: dict) -> None:
     raw = {

@@ -26,7 +26,7 @@ from beholder.pipeline.manifest import load_manifest
 from beholder.pipeline.recipe import Recipe, parse_recipe, shipped_recipes
 from beholder.pipeline.runner import fit_recipe
 from beholder.pipeline.smoke import smoke_run
-from beholder.pipeline.stages.learnt import with_targets
+from beholder.pipeline.stages.pseudo_labels import with_targets
 
 STORES = ("one", "one-flipped", "two", "two-flipped")
 

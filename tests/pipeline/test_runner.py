@@ -23,13 +23,13 @@ from beholder.pipeline.context import RunContext
 from beholder.pipeline.data import RunData, load_data
 from beholder.pipeline.manifest import load_manifest
 from beholder.pipeline.recipe import (
-    GateStage,
     Recipe,
     load_recipe,
     parse_recipe,
     shipped_recipes,
 )
 from beholder.pipeline.runner import check, fit_recipe
+from beholder.pipeline.stages.gate import GateStage
 
 TWINS = sorted((next(iter(shipped_recipes().values())).parent / "tiny").glob("*.yaml"))
 
@@ -58,7 +58,7 @@ def small_recipe(root: Path, **changes: object) -> Recipe:
                 "kind": "train", "features": "features", "task": {"kind": "score"},
                 "training": {"epochs": 2, "batch_size": 8},
             },
-            "judge": {"kind": "export", "heads": ["score"]},
+            "judge": {"kind": "assemble", "heads": ["score"]},
             "evaluation": {"kind": "evaluate", "judge": "judge"},
         },
     }  # fmt: skip
@@ -87,7 +87,7 @@ def test_tiny_twin_of_every_recipe_runs_whole(twin: Path, tmp_path: Path) -> Non
 def test_calibration_is_fitted_stored_and_told(tmp_path: Path) -> None:
     stages = small_recipe(tmp_path).model_dump(mode="json")["stages"]
     stages["noise"] = stages.pop("score") | {"task": {"kind": "attributes"}}
-    stages["judge"] = {"kind": "export", "heads": ["noise"], "calibrate": "val"}
+    stages["judge"] = {"kind": "assemble", "heads": ["noise"], "calibrate": "val"}
     raw = small_recipe(tmp_path).model_dump(mode="json")
     rows = (tmp_path / "scores.csv").read_text().splitlines()[1:]
     noisy = [f"{image},{int(level) > 3},{split}" for image, level, split in map(_cells, rows)]
@@ -188,7 +188,7 @@ def test_boxes_are_counted_and_those_outside_refused(
 def test_gate_lets_a_small_judge_pass_and_stops_a_large_one(
     finished: Path, run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    half = {"kind": "export", "heads": ["score"], "dtype": "float16"}
+    half = {"kind": "assemble", "heads": ["score"], "dtype": "float16"}
     gate = {"kind": "gate", "judge": "judge", "megabytes": 4}
     recipe = small_recipe(finished, stages__judge=half, stages__gate=gate)
     with caplog.at_level(logging.INFO):
@@ -215,7 +215,7 @@ def test_gate_is_asked_before_anything_runs(finished: Path, tmp_path: Path) -> N
     with pytest.raises(GateError, match="backbone alone"):
         fit_recipe(small_recipe(finished, stages__gate=gate), tmp_path / "other")
     assert not (tmp_path / "other").exists()
-    several = {"kind": "export", "heads": ["score"], "ensemble": 2}
+    several = {"kind": "assemble", "heads": ["score"], "ensemble": 2}
     config = GateStage(kind="gate", judge="judge")
     recipe = small_recipe(finished, stages__judge=several, stages__gate=config.model_dump())
     manifest = load_manifest(finished / "run")
@@ -227,7 +227,7 @@ def test_gate_is_asked_before_anything_runs(finished: Path, tmp_path: Path) -> N
 
 
 def test_a_calibrated_judge_gives_intervals_of_scores(finished: Path, run: Path) -> None:
-    judge = {"kind": "export", "heads": ["score"], "calibrate": "val", "level": 0.8}
+    judge = {"kind": "assemble", "heads": ["score"], "calibrate": "val", "level": 0.8}
     assert fit_recipe(small_recipe(finished, stages__judge=judge), run) == ["judge", "evaluation"]
     loaded = Judge.load(run / "judge")
     table = pl.read_csv(finished / "scores.csv").filter(pl.col("split") == "val")

@@ -60,7 +60,7 @@ def raw_recipe(root: Path) -> dict[str, Any]:
             "second": score
             | {"backbone": "other", "task": {"kind": "score", "train_backbone": True}},
             "tuned": extract | {"backbone_from": "second"},
-            "judge": {"kind": "export", "heads": ["second"]},
+            "judge": {"kind": "assemble", "heads": ["second"]},
             "evaluation": {"kind": "evaluate", "judge": "judge", "resamples": 100},
         },
     }
@@ -170,7 +170,7 @@ def test_only_the_last_backbone_stays_in_memory(finished: Path) -> None:
         ([("backbones", {}), ("stages.narrow.backbone", "x")], "'x', which is unknown[^(]*$"),
         ([("backbone", None)], "'wide' names no backbone(.|\n)*one of: narrow, other"),
         ([("backbone", None), ("backbones", {})], "'wide' names no backbone(.|\n)*efficientnet"),
-        ([("stages.judge.heads", ["first"]), ("stages.first.start_from", "second")],
+        ([("stages.judge.heads", ["first"]), ("stages.first.warm_start", "second")],
          "features of 'narrow' are of the backbone 'narrow', but .*'second' has trained"),
         ([("backbones.narrow.sise", 3)], "backbones.narrow.sise: unknown key .*known: 'size'"),
         ([("stages.tuned.backbone", "narrow")], "backbone and backbone_from: choose one"),

@@ -70,19 +70,19 @@ def raw_recipe(root: Path) -> dict[str, Any]:
             "features": {"kind": "extract", "batch_size": 8, "workers": 0},
             "xe": {"kind": "train", "features": "features", "task": caption, "training": training},
             "xe-e2e": {
-                "kind": "train", "start_from": "xe", "task": caption | tuned, "training": training,
+                "kind": "train", "warm_start": "xe", "task": caption | tuned, "training": training,
             },
             "tuned": {
                 "kind": "extract", "batch_size": 8, "workers": 0, "backbone_from": "xe-e2e",
             },
             "rf": {
-                "kind": "train", "features": "tuned", "start_from": "xe-e2e", "task": reward,
+                "kind": "train", "features": "tuned", "warm_start": "xe-e2e", "task": reward,
                 "training": training,
             },
             "rf-e2e": {
-                "kind": "train", "start_from": "rf", "task": reward | tuned, "training": training,
+                "kind": "train", "warm_start": "rf", "task": reward | tuned, "training": training,
             },
-            "judge": {"kind": "export", "heads": ["rf-e2e"]},
+            "judge": {"kind": "assemble", "heads": ["rf-e2e"]},
             "evaluation": {"kind": "evaluate", "judge": "judge", "resamples": 100},
         },
     }  # fmt: skip
@@ -273,7 +273,7 @@ def test_subwords_go_all_the_way_to_the_judge(finished: Path, tmp_path: Path) ->
     for name in ("xe-e2e", "tuned", "rf-e2e"):
         del stages[name]
     stages["xe"]["task"] = {**stages["xe"]["task"], "subwords": 48}
-    stages["rf"] |= {"features": "features", "start_from": "xe"}
+    stages["rf"] |= {"features": "features", "warm_start": "xe"}
     stages["rf"]["task"] = {**stages["rf"]["task"], "subwords": 48}
     stages["judge"]["heads"] = ["rf"]
     fit_recipe(parse_recipe(raw), tmp_path / "run")

@@ -54,7 +54,7 @@ def raw_recipe(root: Path) -> dict[str, Any]:
                 "kind": "train", "features": "features", "task": {"kind": "score"},
                 "training": {"epochs": 2, "batch_size": 8, "schedule": {"name": "constant"}},
             },
-            "judge": {"kind": "export", "heads": ["score"]},
+            "judge": {"kind": "assemble", "heads": ["score"]},
             "evaluation": {"kind": "evaluate", "judge": "judge", "resamples": 100, "explain": 1},
         },
     }  # fmt: skip
@@ -88,13 +88,13 @@ def test_everything_that_recipe_and_table_tell_is_one_message(
     monkeypatch.setattr(images, "read_image", opened)
     wrong = changed(
         finished,
-        stages__judge={"kind": "export", "heads": ["score"], "soup": 3},
+        stages__judge={"kind": "assemble", "heads": ["score"], "soup": 3},
         stages__comments={"kind": "train", "features": "features", "task": {"kind": "caption"},
                           "training": {"epochs": 1}},
         stages__wide={"kind": "train", "features": "features",
                       "task": {"kind": "score", "head": {"inputs": 5000}},
                       "training": {"layer_decay": 0.5}},
-        stages__file={"kind": "ship", "judge": "judge", "precision": "int8"},
+        stages__file={"kind": "export", "judge": "judge", "precision": "int8"},
         stages__mos={"kind": "regress", "features": ["features"],
                      "regressor": {"kind": "ensemble", "folds": 20}},
         stages__scores={"kind": "average", "of": ["mos"], "calibrate": "val", "level": 0.99},

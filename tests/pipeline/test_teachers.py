@@ -21,9 +21,10 @@ from beholder.features.store import FeatureStore
 from beholder.models.teachers import Teacher
 from beholder.pipeline import runner
 from beholder.pipeline.manifest import load_manifest
-from beholder.pipeline.recipe import ExtractStage, Recipe, parse_recipe
+from beholder.pipeline.recipe import Recipe, parse_recipe
 from beholder.pipeline.runner import fit_recipe
 from beholder.pipeline.smoke import smoke_run
+from beholder.pipeline.stages.extract import ExtractStage
 
 
 def recipe(
@@ -59,7 +60,7 @@ def recipe(
                 "kind": "train", "teacher": teacher,
                 "task": {"kind": "distillation", **task}, "training": training, **(student or {}),
             },
-            "judge": {"kind": "export", "heads": ["student"]},
+            "judge": {"kind": "assemble", "heads": ["student"]},
         },
     }  # fmt: skip
     return parse_recipe(raw)

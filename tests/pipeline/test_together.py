@@ -23,7 +23,7 @@ from beholder.judge.store.folder import load_judge
 from beholder.pipeline.manifest import load_manifest
 from beholder.pipeline.recipe import Recipe, parse_recipe
 from beholder.pipeline.runner import fit_recipe
-from beholder.pipeline.stages.learnt import with_comments
+from beholder.pipeline.stages.pseudo_labels import with_comments
 
 BODY = {
     "d_model": 16, "enc_layers": 1, "dec_layers": 1, "ff": 16, "heads": 2, "enc_expansions": [2],
@@ -90,12 +90,12 @@ def raw_recipe(root: Path) -> dict[str, Any]:
                 "comments_from": "captions", "task": joint, "training": training,
             },
             "student": {
-                "kind": "train", "start_from": "heads", "targets": "scores",
+                "kind": "train", "warm_start": "heads", "targets": "scores",
                 "comments_from": "captions", "task": {**joint, "train_backbone": True},
                 "training": training,
             },
-            "judge": {"kind": "export", "heads": ["student"], "calibrate": "val", "beam_size": 2},
-            "file": {"kind": "ship", "judge": "judge", "precision": "fp32"},
+            "judge": {"kind": "assemble", "heads": ["student"], "calibrate": "val", "beam_size": 2},
+            "file": {"kind": "export", "judge": "judge", "precision": "fp32"},
         },
     }  # fmt: skip
 
@@ -161,7 +161,7 @@ def test_what_was_written_is_what_the_writer_says(finished: Path) -> None:
     assert written["image"].to_list() == keys + further
     assert written.filter(pl.col("written").is_null())["image"].to_list() == ["10.png"]
     said = dict(written.iter_rows())
-    only = changed(finished, judge={"kind": "export", "heads": ["writer"], "beam_size": 2})
+    only = changed(finished, judge={"kind": "assemble", "heads": ["writer"], "beam_size": 2})
     stages = {name: only.stages[name] for name in ("features", "writer", "judge")}
     fit_recipe(only.model_copy(update={"stages": stages}), finished / "writer")
     judge = Judge.load(finished / "writer" / "judge")
@@ -216,7 +216,7 @@ def test_written_comments_are_beside_people_s_or_instead() -> None:
 def test_a_judge_writes_too(finished: Path, run: Path) -> None:
     """A judge of another run; when it changes, what has been learnt from it is learnt again."""
     judge = finished / "elsewhere"
-    other = changed(finished, judge={"kind": "export", "heads": ["writer"]})
+    other = changed(finished, judge={"kind": "assemble", "heads": ["writer"]})
     stages = {name: other.stages[name] for name in ("features", "writer", "judge")}
     fit_recipe(other.model_copy(update={"stages": stages}), judge)
     writing = {"captions": {"kind": "write", "judge": str(judge / "judge"), "beam_size": 2}}

@@ -20,7 +20,7 @@ from beholder.errors import BeholderError, DataError, RecipeError, TrainingError
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeModel
 from beholder.pipeline.identity import result_identity
-from beholder.pipeline.recipe import TrainStage
+from beholder.pipeline.stages.train import TrainStage
 from beholder.tasks import (
     AttributesTaskConfig,
     ScoreTaskConfig,

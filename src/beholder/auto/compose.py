@@ -9,7 +9,7 @@ from typing import Any
 from beholder.auto.opinions import OPINIONS, Opinion
 from beholder.auto.search import Standing
 from beholder.data.annotations import AnnotationTable
-from beholder.pipeline.recipe import FEWEST_FOLDS
+from beholder.pipeline.stages.cross_validate import FEWEST_FOLDS
 
 FEW = 200  # pictures below which heads are linear
 MOST_BATCH = 64
@@ -45,7 +45,7 @@ def compose(
         **_heads(opinions, standing, counts["train"], groups, comment_epochs),
     }
     heads = [opinion for opinion in OPINIONS if opinion in stages]
-    judge: dict[str, Any] = {"kind": "export", "heads": heads}
+    judge: dict[str, Any] = {"kind": "assemble", "heads": heads}
     if counts["val"] and heads != ["comments"]:
         judge["calibrate"] = "val"
         if "errors" in stages:
@@ -56,7 +56,7 @@ def compose(
     if find_spec("onnx") and find_spec("onnxscript"):
         split = "val" if counts["val"] >= COMPARED_LEAST else None
         stages["file"] = {
-            "kind": "ship", "judge": "judge", "precision": "fp16", "megabytes": megabytes,
+            "kind": "export", "judge": "judge", "precision": "fp16", "megabytes": megabytes,
             "split": split,
         }  # fmt: skip
     backbone = standing.candidate.backbone.model_dump(mode="json", exclude_defaults=True)
@@ -83,7 +83,11 @@ def _heads(
             "training": {**training, "monitor": {"metric": "srcc"}},
         }
         if groups >= FEWEST_FOLDS:
-            stages["errors"] = {"kind": "cross", "of": "score", "folds": min(MOST_FOLDS, groups)}
+            stages["errors"] = {
+                "kind": "cross_validate",
+                "of": "score",
+                "folds": min(MOST_FOLDS, groups),
+            }
     if "attributes" in opinions:
         power = standing.class_weight_power
         stages["attributes"] = {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from beholder.data.annotations import AnnotationTable
 from beholder.pipeline.data import RunData
 from beholder.pipeline.manifest import Manifest
-from beholder.pipeline.recipe import Recipe
+from beholder.pipeline.schema import RecipeOutline
 
 if TYPE_CHECKING:
     from beholder.training.loader import BatchSource
@@ -32,7 +32,7 @@ class RunContext:
     """
 
     folder: Path
-    recipe: Recipe
+    recipe: RecipeOutline
     data: RunData
     manifest: Manifest
     live: dict[str, Any] = field(default_factory=dict)

@@ -29,7 +29,7 @@ from beholder.data.walk import pictures_below
 from beholder.errors import DataError, PictureError, Problem
 from beholder.metrics.opinion_check import with_corrected_scores
 from beholder.pipeline.manifest import READ, digest
-from beholder.pipeline.recipe import DataConfig
+from beholder.pipeline.schema import DataConfig
 
 log = logging.getLogger("beholder")
 

@@ -1,6 +1,7 @@
 """What of a stage's configuration decides its result: the part that its hash takes in.
 
-A field at its default is left out, so that a field which a later version adds changes no hash.
+A field at its default is left out, so that a field which a later version adds changes no hash, and
+kinds and fields that have been renamed go by their former names, so that no old run runs again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from beholder.pipeline.recipe import EvaluateStage, ExportStage, ExtractStage, StageConfig
+from beholder.pipeline.schema import StageConfig
 from beholder.training.config import BOOKKEEPING, EXTENDABLE
 
 # they tell one form of a configuration from another, and so they stay, default or not
@@ -27,15 +28,13 @@ def working_identity(config: StageConfig) -> dict[str, Any]:
     return _without(config, BOOKKEEPING | EXTENDABLE)
 
 
-def keeps_score_name(config: StageConfig) -> bool:
-    """Whether a stage writes down what the scores are called."""
-    return isinstance(config, ExportStage | EvaluateStage)
-
-
 def _without(config: StageConfig, training: frozenset[str]) -> dict[str, Any]:
-    values = set_values(config)
-    if isinstance(config, ExtractStage):
-        values.pop("workers", None)
+    values: dict[str, Any] = {
+        config.former_fields.get(name, name): value
+        for name, value in set_values(config).items()
+        if name not in config.unhashed
+    }
+    values["kind"] = config.former_kind or config.kind
     if isinstance(values.get("training"), dict):
         values["training"] = {n: v for n, v in values["training"].items() if n not in training}
     return values

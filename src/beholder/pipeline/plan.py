@@ -7,23 +7,23 @@ an unchanged recipe is recognised at once.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from beholder.data.files import sha256_file
-from beholder.errors import BackboneError, RecipeError
+from beholder.data.progress import quiet
+from beholder.errors import RecipeError
 from beholder.pipeline.context import RunContext
-from beholder.pipeline.identity import (
-    keeps_score_name,
-    result_identity,
-    set_values,
-    working_identity,
-)
+from beholder.pipeline.identity import result_identity, set_values, working_identity
 from beholder.pipeline.manifest import Manifest, digest
-from beholder.pipeline.origins import Origin, backbone_of, config_of, uses_backbone
-from beholder.pipeline.recipe import ExtractStage, Recipe
+from beholder.pipeline.origins import check_weights, config_of
+from beholder.pipeline.schema import Origin, RecipeOutline, StageConfig
+from beholder.pipeline.stages import parse_stage
 from beholder.version import __version__
 
 
-def stage_order(recipe: Recipe) -> list[str]:
+def stage_order(recipe: RecipeOutline) -> list[str]:
     """Stage names, each after those it needs; otherwise in the order of the recipe.
 
     Raises:
@@ -71,9 +71,9 @@ def stage_folder(name: str, context: RunContext) -> Path:
     Apart from that a stage starts afresh when anything that it depends on changes.
     """
     config = context.recipe.stages[name]
-    if isinstance(config, ExtractStage):
-        store = config.model_dump(mode="json", include={"dtype", "flip", "tokens", "amp"})
-        identity = digest([_backbone_identity(name, context), store])
+    if config.content_fields is not None:
+        content = config.model_dump(mode="json", include=set(config.content_fields))
+        identity = digest([_backbone_identity(name, context), content])
     else:
         identity = digest({"config": working_identity(config), **_surroundings(name, context)})
     return Path("stages") / name / identity[:12]
@@ -99,19 +99,28 @@ def _surroundings(name: str, context: RunContext) -> dict[str, object]:
         "upstream": upstream,
         "code": __version__,
     }
-    if keeps_score_name(config):
+    if config.keeps_score_name:
         surroundings["score_name"] = recipe.data.score_name
     return surroundings
 
 
-def may_be_done(recipe: Recipe, manifest: Manifest | None) -> bool:
+def may_be_done(recipe: RecipeOutline, manifest: Manifest | None) -> bool:
     """Whether every stage has a record of the same configuration, so that perhaps nothing is to be
     done: that is known when the data have been read."""
     records = [manifest.find(name) for name in recipe.stages] if manifest else [None]
     return all(
-        record is not None and record.config == recipe.stages[record.name].model_dump(mode="json")
+        record is not None and _says_the_same(record.config, recipe.stages[record.name])
         for record in records
     )
+
+
+def _says_the_same(recorded: dict[str, Any], config: StageConfig) -> bool:
+    """Whether a manifest's record of a configuration, perhaps under former names, is this one."""
+    try:
+        with quiet():
+            return parse_stage(recorded) == config
+    except ValidationError:
+        return False
 
 
 def why_not_done(name: str, context: RunContext) -> str:
@@ -132,9 +141,9 @@ def _backbone_identity(name: str, context: RunContext) -> list[object] | None:
     """The backbone that a stage starts with: its config, the content of a file of its weights, and
     the outputs of the train stage that has tuned it. None: the stage works on what others leave."""
     recipe = context.recipe
-    if not uses_backbone(recipe.stages[name]):
+    origin = recipe.stages[name].origin(recipe)
+    if origin is None:
         return None
-    origin = backbone_of(recipe, name)
     record = context.manifest.find(origin.tuned_by) if origin.tuned_by else None
     return [
         set_values(config_of(recipe, origin).plain()),
@@ -143,7 +152,7 @@ def _backbone_identity(name: str, context: RunContext) -> list[object] | None:
     ]
 
 
-def _weights_hash(recipe: Recipe, origin: Origin) -> str | None:
+def _weights_hash(recipe: RecipeOutline, origin: Origin) -> str | None:
     """The content of a local weights file; a name stands for itself."""
     check_weights(recipe, origin)
     weights = config_of(recipe, origin).weights
@@ -155,22 +164,3 @@ def _weights_hash(recipe: Recipe, origin: Origin) -> str | None:
     # a CLIP's folder, or a name on a hub that stands for itself
     files = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
     return digest([sha256_file(file) for file in files]) if files else None
-
-
-def check_weights(recipe: Recipe, origin: Origin) -> None:
-    """Make sure that a backbone's weights are there, if they are to be read from a file.
-
-    Raises:
-        BackboneError: they are not.
-    """
-    config = config_of(recipe, origin)
-    path = Path(config.weights)
-    on_a_hub = not path.exists() and config.name.startswith("clip/")
-    if config.weights in ("pretrained", "random") or path.is_file() or path.is_dir() or on_a_hub:
-        return
-    place = f"backbones.{origin.backbone}" if origin.backbone else "backbone"
-    raise BackboneError(
-        "The file of the backbone's weights does not exist.",
-        where=f"{place}.weights: {config.weights}",
-        fix="Name a file, or `pretrained` or `random`.",
-    )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from beholder.data.files import atomic_path, sha256_file, write_json
 from beholder.errors import RecipeError
@@ -14,9 +16,9 @@ from beholder.evaluation.regressors import average_predictions
 from beholder.metrics.conformal import ConformalInterval, coverage, enough_for, fit_conformal
 from beholder.metrics.correlation import mos_challenge, plcc, rmse, srcc
 from beholder.pipeline.checks import Problems
-from beholder.pipeline.context import RunContext
-from beholder.pipeline.recipe import AverageStage, RegressStage
+from beholder.pipeline.schema import Needs, StageConfig
 from beholder.pipeline.stages.base import Stage, StageResult
+from beholder.pipeline.stages.regress import RegressStage
 
 log = logging.getLogger("beholder")
 
@@ -25,12 +27,30 @@ SMOKE_LEVEL = 0.5  # of intervals in a smoke run, which calibrates on a handful 
 _METRICS = {"plcc": plcc, "srcc": srcc, "rmse": rmse, "mos_challenge": mos_challenge}
 
 
-class Average(Stage):
+class AverageStage(StageConfig):
+    """Average the predictions of regress stages; write them, with intervals."""
+
+    kind: Literal["average"]
+    of: list[str] = Field(min_length=1, description="regress stages")
+    calibrate: Literal["val", "test"] | None = Field(
+        None,
+        description="split whose errors tell how wide the intervals are; null: no intervals",
+    )
+    level: float = Field(0.9, gt=0, lt=1, description="share of pictures that intervals cover")
+    normalised: bool = Field(
+        True,
+        description="intervals are wider where the predictions that are averaged disagree; false: "
+        "all of one width",
+    )
+
+    def needs(self) -> Needs:
+        return dict.fromkeys(self.of, ("regress",))
+
+
+class Average(Stage[AverageStage]):
     """Writes `scores/<stage>/predictions.parquet`, `predictions.csv` and `metrics.json`."""
 
-    def __init__(self, name: str, config: AverageStage, context: RunContext) -> None:
-        super().__init__(name, context)
-        self.config = config
+    schema = AverageStage
 
     def check(self, problems: Problems) -> None:
         if self.config.calibrate is None:

@@ -5,17 +5,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, Generic, TypeVar, get_args
 
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.cost import Cost
-from beholder.pipeline.recipe import StageConfig
+from beholder.pipeline.schema import StageConfig
+
+Config = TypeVar("Config", bound=StageConfig)
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage made: output name -> (path, its hash), the metrics worth keeping, the
-    signatures of those metrics, and seconds of parts of the work, for estimates."""
+    """What a stage made.
+
+    Args:
+        outputs: name -> (path, its hash).
+        metrics: those worth keeping.
+        signature: of those metrics.
+        timings: seconds of parts of the work, for estimates.
+    """
 
     outputs: dict[str, tuple[Path, str]]
     metrics: dict[str, float] = field(default_factory=dict)
@@ -32,15 +41,27 @@ class SmokeRun:
     cost: Cost
 
 
-class Stage(ABC):
-    """One stage of a recipe, bound to a run."""
+class Stage(ABC, Generic[Config]):
+    """One stage of a recipe, bound to a run. Torch is imported in `run`, `check` and `cost` only.
 
-    # Training runs in every process of a distributed run; everything else in the main one only.
-    everywhere = False
+    Attributes:
+        schema: what a recipe says of such a stage.
+        everywhere: whether every process of a distributed run runs it; else the main one alone.
+    """
 
-    def __init__(self, name: str, context: RunContext) -> None:
+    schema: ClassVar[type[StageConfig]]
+    everywhere: ClassVar[bool] = False
+
+    def __init__(self, name: str, config: Config, context: RunContext) -> None:
         self.name = name
+        self.config = config
         self.context = context
+
+    @classmethod
+    def kind(cls) -> str:
+        """As recipes name it."""
+        (kind,) = get_args(cls.schema.model_fields["kind"].annotation)
+        return str(kind)
 
     @abstractmethod
     def check(self, problems: Problems) -> None:
@@ -49,13 +70,13 @@ class Stage(ABC):
 
     @abstractmethod
     def run(self, folder: Path) -> StageResult:
-        """Do the work in `folder`, going on from what an earlier, stopped run has left there."""
+        """Do the work in `folder`, resuming what an earlier, stopped run has left there."""
 
-    def smoke_config(self) -> StageConfig:
+    def smoke_config(self) -> Config:
         """The stage's configuration for a smoke run: fewer repetitions of the same work."""
-        return self.context.recipe.stages[self.name]
+        return self.config
 
     def cost(self, smoke: SmokeRun) -> Cost:
-        """What the whole stage will take, from what its smoke run has come to; the same for work
-        that does not grow with the table."""
+        """What the whole stage will take, estimated from its smoke run; the same for work that does
+        not grow with the table."""
         return smoke.cost

@@ -7,8 +7,10 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from beholder.data.files import atomic_path, sha256_file, write_json
 from beholder.errors import JudgeError, RecipeError
@@ -24,11 +26,10 @@ from beholder.evaluation.overlays import explain_some
 from beholder.judge import Judge
 from beholder.metrics.correlation import bootstrap
 from beholder.pipeline.checks import Problems
-from beholder.pipeline.context import RunContext
 from beholder.pipeline.cost import Cost, measured
 from beholder.pipeline.manifest import path_digest
 from beholder.pipeline.processes import current_processes
-from beholder.pipeline.recipe import EvaluateStage
+from beholder.pipeline.schema import Needs, StageConfig
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
 from beholder.pipeline.stages.shared import with_verdicts
 
@@ -37,15 +38,31 @@ log = logging.getLogger("beholder")
 FOLDER, EXPLANATIONS = "evaluation", "explanations"
 
 
-class Evaluate(Stage):
+class EvaluateStage(StageConfig):
+    """Judge a split and compare with the given opinions."""
+
+    writes: ClassVar[str | None] = "evaluation/"
+    keeps_score_name: ClassVar[bool] = True
+
+    kind: Literal["evaluate"]
+    judge: str = Field(description="assemble stage whose judge to evaluate")
+    split: Literal["train", "val", "test"] = "test"
+    batch_size: int = Field(32, ge=1, description="pictures judged at a time")
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples of the intervals")
+    explain: int = Field(
+        4, ge=0, description="pictures of the report with overlays of where opinions come from"
+    )
+
+    def needs(self) -> Needs:
+        return {self.judge: ("assemble",)}
+
+
+class Evaluate(Stage[EvaluateStage]):
     """Writes `evaluation/`: metrics, predictions, and overlays of a few pictures. Judging is shared
     out over all processes."""
 
+    schema = EvaluateStage
     everywhere = True
-
-    def __init__(self, name: str, config: EvaluateStage, context: RunContext) -> None:
-        super().__init__(name, context)
-        self.config = config
 
     def check(self, problems: Problems) -> None:
         with problems:

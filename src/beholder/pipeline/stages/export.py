@@ -1,241 +1,125 @@
-"""Stage `export`: backbone and trained heads become a judge."""
+"""Stage `export`: the judge as one small file that needs no PyTorch and gives the same verdicts."""
 
 from __future__ import annotations
 
-import logging
+import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Literal
 
-import polars as pl
+from pydantic import Field
 
 from beholder.data.files import sha256_file
-from beholder.errors import RecipeError
-from beholder.evaluation.calibrate import Compared, calibrate_judge, fit_interval
-from beholder.features import device as devices
-from beholder.judge import Judge
-from beholder.judge.model import JudgeConfig, JudgeModel
-from beholder.judge.store.dtypes import stored_as
-from beholder.judge.store.folder import save_judge
-from beholder.metrics.conformal import enough_for
-from beholder.pipeline.checks import Problems
-from beholder.pipeline.context import RunContext
-from beholder.pipeline.cost import Cost
-from beholder.pipeline.recipe import CrossStage, ExportStage, TrainStage
-from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
-from beholder.pipeline.stages.several import State, check_enough, mean_state, newest_states
-from beholder.pipeline.stages.shared import (
-    outlined_backbone,
-    stage_backbone,
-    trained_by,
-    with_verdicts,
+from beholder.errors import MissingExtra, RecipeError
+from beholder.export.parity import (
+    CALIBRATION_LEAST,
+    ENOUGH,
+    LEAST,
+    MOST,
+    Fewest,
+    Material,
+    sample_material,
+    table_material,
 )
-from beholder.pipeline.stages.trained import Trained
+from beholder.judge import Judge
+from beholder.pipeline.checks import Problems
+from beholder.pipeline.cost import Cost
+from beholder.pipeline.schema import Needs, StageConfig
+from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
+from beholder.pipeline.stages.shared import with_verdicts
 
-log = logging.getLogger("beholder")
-
-FOLDER = "judge"
-
-# what of a judge's config comes with each head
-_FIELDS = {
-    "score": ("score", "score_grades", "score_range"),
-    "attributes": ("attributes", "attribute_inputs", "classes"),
-    "comment": ("comment", "comment_reads", "vocabulary"),
-}
+FILE = "judge.beholder"
 
 
-class Export(Stage):
-    """Puts the heads of several train stages on one backbone and writes `judge/`."""
+class ExportStage(StageConfig):
+    """Write the judge as one file that needs no PyTorch, with all that it takes; fail unless it is
+    small enough and says what the judge says."""
 
-    def __init__(self, name: str, config: ExportStage, context: RunContext) -> None:
-        super().__init__(name, context)
-        self.config = config
+    writes: ClassVar[str | None] = "judge.beholder"
+    former_kind: ClassVar[str | None] = "ship"
+
+    kind: Literal["export"]
+    judge: str = Field(description="assemble stage whose judge is written")
+    precision: Literal["fp32", "fp16", "int8"] = Field(
+        "fp16", description="of the weights; the smaller, the more the opinions may change"
+    )
+    megabytes: float = Field(25.0, gt=0, description="most that the file may have; 1 MB is 10^6")
+    split: Literal["train", "val", "test"] | None = Field(
+        "val", description="whose pictures judge and file are compared on; null: the sample's"
+    )
+
+    def needs(self) -> Needs:
+        return {self.judge: ("assemble",)}
+
+
+class Export(Stage[ExportStage]):
+    """Writes `judge.beholder`, as `beholder export` does."""
+
+    schema = ExportStage
 
     def check(self, problems: Problems) -> None:
-        """That the heads belong together is known from the recipe."""
-        config, where = self.config, f"stages.{self.name}"
-        several = max(config.soup, config.ensemble)
         with problems:
-            for name in config.heads if config.soup > 1 else self._comment_stages():
-                pictures = len(self.context.rows("train"))
-                with problems:
-                    check_enough(self._stage(name), name, pictures, several, where)
+            if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
+                raise MissingExtra("Writing ONNX", "onnx")
         with problems:
-            config.views.check(outlined_backbone(self.context, self.name).transform)
-        with problems:
-            if config.calibrate:
-                self._check_calibration(config.calibrate)
-        with problems:
-            if config.intervals:
-                self._check_intervals(config.intervals)
+            self._check_pictures()
 
-    def cost(self, smoke: SmokeRun) -> Cost:
-        """The judge as it took, and a look at every picture that it is calibrated on."""
-        if self.config.calibrate is None:
-            return smoke.cost
-        context, split = smoke.context, self.config.calibrate
-        folder, _ = smoke.result.outputs["judge"]
-        judge, few = Judge.load(folder), context.rows(split)
-        judge.beam_size = None  # comments are not calibrated
-        pictures = len(self.context.rows(split))
-        return with_verdicts(smoke.cost, [judge], few, context.data.root, pictures)
+    def _check_pictures(self) -> None:
+        """Raises:
+        RecipeError: the split has too few pictures to compare on.
+        """
+        split, precision = self.config.split, self.config.precision
+        if split is None:
+            return
+        least = LEAST + (CALIBRATION_LEAST if precision == "int8" else 0)
+        count = len(self.context.rows(split))
+        if count < least:
+            raise RecipeError(
+                f"A judge is compared with its {precision} file on at least {least} pictures; the "
+                f"{split} split has {count}.",
+                where=f"stages.{self.name}.split",
+                fix="Name another split, or null for the embedded sample.",
+            )
 
     def run(self, folder: Path) -> StageResult:
-        context = self.context
-        model, metrics = self._calibrated(self._model())
-        provenance: dict[str, Any] = {
-            "recipe": context.recipe.name,
-            "seed": context.recipe.seed,
-            "score_name": context.recipe.data.score_name,
-            "stages": {name: dict(self._metrics(name)) for name in self.config.heads},
-        }
-        target = context.folder / FOLDER
-        save_judge(
-            model,
+        target = self.context.folder / FILE
+        if self.config.split is None:
+            with sample_material() as pictures:
+                return self._export(target, pictures)
+        table, root = self.context.rows(self.config.split), self.context.data.root
+        fewest = ENOUGH if self.context.has_to_be_good else Fewest(1, 1)
+        return self._export(target, table_material(self.config.split, table, root, fewest))
+
+    def cost(self, smoke: SmokeRun) -> Cost:
+        """The file as it took, and a look of both, judge and file, at every picture."""
+        context, split = smoke.context, self.config.split
+        if split is None:
+            return smoke.cost  # the smoke run has compared on the sample too
+        file, _ = smoke.result.outputs["file"]
+        folder = context.output(self.config.judge, "judge")
+        judges = [Judge.load(path, device="cpu") for path in (folder, file)]
+        pictures = min(MOST, len(self.context.rows(split)))
+        few = context.rows(split)
+        return with_verdicts(smoke.cost, judges, few, context.data.root, pictures)
+
+    def _export(self, target: Path, pictures: Material) -> StageResult:
+        from beholder.export.judge_file import export_judge
+        from beholder.export.size import MEGABYTE
+
+        done = export_judge(
+            self.context.output(self.config.judge, "judge"),
             target,
-            beam_size=self.config.beam_size,
-            provenance=provenance,
-            dtype=self.config.dtype,
+            pictures,
+            precision=self.config.precision,
+            megabytes=self.config.megabytes,
+            has_to_agree=self.context.has_to_be_good,
         )
-        size = sum(path.stat().st_size for path in target.iterdir())
-        outputs = {"judge": (target, sha256_file(target / "judge.json"))}
-        return StageResult(outputs, {"megabytes": round(size / 1e6, 2), **metrics})
-
-    def _check_calibration(self, split: str) -> None:
-        """Make sure that there is something to calibrate, and to calibrate on.
-
-        Raises:
-            RecipeError: no attribute or score head, or no picture in the split.
-        """
-        where = f"stages.{self.name}.calibrate"
-        opinions = {o for name in self.config.heads for o in self._stage(name).task.opinions}
-        if not opinions & {"attributes", "score"}:
-            raise RecipeError(
-                "Only attributes and scores are calibrated; no such head is exported.",
-                where=where,
-                fix="Leave `calibrate` out.",
-            )
-        rows = self.context.rows(split)
-        if len(rows) == 0:
-            raise RecipeError(
-                f"The {split} split has no picture to calibrate on.",
-                where=where,
-                fix="Give it a share in data.split, or leave `calibrate` out.",
-            )
-        scored = rows.frame["score"].drop_nulls().len()
-        enough = enough_for(self.config.level)
-        if "score" in opinions and not self.config.intervals and scored < enough:
-            log.warning(
-                "%s: the %s split has %d pictures with a score, %.0f%% intervals need %d: the "
-                "judge will have none",
-                where, split, scored, 100 * self.config.level, enough,
-            )  # fmt: skip
-
-    def _check_intervals(self, crossed: str) -> None:
-        """Make sure that the errors are those of the head that gives the scores.
-
-        Raises:
-            RecipeError: they are another's.
-        """
-        stage = self.context.recipe.stages[crossed]
-        assert isinstance(stage, CrossStage), "the recipe has made sure of it"
-        if stage.of not in self.config.heads:
-            raise RecipeError(
-                f"{crossed} has the errors of {stage.of}, which is not exported.",
-                where=f"stages.{self.name}.intervals",
-                fix=f"Name a cross stage of one of: {', '.join(self.config.heads)}.",
-            )
-
-    def _compared(self) -> list[Compared] | None:
-        """Scores given and predicted by a cross stage, if one tells the intervals."""
-        if self.config.intervals is None:
-            return None
-        frame = pl.read_parquet(self.context.output(self.config.intervals, "predictions"))
-        units = self.context.data.units
-        return [
-            Compared(given, predicted, units[key])
-            for key, given, predicted in frame.select("image", "score", "predicted").iter_rows()
-        ]
-
-    def _calibrated(self, model: JudgeModel) -> tuple[JudgeModel, dict[str, float]]:
-        """The judge with its calibration, as the stage asks for, and what that did."""
-        data, level, compared = self.context.data, self.config.level, self._compared()
-        if self.config.calibrate:
-            judge = Judge.of_model(model, devices.choose_device(), beam_size=None)
-            table = self.context.rows(self.config.calibrate)
-            found = calibrate_judge(judge, table, data.root, level=level, compared=compared)
-        elif compared:
-            found = fit_interval(compared, level)
-        else:
-            return model, {}
-        model.config = model.config.model_copy(update={"calibration": found.calibration})
-        return model, found.metrics
-
-    def _model(self) -> JudgeModel:
-        """One judge with the heads of all stages on the backbone that they belong to."""
-        config, context = self.config, self.context
-        parts = [self._part(name) for name in config.heads]
-        merged = _merge(parts) | {"views": config.views}
-        further: list[State] = []
-        for name in self._comment_stages():
-            first, *further = self._states(name, config.ensemble)
-            parts.append(Trained(parts[0].config, first))
-            merged |= {
-                "ensemble": config.ensemble,
-                "own_backbones": self._stage(name).task.train_backbone,
-            }
-        state: State = {}
-        for part in parts:
-            state |= part.state
-        for index, other in enumerate(further):
-            for name, tensor in other.items():
-                if name.startswith(("heads.comment.", "backbone.")):
-                    state[f"others.{index}.{name.removeprefix('heads.')}"] = tensor
-        backbone = stage_backbone(context, self.name).cpu()
-        model = JudgeModel.from_config(JudgeConfig.model_validate(merged))
-        frozen = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
-        # what is calibrated is what ships: with weights as they are stored
-        model.load_state_dict(stored_as(frozen | state, config.dtype), strict=True)
-        return model.eval()
-
-    def _part(self, name: str) -> Trained:
-        trained = trained_by(self.context, name)
-        if self.config.soup == 1:
-            return trained
-        return Trained(trained.config, mean_state(self._states(name, self.config.soup)))
-
-    def _states(self, name: str, count: int) -> list[State]:
-        home = self.context.output(name, "model").parent
-        return newest_states(home, count, with_backbone=self._stage(name).task.train_backbone)
-
-    def _comment_stages(self) -> list[str]:
-        """The stage whose checkpoints write together; none without an ensemble."""
-        if self.config.ensemble == 1:
-            return []
-        found = [n for n in self.config.heads if "comment" in self._stage(n).task.opinions]
-        if not found:
-            raise RecipeError(
-                "An ensemble needs a comment head; none is exported.",
-                where=f"stages.{self.name}.ensemble",
-                fix="Leave `ensemble` out, or use `soup`.",
-            )
-        return found
-
-    def _stage(self, name: str) -> TrainStage:
-        stage = self.context.recipe.stages[name]
-        assert isinstance(stage, TrainStage)
-        return stage
-
-    def _metrics(self, stage: str) -> dict[str, float]:
-        record = self.context.manifest.find(stage)
-        assert record is not None, f"{stage} has not run"
-        return record.metrics
-
-
-def _merge(parts: list[Trained]) -> dict[str, Any]:
-    """The config of one judge with the heads of all parts."""
-    merged: dict[str, Any] = parts[0].config.model_dump()
-    for part in parts[1:]:
-        fields = part.config.model_dump()
-        owned = [names for head, names in _FIELDS.items() if fields[head] is not None]
-        merged |= {name: fields[name] for names in owned for name in names}
-    return merged
+        metrics: dict[str, float] = {
+            "megabytes": done.size / MEGABYTE,
+            "limit": self.config.megabytes,
+        }
+        if done.parity.score_difference is not None:
+            metrics["score_difference"] = done.parity.score_difference
+        if done.parity.same_comments is not None:
+            metrics["same_comments"] = done.parity.same_comments
+        metrics |= {f"same_labels.{name}": v for name, v in done.parity.same_labels.items()}
+        return StageResult({"file": (target, sha256_file(target))}, metrics)

@@ -6,38 +6,98 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
 
 from beholder.data.files import sha256_file
 from beholder.data.images import resolve_key
+from beholder.errors import RecipeError
 from beholder.features import device as devices
-from beholder.features.extract import extract
-from beholder.features.workers import worker_count
 from beholder.pipeline.checks import Problems
-from beholder.pipeline.context import RunContext
 from beholder.pipeline.cost import Cost, folder_bytes, measured, overlapped
 from beholder.pipeline.manifest import digest
+from beholder.pipeline.origins import backbone_after, check_named
 from beholder.pipeline.processes import current_processes
-from beholder.pipeline.recipe import ExtractStage
+from beholder.pipeline.schema import Needs, Origin, RecipeOutline, StageConfig
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
 from beholder.pipeline.stages.shared import QUARANTINE, check_backbone, stage_backbone
 
 PASSES = 3  # of the few pictures, for the estimate
 
 
-class Extract(Stage):
+def _is_auto(value: str) -> bool:
+    """Such a field is left out where a stage is written: hashes of stages stay as they were."""
+    return value == "auto"
+
+
+class ExtractStage(StageConfig):
+    """Run the backbone over all pictures once and keep its features."""
+
+    unhashed: ClassVar[frozenset[str]] = frozenset({"workers"})
+    # a store holds pictures by content and can be added to
+    content_fields: ClassVar[frozenset[str] | None] = frozenset({"dtype", "flip", "tokens", "amp"})
+
+    kind: Literal["extract"]
+    backbone: str | None = Field(
+        None, description="one of the recipe's `backbones`; null: its `backbone`"
+    )
+    backbone_from: str | None = Field(
+        None, description="train stage whose tuned backbone to use; null: one of the recipe's"
+    )
+    batch_size: int = Field(32, ge=1, description="pictures per forward pass")
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto",
+        description="decoding processes; 0: none beside the main one; auto: by cores and device",
+    )
+    dtype: Literal["float16", "float32"] = "float16"
+    flip: bool = Field(False, description="mirror every picture left to right")
+    tokens: bool = Field(True, description="keep the tokens too, which only comments need")
+    amp: Literal["auto", "off", "bf16", "fp16"] = Field(
+        "auto",
+        exclude_if=_is_auto,
+        description="arithmetic of the forward pass; auto: bf16 or fp16 on accelerators, off on "
+        "the CPU",
+    )
+
+    @model_validator(mode="after")
+    def _one_backbone(self) -> ExtractStage:
+        if self.backbone and self.backbone_from:
+            raise ValueError("backbone and backbone_from: choose one")
+        return self
+
+    def needs(self) -> Needs:
+        return {self.backbone_from: ("train",)} if self.backbone_from else {}
+
+    def origin(self, recipe: RecipeOutline) -> Origin:
+        if self.backbone_from:
+            return backbone_after(recipe, self.backbone_from)
+        return Origin(self.backbone)
+
+    def check_origin(self, recipe: RecipeOutline, name: str) -> None:
+        check_named(recipe, name, self.backbone)
+        source = self.backbone_from
+        if source and backbone_after(recipe, source).tuned_by != source:
+            raise RecipeError(
+                f"Stage {source!r} trains no backbone that {name!r} could extract with.",
+                where=f"stages.{name}.backbone_from",
+                fix="Name a train stage with task.train_backbone: true, or leave it out.",
+            )
+
+
+class Extract(Stage[ExtractStage]):
     """Runs one of the recipe's backbones, or a tuned one, over every row of the table, shared out
     over all processes."""
 
+    schema = ExtractStage
     everywhere = True
-
-    def __init__(self, name: str, config: ExtractStage, context: RunContext) -> None:
-        super().__init__(name, context)
-        self.config = config
 
     def check(self, problems: Problems) -> None:
         check_backbone(self.context, self.name, problems)
 
     def run(self, folder: Path) -> StageResult:
+        from beholder.features.extract import extract
+
         data = self.context.data
         store = folder / "store"
         processes = current_processes()
@@ -74,6 +134,9 @@ class Extract(Stage):
 
     def cost(self, smoke: SmokeRun) -> Cost:
         """The start as measured, and every picture as a second extraction of the few takes."""
+        from beholder.features.extract import extract
+        from beholder.features.workers import worker_count
+
         context, config = smoke.context, self.config
         few = context.chosen(context.data.table)
         backbone = stage_backbone(context, self.name).to(devices.choose_device())

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from beholder.data.files import sha256_file, write_json
 from beholder.errors import RecipeError
-from beholder.export.size import MEGABYTE, check_size, measure, state_bytes, too_large
-from beholder.judge.store.dtypes import narrowed
 from beholder.pipeline.checks import Problems
-from beholder.pipeline.context import RunContext
-from beholder.pipeline.recipe import ExportStage, GateStage
+from beholder.pipeline.schema import Needs, StageConfig
+from beholder.pipeline.stages.assemble import AssembleStage
 from beholder.pipeline.stages.base import Stage, StageResult
 from beholder.pipeline.stages.shared import outlined_backbone
 
@@ -20,12 +21,21 @@ log = logging.getLogger("beholder")
 WEIGHTS = "weights.safetensors"
 
 
-class Gate(Stage):
+class GateStage(StageConfig):
+    """Fail unless the file of weights that ships is small enough, and is of one model."""
+
+    kind: Literal["gate"]
+    judge: str = Field(description="assemble stage whose judge is measured")
+    megabytes: float = Field(25.0, gt=0, description="most that its weights may have; 1 MB is 10^6")
+
+    def needs(self) -> Needs:
+        return {self.judge: ("assemble",)}
+
+
+class Gate(Stage[GateStage]):
     """Writes `sizes.json`: the bytes of the file that ships, and of its other number types."""
 
-    def __init__(self, name: str, config: GateStage, context: RunContext) -> None:
-        super().__init__(name, context)
-        self.config = config
+    schema = GateStage
 
     def check(self, problems: Problems) -> None:
         with problems:
@@ -37,18 +47,21 @@ class Gate(Stage):
         """Raises:
         RecipeError: an ensemble is gated.
         """
-        if self._export.ensemble > 1:
+        if self._assembled.ensemble > 1:
             raise RecipeError(
                 f"{self.config.judge!r} is an ensemble; the gate lets one model pass.",
                 where=f"stages.{self.name}.judge",
-                fix="Export a soup, or leave the gate out.",
+                fix="Assemble a soup, or leave the gate out.",
             )
 
     def _check_backbone(self) -> None:
         """Raises:
         GateError: the backbone alone is too large.
         """
-        dtype = self._export.dtype
+        from beholder.export.size import MEGABYTE, state_bytes, too_large
+        from beholder.judge.store.dtypes import narrowed
+
+        dtype = self._assembled.dtype
         state = narrowed(outlined_backbone(self.context, self.config.judge).state_dict(), dtype)
         size = state_bytes(state)
         if size > self.config.megabytes * MEGABYTE:
@@ -56,13 +69,15 @@ class Gate(Stage):
             raise too_large(what, f"stages.{self.name}", self.config.megabytes, state)
 
     @property
-    def _export(self) -> ExportStage:
+    def _assembled(self) -> AssembleStage:
         stage = self.context.recipe.stages[self.config.judge]
-        assert isinstance(stage, ExportStage), "the recipe has made sure of it"
+        assert isinstance(stage, AssembleStage), "the recipe has made sure of it"
         return stage
 
     def run(self, folder: Path) -> StageResult:
         from safetensors.torch import load_file
+
+        from beholder.export.size import MEGABYTE, check_size, measure
 
         path = self.context.output(self.config.judge, "judge") / WEIGHTS
         state = load_file(path)

@@ -11,9 +11,11 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.files import atomic_path, sha256_file
@@ -25,22 +27,23 @@ from beholder.evaluation.regressors import (
     stored_features,
     usable_keys,
 )
-from beholder.features.store import FeatureStore
 from beholder.metrics.correlation import plcc, srcc
 from beholder.models.regressors.autogluon import (
     AutoGluonRegressor,
     autogluon_tabular,
     check_count,
 )
-from beholder.models.regressors.config import AutoGluonConfig, EnsembleConfig
+from beholder.models.regressors.config import AutoGluonConfig, EnsembleConfig, RegressorConfig
 from beholder.models.regressors.ensemble import ScoreEnsemble
 from beholder.pipeline.checks import Problems
-from beholder.pipeline.context import RunContext
 from beholder.pipeline.cost import Cost, folder_bytes, measured
 from beholder.pipeline.manifest import path_digest
-from beholder.pipeline.recipe import RegressStage
+from beholder.pipeline.schema import Needs, StageConfig
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
 from beholder.pipeline.stages.shared import QUARANTINE, quarantined_keys
+
+if TYPE_CHECKING:
+    from beholder.features.store import FeatureStore
 
 log = logging.getLogger("beholder")
 
@@ -50,12 +53,24 @@ FLOAT64_COPIES = 4  # of the features, that a fit holds at a time
 PROBED_ROWS = 512  # and twice as many: fits that tell how the time grows with the rows
 
 
-class Regress(Stage):
+class RegressStage(StageConfig):
+    """Fit a regressor of scores on the features of each store, and predict every store with every
+    regressor of the same backbone, e.g. the plain and the mirrored pictures both ways."""
+
+    kind: Literal["regress"]
+    features: list[str] = Field(
+        min_length=1, description="extract stages; a regressor is fitted on each"
+    )
+    regressor: RegressorConfig = EnsembleConfig()
+
+    def needs(self) -> Needs:
+        return dict.fromkeys(self.features, ("extract",))
+
+
+class Regress(Stage[RegressStage]):
     """Fits a regressor per store on the scores of the training split."""
 
-    def __init__(self, name: str, config: RegressStage, context: RunContext) -> None:
-        super().__init__(name, context)
-        self.config = config
+    schema = RegressStage
 
     def check(self, problems: Problems) -> None:
         with problems:
@@ -95,6 +110,8 @@ class Regress(Stage):
     def cost(self, smoke: SmokeRun) -> Cost:
         """A fit of every store, as made-up features of its size tell; of AutoGluon the time that it
         is given."""
+        from beholder.features.store import FeatureStore
+
         rows, regressor = self._scored("train").height, self.config.regressor
         if isinstance(regressor, AutoGluonConfig):
             seconds = len(self.config.features) * (regressor.time_limit or 0.0)
@@ -140,6 +157,8 @@ class Regress(Stage):
         return StageResult(outputs, metrics)
 
     def _open(self, name: str) -> FeatureStore:
+        from beholder.features.store import FeatureStore
+
         return FeatureStore.open(self.context.output(name, "store"))
 
     def _keys(self, name: str, store: FeatureStore) -> list[str]:

@@ -1,10 +1,10 @@
-"""Pieces that several kinds of stages need."""
+"""What several kinds of stages need: backbones, trained weights, costs of verdicts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 
@@ -12,20 +12,18 @@ from beholder.data.annotations import AnnotationTable
 from beholder.data.files import sha256_file
 from beholder.errors import CheckpointError
 from beholder.evaluation.evaluate import find_requests
-from beholder.features.backbones import (
-    Backbone,
-    BackboneConfig,
-    create_backbone,
-    outline_backbone,
-)
+from beholder.features.config import BackboneConfig
 from beholder.judge import Judge
 from beholder.judge.runner import judge_pictures
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.cost import Cost, measured
-from beholder.pipeline.origins import Origin, backbone_of, config_of
-from beholder.pipeline.plan import check_weights
-from beholder.pipeline.stages.trained import Trained, load_trained
+from beholder.pipeline.origins import backbone_of, check_weights, config_of
+from beholder.pipeline.schema import Origin
+
+if TYPE_CHECKING:
+    from beholder.features.backbones import Backbone
+    from beholder.pipeline.stages.stage_weights import StageWeights
 
 T = TypeVar("T")
 
@@ -74,6 +72,8 @@ def outlined_backbone(context: RunContext, stage: str) -> Backbone:
     Raises:
         BackboneError: there is no such backbone, or not of this size.
     """
+    from beholder.features.backbones import outline_backbone
+
     config = stage_config(context, stage)
     return once(context, f"outline {config.model_dump_json()}", lambda: outline_backbone(config))
 
@@ -100,20 +100,24 @@ def _identity(context: RunContext, origin: Origin) -> str:
 
 
 def _build(context: RunContext, origin: Origin) -> Backbone:
+    from beholder.features.backbones import create_backbone
+
     config = config_of(context.recipe, origin)
     if origin.tuned_by is None:
         return create_backbone(config)
     backbone = create_backbone(config, load_weights=False)
-    backbone.load_state_dict(trained_by(context, origin.tuned_by).part("backbone."), strict=True)
+    backbone.load_state_dict(stage_weights(context, origin.tuned_by).part("backbone."), strict=True)
     return backbone.eval()
 
 
-def trained_by(context: RunContext, stage: str) -> Trained:
+def stage_weights(context: RunContext, stage: str) -> StageWeights:
     """What a train stage has left, after it has been found to be what the manifest records.
 
     Raises:
         CheckpointError: the file has changed, or is of another run.
     """
+    from beholder.pipeline.stages.stage_weights import load_weights
+
     record = context.manifest.find(stage)
     assert record is not None, f"stage {stage} has not run"
     weights = context.output(stage, "model")
@@ -123,7 +127,7 @@ def trained_by(context: RunContext, stage: str) -> Trained:
             where=str(weights),
             fix="Put the file back, or delete it: the stage will run again.",
         )
-    return load_trained(weights.parent)
+    return load_weights(weights.parent)
 
 
 def quarantined_keys(path: Path) -> list[str]:

@@ -23,10 +23,12 @@ from beholder.models.heads import AttributeHeads
 from beholder.models.teachers import Member, Teacher, check_classes
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
-from beholder.pipeline.origins import Origin, backbone_after, config_of
-from beholder.pipeline.recipe import TrainStage
-from beholder.pipeline.stages.several import State, epoch_state
-from beholder.pipeline.stages.shared import stage_backbone, trained_by
+from beholder.pipeline.cost import folder_bytes, measured
+from beholder.pipeline.origins import backbone_after, config_of
+from beholder.pipeline.schema import Origin
+from beholder.pipeline.stages.checkpoint_averaging import State, epoch_state
+from beholder.pipeline.stages.shared import stage_backbone, stage_weights
+from beholder.pipeline.stages.teacher_config import TeacherConfig
 from beholder.training.cached_teacher_logits import (
     CachedTeacherSource,
     teacher_store_card,
@@ -38,16 +40,20 @@ from beholder.training.sources import PictureSource
 
 Classes = Mapping[str, Sequence[str]]
 
-CACHED = "teacher"  # in the stage's folder: what the teacher says of cached views
+CACHED = "teacher"  # in the stage's folder: the teacher's logits for the cached views
 
 
 def build_teacher(
-    context: RunContext, stage: str, seen: EvalTransform, classes: Classes
+    context: RunContext,
+    stage: str,
+    teacher: TeacherConfig,
+    transform: EvalTransform,
+    classes: Classes,
 ) -> Teacher:
     """The teacher that a stage names.
 
     Args:
-        seen: how the student sees pictures.
+        transform: how the student sees pictures.
         classes: the student's.
 
     Raises:
@@ -55,39 +61,39 @@ def build_teacher(
         CheckpointError: there is no checkpoint of the epoch asked for.
         JudgeError: a folder holds no judge.
     """
-    config = context.recipe.stages[stage]
-    assert isinstance(config, TrainStage)
-    assert config.teacher is not None, "a stage without a teacher"
     members = []
-    for name in config.teacher.stages:
-        backbone, heads = _from_stage(context, stage, name, config.teacher.epoch, classes)
-        members.append(Member(backbone, heads, seen))
-    for folder in config.teacher.judges:
+    for name in teacher.stages:
+        backbone, heads = _from_stage(context, stage, name, teacher.epoch, classes)
+        members.append(Member(backbone, heads, transform))
+    for folder in teacher.judges:
         backbone, heads = _from_judge(folder, f"stages.{stage}.teacher.judges", classes)
-        members.append(Member(backbone, heads, seen))
+        members.append(Member(backbone, heads, transform))
     return Teacher(members, classes)
 
 
-def check_teacher(context: RunContext, stage: str, problems: Problems) -> None:
+def check_teacher(
+    context: RunContext,
+    stage: str,
+    teacher: TeacherConfig,
+    trainings: Mapping[str, TrainConfig],
+    problems: Problems,
+) -> None:
     """Note what recipe, table and judges' folders tell against the teacher that a stage names.
 
     That there are no attributes, that a judge has others, or that the checkpoint of the epoch asked
     for will not be there.
+
+    Args:
+        trainings: of the stages that the teacher names.
     """
-    config = context.recipe.stages[stage]
-    assert isinstance(config, TrainStage)
-    if config.teacher is None:
-        return
     where = f"stages.{stage}.teacher"
-    for name in config.teacher.stages:
-        taught = context.recipe.stages[name]
-        assert isinstance(taught, TrainStage), "the recipe has made sure of it"
+    for name, training in trainings.items():
         with problems:
-            if "attributes" not in taught.task.opinions:
+            if "attributes" not in context.recipe.stages[name].opinions:
                 raise _no_attributes(f"Stage {name!r}", f"{where}.stages")
         with problems:
-            _check_epoch(context, name, taught, config.teacher.epoch, f"{where}.epoch")
-    for folder in config.teacher.judges:
+            _check_epoch(context, name, training, teacher.epoch, f"{where}.epoch")
+    for folder in teacher.judges:
         with problems:
             header = read_header(Path(folder))
             if not header.classes:
@@ -95,48 +101,58 @@ def check_teacher(context: RunContext, stage: str, problems: Problems) -> None:
             check_classes(header.classes, context.data.table.classes, f"{where}.judges: {folder}")
 
 
-def taught_source(
+def cached_teacher_source(
     context: RunContext,
     stage: str,
+    config: TeacherConfig,
     source: PictureSource,
     classes: Classes,
     folder: Path,
     training: TrainConfig,
-) -> CachedTeacherSource:
-    """The training pictures with what the stage's teacher says of its cached views; the first
-    process asks it, unless that was done before.
+) -> tuple[CachedTeacherSource, dict[str, float]]:
+    """The training pictures with the teacher's logits for the cached views; the main process asks
+    the teacher, unless that was done before.
 
     Args:
         source: the pictures, as the student sees them.
         folder: the stage's own.
         training: the stage's, with its seed.
 
+    Returns:
+        The source, and what a view of a picture has taken.
+
     Raises:
         PictureError: a picture can't be read.
         BeholderError: as `build_teacher`.
     """
-    config = context.recipe.stages[stage]
-    assert isinstance(config, TrainStage)
-    assert config.teacher is not None and config.teacher.cached_views is not None
-    place = folder / CACHED
+    assert config.cached_views is not None, "a teacher that is asked live"
+    cached = folder / CACHED
     processes = start()
-    if processes.first:
-        teacher = build_teacher(context, stage, source.transform, classes).to(processes.device)
-        views = config.teacher.cached_views
-        arithmetic = amp_dtype(training.amp, processes.device, where="training.amp")
-        _take_over(place, teacher_store_card(teacher, source, views, arithmetic))
-        write_teacher_logits(teacher, source, place, views, training, processes)
-    processes.from_first(None)
-    return CachedTeacherSource(source, FeatureStore.open(place), classes)
+    with measured() as asking:
+        if processes.first:
+            teacher = build_teacher(context, stage, config, source.transform, classes).to(
+                processes.device
+            )
+            views = config.cached_views
+            arithmetic = amp_dtype(training.amp, processes.device, where="training.amp")
+            _take_over(cached, teacher_store_card(teacher, source, views, arithmetic))
+            write_teacher_logits(teacher, source, cached, views, training, processes)
+        processes.from_first(None)
+    cached_source = CachedTeacherSource(source, FeatureStore.open(cached), classes)
+    views = len(cached_source) * config.cached_views
+    return cached_source, {
+        "teacher_seconds_per_view": asking.seconds / views,
+        "teacher_bytes_per_view": folder_bytes(cached) / views,
+    }
 
 
-def _take_over(place: Path, card: StoreCard) -> None:
-    """Begin with what the same teacher has said of the same views to a student of before."""
-    if place.exists():
+def _take_over(cached: Path, card: StoreCard) -> None:
+    """Start from the logits of the same teacher for the same views of an earlier student."""
+    if cached.exists():
         return
-    for other in sorted(place.parent.parent.glob(f"*/{place.name}")):
+    for other in sorted(cached.parent.parent.glob(f"*/{cached.name}")):
         if is_store_of(other, card):
-            with atomic_path(place) as temporary:
+            with atomic_path(cached) as temporary:
                 shutil.copytree(other, temporary)
             return
 
@@ -144,15 +160,12 @@ def _take_over(place: Path, card: StoreCard) -> None:
 def _from_stage(
     context: RunContext, stage: str, name: str, epoch: int | None, classes: Classes
 ) -> tuple[Backbone, AttributeHeads]:
-    taught = context.recipe.stages[name]
-    assert isinstance(taught, TrainStage)
     where = f"stages.{stage}.teacher"
-    trained = trained_by(context, name)
+    trained = stage_weights(context, name)
     check_classes(trained.config.classes, classes, where)
     state: State = trained.state
     if epoch is not None:
-        home = context.output(name, "model").parent
-        tuned = taught.task.train_backbone
+        stage_folder = context.output(name, "model").parent
         record = context.manifest.find(name)
         assert record is not None, "its weights have been read"
         steps = record.metrics.get("steps_per_epoch")
@@ -160,20 +173,27 @@ def _from_stage(
             raise RecipeError(
                 f"The stage {name} was run by an older version, which did not note its steps.",
                 where=f"stages.{stage}.teacher.epoch",
-                fix=f"Delete {home} and run the recipe again.",
+                fix=f"Delete {stage_folder} and run the recipe again.",
             )
-        state = epoch_state(home, epoch, round(steps), with_backbone=tuned)
+        state = epoch_state(
+            stage_folder,
+            epoch,
+            round(steps),
+            with_backbone=context.recipe.stages[name].trains_backbone,
+        )
     return _tuned_backbone(context, name, state), _heads(trained.config, state)
 
 
 def _tuned_backbone(context: RunContext, name: str, state: State) -> Backbone:
     """The backbone of a train stage: that of these weights, or the one it worked with."""
-    own = {n.removeprefix("backbone."): t for n, t in state.items() if n.startswith("backbone.")}
-    if not own:
+    tensors = {
+        n.removeprefix("backbone."): t for n, t in state.items() if n.startswith("backbone.")
+    }
+    if not tensors:
         return copy.deepcopy(stage_backbone(context, name))
     origin: Origin = backbone_after(context.recipe, name)
     backbone = create_backbone(config_of(context.recipe, origin), load_weights=False)
-    backbone.load_state_dict(own, strict=True)
+    backbone.load_state_dict(tensors, strict=True)
     return backbone
 
 
@@ -182,8 +202,8 @@ def _heads(config: JudgeConfig, state: Mapping[str, Tensor]) -> AttributeHeads:
         config.pooled_dim, config.classes, config.attributes, config.attribute_inputs
     )
     start = "heads.attributes."
-    own = {n.removeprefix(start): t for n, t in state.items() if n.startswith(start)}
-    heads.load_state_dict(own, strict=True)
+    tensors = {n.removeprefix(start): t for n, t in state.items() if n.startswith(start)}
+    heads.load_state_dict(tensors, strict=True)
     return heads
 
 
@@ -197,7 +217,7 @@ def _from_judge(folder: str, where: str, classes: Classes) -> tuple[Backbone, At
 
 
 def _check_epoch(
-    context: RunContext, name: str, taught: TrainStage, epoch: int | None, where: str
+    context: RunContext, name: str, training: TrainConfig, epoch: int | None, where: str
 ) -> None:
     """Make sure, before anything is trained, that the epoch's checkpoint will be there.
 
@@ -206,7 +226,6 @@ def _check_epoch(
     """
     if epoch is None:
         return
-    training = taught.training
     # pictures that turn out to be unusable make an epoch shorter, and nothing else
     pictures = len(context.rows("train"))
     steps = -(-pictures // (training.batch_size * training.accumulate))

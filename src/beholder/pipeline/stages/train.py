@@ -4,56 +4,44 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import polars as pl
-import torch
+from pydantic import Field, model_validator
 
 from beholder.data.annotations import AnnotationTable
-from beholder.data.augment import Augmentation
+from beholder.data.augment import AugmentConfig
 from beholder.data.files import sha256_file
-from beholder.data.vocabulary import Vocabulary
-from beholder.errors import CheckpointError, RecipeError, VocabularyError
+from beholder.errors import RecipeError
 from beholder.features import device as devices
-from beholder.features.backbones import Backbone
-from beholder.features.store import FeatureStore
-from beholder.features.workers import worker_count
-from beholder.judge.model import JudgeConfig, JudgeModel
-from beholder.models.teachers import Teacher
 from beholder.pipeline.checks import Problems
-from beholder.pipeline.context import RunContext
-from beholder.pipeline.cost import Cost, folder_bytes, measured
-from beholder.pipeline.recipe import ExportStage, TrainStage
+from beholder.pipeline.cost import Cost, measured
+from beholder.pipeline.origins import backbone_after, backbone_of, check_named
+from beholder.pipeline.schema import Needs, Origin, RecipeOutline, StageConfig
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
-from beholder.pipeline.stages.learnt import with_comments, with_targets
+from beholder.pipeline.stages.pseudo_labels import with_comments, with_targets
 from beholder.pipeline.stages.shared import (
-    QUARANTINE,
     check_backbone,
     outlined_backbone,
-    quarantined_keys,
     stage_backbone,
     stage_config,
-    stage_fingerprint,
-    trained_by,
+    stage_weights,
 )
-from beholder.pipeline.stages.teachers import (
-    CACHED,
-    build_teacher,
-    check_teacher,
-    taught_source,
-)
-from beholder.pipeline.stages.trained import save_trained
-from beholder.pipeline.stages.training_cost import training_cost, training_timings
-from beholder.tasks import create_task
-from beholder.tasks.base import Task
-from beholder.tasks.build import check_task, judge_config
-from beholder.tasks.config import AttributesTaskConfig, TaskConfig
-from beholder.training import TrainConfig, train
-from beholder.training.checkpoints import CHECKPOINTS, put_weights
-from beholder.training.distributed import start
-from beholder.training.loader import BatchSource
-from beholder.training.sources import FeatureSource, PictureSource, Targets
+from beholder.pipeline.stages.teacher_config import TeacherConfig
+from beholder.pipeline.stages.training_checks import balancing_options, check_options
+from beholder.pipeline.stages.training_cost import smoke_training, training_cost, training_timings
+from beholder.tasks.config import TaskConfig
+from beholder.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from beholder.features.backbones import Backbone
+    from beholder.judge.model import JudgeConfig
+    from beholder.models.teachers import Teacher
+    from beholder.tasks.base import Task
+    from beholder.training.loader import BatchSource
+    from beholder.training.sources import FeatureSource, PictureSource
 
 log = logging.getLogger("beholder")
 
@@ -62,14 +50,131 @@ SMOKE_STEPS, SMOKE_STEPS_OF_HEADS = 3, 12
 COMPARED = 100  # rows with an opinion that two heads are compared on
 
 
-class Train(Stage):
+class TrainStage(StageConfig):
+    """Fit a head, or several at once, on frozen features or, without `features`, end to end on
+    pictures."""
+
+    former_fields: ClassVar[Mapping[str, str]] = {"warm_start": "start_from"}
+
+    kind: Literal["train"]
+    backbone: str | None = Field(
+        None,
+        description="one of the recipe's `backbones`; null: that of `features` or `warm_start`, or "
+        "without them the recipe's `backbone`",
+    )
+    features: str | None = Field(None, description="extract stage whose features to train on")
+    warm_start: str | None = Field(
+        None,
+        description="train stage whose weights to start from: its head's, and without `features` "
+        "also the backbone that they belong to",
+    )
+    teacher: TeacherConfig | None = Field(None, description="of distillation alone")
+    targets: str | None = Field(
+        None,
+        description="average stage whose predictions are learnt as scores where a picture has "
+        "no score, also of `data.unlabelled`; null: only scored pictures count",
+    )
+    comments_from: str | None = Field(
+        None,
+        description="write stage whose comments are learnt too, also of `data.unlabelled`; null: "
+        "people's alone",
+    )
+    written: Literal["beside", "instead"] = Field(
+        "beside", description="of `comments_from`: one more comment of each picture, or the only"
+    )
+    task: TaskConfig
+    augment: AugmentConfig | None = Field(None, description="only end to end")
+    training: TrainConfig
+
+    @model_validator(mode="after")
+    def _one_backbone(self) -> TrainStage:
+        if self.backbone and (self.features or self.warm_start):
+            raise ValueError("features and warm_start bring their own backbone: name none")
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_teaches(self) -> TrainStage:
+        if ("distillation" in self.task.kinds) != (self.teacher is not None):
+            raise ValueError("the distillation task needs a teacher, and no other task takes one")
+        if self.teacher and self.features:
+            raise ValueError("a teacher looks at pictures: leave features out")
+        if self.teacher and (self.teacher.cached_views or 1) > 1 and self.augment is None:
+            raise ValueError("without `augment` all views are the same: set cached_views to 1")
+        return self
+
+    @model_validator(mode="after")
+    def _mixing_has_labels(self) -> TrainStage:
+        if self.augment is None or not self.augment.mixes:
+            return self
+        if set(self.task.opinions) != {"attributes"}:
+            raise ValueError("mixup and cutmix blend labels: they are for attributes alone")
+        if self.teacher and self.teacher.cached_views:
+            raise ValueError("a teacher of mixed pictures must be asked live: no cached_views")
+        return self
+
+    @model_validator(mode="after")
+    def _pseudo_labels_are_learnt(self) -> TrainStage:
+        if self.targets and "score" not in self.task.opinions:
+            raise ValueError("targets are scores: they are for tasks that learn scores")
+        if self.comments_from and "comment" not in self.task.opinions:
+            raise ValueError("comments_from is for tasks that learn comments")
+        if self.written == "instead" and not self.comments_from:
+            raise ValueError("written: instead of what? name a write stage as comments_from")
+        return self
+
+    def needs(self) -> Needs:
+        needed: Needs = {}
+        if self.targets:
+            needed[self.targets] = ("average",)
+        if self.comments_from:
+            needed[self.comments_from] = ("write",)
+        if self.features:
+            needed[self.features] = ("extract",)
+        if self.warm_start:
+            needed[self.warm_start] = ("train",)
+        if self.teacher:
+            needed |= dict.fromkeys(self.teacher.stages, ("train",))
+        return needed
+
+    def judges(self) -> list[str]:
+        return self.teacher.judges if self.teacher else []
+
+    @property
+    def opinions(self) -> tuple[str, ...]:
+        return self.task.opinions
+
+    @property
+    def trains_backbone(self) -> bool:
+        return self.task.train_backbone
+
+    def origin(self, recipe: RecipeOutline) -> Origin:
+        if self.features:
+            return backbone_of(recipe, self.features)
+        if self.warm_start:
+            return backbone_after(recipe, self.warm_start)
+        return Origin(self.backbone)
+
+    def check_origin(self, recipe: RecipeOutline, name: str) -> None:
+        check_named(recipe, name, self.backbone)
+        if not self.features or not self.warm_start:
+            return
+        extracted = backbone_of(recipe, self.features)
+        trained = backbone_after(recipe, self.warm_start)
+        if extracted != trained:
+            raise RecipeError(
+                f"The features of {self.features!r} are of {extracted}, but the weights of "
+                f"{self.warm_start!r} belong to {trained}.",
+                where=f"stages.{name}.warm_start",
+                fix="Extract features with the backbone that the weights were trained with "
+                "(backbone_from), and train on those.",
+            )
+
+
+class Train(Stage[TrainStage]):
     """Trains the heads of the stage's task."""
 
+    schema = TrainStage
     everywhere = True
-
-    def __init__(self, name: str, config: TrainStage, context: RunContext) -> None:
-        super().__init__(name, context)
-        self.config = config
 
     @property
     def training(self) -> TrainConfig:
@@ -85,6 +190,9 @@ class Train(Stage):
         return self.config.teacher.cached_views if self.config.teacher else None
 
     def check(self, problems: Problems) -> None:
+        from beholder.tasks.build import check_task
+        from beholder.training.sources import Targets
+
         config = self.config
         check_backbone(self.context, self.name, problems)
         with problems:
@@ -94,11 +202,14 @@ class Train(Stage):
             with problems:
                 self._check_start(backbone)
         with problems:
-            self._check_options()
+            check_options(
+                f"stages.{self.name}", config.task, config.features, config.augment, self.training
+            )
         with problems:
             if self.training.sampling == "balanced":
                 Targets(self.context.rows("train")).balanced_shares()
-        check_teacher(self.context, self.name, problems)
+        if config.teacher:
+            self._check_teacher(config.teacher, problems)
         scores = "score" in config.task.opinions
         if scores and config.augment and not config.augment.preserves_quality:
             log.warning(
@@ -106,32 +217,20 @@ class Train(Stage):
                 "picture.",
                 self.name,
             )
-        if len(ways := _balancing(config.task, self.training)) > 1:
+        if len(ways := balancing_options(config.task, self.training)) > 1:
             log.warning(
                 "stages.%s counts rare classes for more in several ways: %s. One is enough.",
                 *(self.name, ", ".join(ways)),
             )
 
     def smoke_config(self) -> TrainStage:
-        """A few steps, with as many checkpoints as an export stage puts together."""
+        """A few steps, with as many checkpoints as other stages put together."""
         config = self.config
         wanted = max(
-            [
-                max(stage.soup, stage.ensemble)
-                for stage in self.context.recipe.stages.values()
-                if isinstance(stage, ExportStage) and self.name in stage.heads
-            ],
-            default=1,
+            stage.checkpoints_of(self.name) for stage in self.context.recipe.stages.values()
         )
         steps = SMOKE_STEPS_OF_HEADS if config.features else SMOKE_STEPS
-        training = config.training.model_copy(
-            update={
-                "epochs": 1, "max_steps": max(steps, wanted), "early_stop": None,
-                "evaluate_every": 1, "evaluate_every_steps": None,
-                "save_every_minutes": None, "save_every_epochs": None,
-                "save_every_steps": 1 if wanted > 1 else None, "keep": max(1, wanted),
-            }
-        )  # fmt: skip
+        training = smoke_training(config.training, max(steps, wanted), checkpoints=wanted)
         teacher = config.teacher and config.teacher.model_copy(
             update={"epoch": None, "cached_views": config.teacher.cached_views and 1}
         )
@@ -139,13 +238,14 @@ class Train(Stage):
 
     def cost(self, smoke: SmokeRun) -> Cost:
         """Steps, evaluations and checkpoints, each as often as there will be."""
+        from beholder.features.workers import worker_count
+
         few = Train(self.name, self.config, smoke.context)
         _, (source,) = few.task_and_sources("train")
         assert source is not None, "a smoke run has training rows"
         rows = [row % len(source) for row in range(self.training.batch_size)]
         with measured() as loading:
             source.load(rows, epoch=0)
-        teacher_views = (self._views or 0) * len(self.context.rows("train"))
         return training_cost(
             smoke,
             self.training,
@@ -157,8 +257,8 @@ class Train(Stage):
                 devices.choose_device(),
                 decodes=self.config.features is None,
             ),
-            warm_start=self.config.start_from is not None,
-            teacher_views=teacher_views,
+            warm_start=self.config.warm_start is not None,
+            teacher_views=(self._views or 0) * len(self.context.rows("train")),
         )
 
     def task_and_sources(
@@ -188,20 +288,24 @@ class Train(Stage):
         )
 
     def run(self, folder: Path) -> StageResult:
+        from beholder.pipeline.stages.stage_weights import save_weights
+        from beholder.pipeline.stages.teachers import cached_teacher_source
+        from beholder.training import train
+        from beholder.training.checkpoints import CHECKPOINTS
+        from beholder.training.distributed import start
+        from beholder.training.sources import PictureSource
+
         config = self._judge_config(self._table("train"))
         train_source: BatchSource | None = self._source("train", config)
         val_source = self._source("val", config)
         assert train_source is not None, "load_data has made sure of training rows"
         timings: dict[str, float] = {}
         if self._views:
-            assert isinstance(train_source, PictureSource), "a teacher looks at pictures"
-            with measured() as asking:
-                train_source = taught_source(
-                    self.context, self.name, train_source, config.classes, folder, self.training
-                )
-            asked = len(train_source) * self._views
-            timings["teacher_seconds_per_view"] = asking.seconds / asked
-            timings["teacher_bytes_per_view"] = folder_bytes(folder / CACHED) / asked
+            assert self.config.teacher and isinstance(train_source, PictureSource)
+            train_source, timings = cached_teacher_source(
+                self.context, self.name, self.config.teacher,
+                train_source, config.classes, folder, self.training,
+            )  # fmt: skip
         task = self._task(config, None if self._views else self._teacher(config))
         train_source = self.full_sized(train_source)
         result = train(
@@ -215,7 +319,7 @@ class Train(Stage):
         )
         if not start().first:
             return StageResult({})  # the first process writes for all
-        weights = save_trained(task.model, folder, with_backbone=self.config.task.train_backbone)
+        weights = save_weights(task.model, folder, with_backbone=self.config.trains_backbone)
         metrics: dict[str, float] = {
             "steps": result.steps, "steps_per_epoch": result.steps_per_epoch
         }  # fmt: skip
@@ -227,42 +331,28 @@ class Train(Stage):
             timings=timings | training_timings(result),
         )
 
-    def _check_options(self) -> None:
-        """What no single field can say.
+    def _check_teacher(self, teacher: TeacherConfig, problems: Problems) -> None:
+        from beholder.pipeline.stages.teachers import check_teacher
 
-        Raises:
-            RecipeError: options that contradict each other.
-        """
-        config, where = self.config, f"stages.{self.name}"
-        if config.features and config.task.train_backbone:
-            raise RecipeError(
-                "A backbone can't be trained on its own frozen features.",
-                where=where,
-                fix="Leave `features` out, or set task.train_backbone to false.",
-            )
-        if self.training.layer_decay is not None and not config.task.train_backbone:
-            raise RecipeError(
-                "There is no layer of a backbone to train at a lower rate.",
-                where=f"{where}.training.layer_decay",
-                fix="Leave it out, or set task.train_backbone to true.",
-            )
-        if config.features and config.augment:
-            raise RecipeError(
-                "Frozen features can't be augmented.",
-                where=f"{where}.augment",
-                fix="Leave `features` out to train on pictures, or `augment`.",
-            )
+        trainings: dict[str, TrainConfig] = {}
+        for name in teacher.stages:
+            stage = self.context.recipe.stages[name]
+            assert isinstance(stage, TrainStage), "the recipe has made sure of it"
+            trainings[name] = stage.training
+        check_teacher(self.context, self.name, teacher, trainings, problems)
 
     def _check_start(self, backbone: Backbone) -> None:
         """Make sure that the head is the one that the weights to start from belong to, as far as a
         few rows tell: both have the same.
 
         Raises:
-            VocabularyError, CheckpointError: as `_check_same_head`.
+            VocabularyError, CheckpointError: as `check_same_head`.
         """
-        if self.config.start_from is None:
+        from beholder.pipeline.stages.training_sources import check_same_head
+
+        if self.config.warm_start is None:
             return
-        start = self.context.recipe.stages[self.config.start_from]
+        start = self.context.recipe.stages[self.config.warm_start]
         assert isinstance(start, TrainStage), "the recipe has made sure of it"
         table = self.context.rows("train")
         keys = [
@@ -274,11 +364,7 @@ class Train(Stage):
         then, now = (
             self._judge_config(few, task, backbone) for task in (start.task, self.config.task)
         )
-        _check_same_head(then, now, self._where_start)
-
-    @property
-    def _where_start(self) -> str:
-        return f"stages.{self.name}.start_from"
+        check_same_head(then, now, f"stages.{self.name}.warm_start")
 
     def _table(self, split: str) -> AnnotationTable:
         """The rows of a split; those to train on with what large judges say of them."""
@@ -298,6 +384,8 @@ class Train(Stage):
         self, table: AnnotationTable, task: TaskConfig | None = None, of: Backbone | None = None
     ) -> JudgeConfig:
         """The judge that a task trains, by default the stage's own, on the stage's backbone."""
+        from beholder.tasks.build import judge_config
+
         backbone = of or stage_backbone(self.context, self.name)
         return judge_config(
             task or self.config.task,
@@ -311,25 +399,36 @@ class Train(Stage):
         """The teacher, if the stage has one."""
         if self.config.teacher is None:
             return None
-        seen = stage_backbone(self.context, self.name).transform
-        teacher = build_teacher(self.context, self.name, seen, config.classes)
+        from beholder.pipeline.stages.teachers import build_teacher
+
+        transform = stage_backbone(self.context, self.name).transform
+        teacher = build_teacher(
+            self.context, self.name, self.config.teacher, transform, config.classes
+        )
         return teacher.to(devices.choose_device())
 
     def _task(self, config: JudgeConfig, teacher: Teacher | None) -> Task:
-        """The task over a judge with fresh weights, or those of `start_from`."""
+        """The task over a judge with fresh weights, or those of `warm_start`."""
+        import torch
+
+        from beholder.judge.model import JudgeModel
+        from beholder.pipeline.stages.training_sources import check_same_head
+        from beholder.tasks import create_task
+        from beholder.training.checkpoints import put_weights
+
         torch.manual_seed(self.training.seed)
         backbone = None
         if not self.config.features:
             shared = stage_backbone(self.context, self.name)
             backbone = copy.deepcopy(shared) if self.config.task.train_backbone else shared
         model = JudgeModel(config, backbone)
-        start = self.config.start_from
+        start = self.config.warm_start
         if start is not None:
-            trained = trained_by(self.context, start)
-            _check_same_head(trained.config, config, self._where_start)
+            trained = stage_weights(self.context, start)
+            check_same_head(trained.config, config, f"stages.{self.name}.warm_start")
             # the backbone, if the start has tuned one, is what `stage_backbone` has given
-            own = {n: t for n, t in trained.state.items() if not n.startswith("backbone.")}
-            put_weights(model, own, where=self._where_start)
+            heads = {n: t for n, t in trained.state.items() if not n.startswith("backbone.")}
+            put_weights(model, heads, where=f"stages.{self.name}.warm_start")
         task = create_task(self.config.task, model, self._table("train"), teacher)
         task.warm_start = start is not None
         # after it is made: a task has buffers of its own
@@ -338,75 +437,13 @@ class Train(Stage):
 
     def _source(self, split: str, config: JudgeConfig) -> FeatureSource | PictureSource | None:
         """Pictures of a split with what the task learns; None if the split has none."""
+        from beholder.pipeline.stages.training_sources import feature_source, picture_source
+
         table = self.context.chosen(self._table(split))
         if len(table) == 0:
             return None
-        context, task = self.context, self.config.task
-        common = _comment_options(config)
         if self.config.features:
-            place = context.output(self.config.features, "store")
-            common["quarantined"] = quarantined_keys(place / QUARANTINE)
-            expected = stage_fingerprint(context, self.name)
-            store = FeatureStore.open(place, expect_fingerprint=expected)
-            return FeatureSource(store, table, tokens="comment" in task.opinions, **common)
-        # what an extract stage has found unusable, also for the stages on pictures after it
-        common["quarantined"] = quarantined_keys(context.folder / QUARANTINE)
-        augmentation = None
-        if split == "train" and self.config.augment:
-            augmentation = Augmentation(self.config.augment)
+            return feature_source(self.context, self.name, self.config.features, table, config)
+        augment = self.config.augment if split == "train" else None
         seed = self.training.seed
-        return PictureSource(
-            context.data.root,
-            table,
-            stage_backbone(context, self.name).transform,
-            augmentation,
-            seed=seed,
-            **common,
-        )
-
-
-def _check_same_head(trained: JudgeConfig, config: JudgeConfig, where: str) -> None:
-    """Make sure that a head's weights mean here what they meant where they were trained.
-
-    Raises:
-        VocabularyError: words have other ids here.
-        CheckpointError: another head; names the first value that differs.
-    """
-    then, now = (one.model_dump(exclude={"score_range"}) for one in (trained, config))
-    if then.pop("vocabulary") != now.pop("vocabulary"):
-        raise VocabularyError(
-            "The vocabulary is not the one that the weights were trained with.",
-            where=where,
-            fix="Give both stages the same training rows, task and min_count.",
-        )
-    for name in now:
-        if then[name] == now[name]:
-            continue
-        old, new, inner = then[name], now[name], name
-        if isinstance(old, dict) and isinstance(new, dict):
-            inner = next(key for key in new if old.get(key) != new[key])
-            old, new, inner = old.get(inner), new[inner], f"{name}.{inner}"
-        raise CheckpointError(
-            f"The weights are of another head: {inner} was {old}, here it is {new}.",
-            where=where,
-            fix="Give both stages the same task and head.",
-        )
-
-
-def _balancing(task: TaskConfig, training: TrainConfig) -> list[str]:
-    """By which options rare classes count for more than they are frequent."""
-    ways = ["training.sampling"] if training.sampling == "balanced" else []
-    for part in task.parts.values():
-        if isinstance(part, AttributesTaskConfig):
-            ways += ["task.class_weights"] if part.weighs_classes else []
-            ways += ["task.logit_adjustment"] if part.logit_adjustment else []
-    return ways
-
-
-def _comment_options(config: JudgeConfig) -> dict[str, Any]:
-    """What a source needs to give comments; nothing for heads that learn none."""
-    if config.comment is None:
-        return {}
-    assert config.vocabulary is not None, "a comment head always comes with a vocabulary"
-    vocabulary = Vocabulary.from_dict(config.vocabulary)
-    return {"vocabulary": vocabulary, "max_length": config.comment.max_length}
+        return picture_source(self.context, self.name, table, config, augment=augment, seed=seed)

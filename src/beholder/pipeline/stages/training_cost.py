@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from beholder.pipeline.cost import Cost, folder_bytes, overlapped
 from beholder.pipeline.stages.base import SmokeRun
-from beholder.training import TrainConfig, TrainResult
+from beholder.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from beholder.training import TrainResult
+
+
+def smoke_training(training: TrainConfig, steps: int, *, checkpoints: int) -> TrainConfig:
+    """The training of a smoke run: a few steps, which leave so many checkpoints, 0: what it needs
+    itself."""
+    return training.model_copy(
+        update={
+            "epochs": 1, "max_steps": steps, "early_stop": None,
+            "evaluate_every": 1, "evaluate_every_steps": None,
+            "save_every_minutes": None, "save_every_epochs": None,
+            "save_every_steps": 1 if checkpoints > 1 else None, "keep": max(1, checkpoints),
+        }
+    )  # fmt: skip
 
 
 def training_timings(result: TrainResult) -> dict[str, float]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
+from pydantic import Field, model_validator
 
 from beholder.batch.local import judge_to_file
 from beholder.batch.output import identity_of
@@ -18,18 +20,16 @@ from beholder.data.images import resolve_key
 from beholder.errors import PictureError, RecipeError
 from beholder.features import device as devices
 from beholder.judge import Judge
-from beholder.judge.model import JudgeModel
 from beholder.judge.runner import Request
-from beholder.judge.store.headers import read_header
 from beholder.pipeline.checks import Problems
-from beholder.pipeline.context import RunContext
 from beholder.pipeline.cost import Cost
-from beholder.pipeline.recipe import TrainStage, WriteStage
+from beholder.pipeline.origins import backbone_after
+from beholder.pipeline.schema import Needs, Origin, RecipeOutline, StageConfig
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
-from beholder.pipeline.stages.learnt import taught_rows
+from beholder.pipeline.stages.pseudo_labels import taught_rows
 from beholder.pipeline.stages.shared import (
     stage_backbone,
-    trained_by,
+    stage_weights,
     with_verdicts,
 )
 
@@ -38,12 +38,35 @@ log = logging.getLogger("beholder")
 FOLDER, FILE = "comments", "comments.parquet"
 
 
-class Write(Stage):
+class WriteStage(StageConfig):
+    """Let a judge write about the training pictures, and those without opinions."""
+
+    kind: Literal["write"]
+    stage: str | None = Field(None, description="train stage whose comment head writes")
+    judge: str | None = Field(None, description="or the judge that does: its folder or its file")
+    beam_size: int = Field(5, ge=1, le=32, description="beams; the best comment is kept")
+    batch_size: int = Field(32, ge=1, description="pictures judged at a time")
+
+    @model_validator(mode="after")
+    def _one_writer(self) -> WriteStage:
+        if (self.stage is None) == (self.judge is None):
+            raise ValueError("stage or judge: name one that writes")
+        return self
+
+    def needs(self) -> Needs:
+        return {self.stage: ("train",)} if self.stage else {}
+
+    def judges(self) -> list[str]:
+        return [self.judge] if self.judge else []
+
+    def origin(self, recipe: RecipeOutline) -> Origin | None:
+        return backbone_after(recipe, self.stage) if self.stage else None
+
+
+class Write(Stage[WriteStage]):
     """Writes `comments/<stage>/`."""
 
-    def __init__(self, name: str, config: WriteStage, context: RunContext) -> None:
-        super().__init__(name, context)
-        self.config = config
+    schema = WriteStage
 
     def check(self, problems: Problems) -> None:
         with problems:
@@ -54,6 +77,8 @@ class Write(Stage):
         RecipeError: what is to write has no comment head.
         JudgeError: there is no such judge.
         """
+        from beholder.judge.store.headers import read_header
+
         config, where = self.config, f"stages.{self.name}"
         if config.judge is not None:
             if not read_header(Path(config.judge)).comments:
@@ -61,8 +86,7 @@ class Write(Stage):
             return
         assert config.stage is not None
         writer = self.context.recipe.stages[config.stage]
-        assert isinstance(writer, TrainStage)
-        if "comment" not in writer.task.opinions:
+        if "comment" not in writer.opinions:
             raise _no_comments(f"Stage {config.stage!r}", f"{where}.stage")
 
     def cost(self, smoke: SmokeRun) -> Cost:
@@ -100,13 +124,15 @@ class Write(Stage):
 
     def _judge(self) -> tuple[Judge, str]:
         """Who writes, and what tells it from all others."""
+        from beholder.judge.model import JudgeModel
+
         config = self.config
         if config.judge is not None:
             judge = Judge.load(config.judge)
             judge.beam_size = config.beam_size
             return judge, identity_of(config.judge)
         assert config.stage is not None
-        trained = trained_by(self.context, config.stage)
+        trained = stage_weights(self.context, config.stage)
         record = self.context.manifest.find(config.stage)
         assert record is not None, "its weights have been read"
         backbone = stage_backbone(self.context, self.name)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from beholder.errors import CheckpointError, RecipeError
-from beholder.pipeline.recipe import TrainStage
 from beholder.training.checkpoints import (
     CHECKPOINTS,
     CheckpointFolder,
     checkpoint_name,
     load_checkpoint,
 )
+from beholder.training.config import TrainConfig
 
 State = dict[str, Tensor]
 
@@ -81,13 +81,12 @@ def mean_state(states: list[State]) -> State:
     }
 
 
-def check_enough(stage: TrainStage, name: str, pictures: int, count: int, where: str) -> None:
+def check_enough(training: TrainConfig, name: str, pictures: int, count: int, where: str) -> None:
     """Make sure, before anything is trained, that there will be `count` checkpoints.
 
     Raises:
         RecipeError: there will not, or it depends on the clock.
     """
-    training = stage.training
     steps = training.epochs * -(-pictures // (training.batch_size * training.accumulate))
     steps = min(steps, training.max_steps or steps)
     every = training.save_every_steps

@@ -1,4 +1,4 @@
-"""Stage `cross`: train a stage anew without some of its pictures, and predict those, in turn.
+"""Stage `cross_validate`: train a stage anew without some of its pictures, and predict those.
 
 What comes out are the scores that its pictures get from a head that has seen none of their group:
 they tell how well it does on others of a small table, and how wide intervals must be. A fold that
@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import polars as pl
-import torch
+from pydantic import Field
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.files import atomic_path, sha256_file
@@ -23,32 +24,46 @@ from beholder.data.splits import assign_folds
 from beholder.errors import DataError, RecipeError
 from beholder.metrics.correlation import plcc, rmse, srcc
 from beholder.pipeline.checks import Problems
-from beholder.pipeline.context import RunContext
 from beholder.pipeline.cost import Cost
-from beholder.pipeline.recipe import FEWEST_FOLDS, CrossStage, TrainStage
+from beholder.pipeline.schema import Needs, StageConfig
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
-from beholder.pipeline.stages.train import Train
+from beholder.pipeline.stages.train import Train, TrainStage
 from beholder.pipeline.stages.training_cost import training_cost, training_timings
-from beholder.tasks.base import Task
-from beholder.training import train
-from beholder.training.checkpoints import CHECKPOINTS
-from beholder.training.distributed import start
-from beholder.training.loader import to_device
-from beholder.training.sources import FeatureSource
+
+if TYPE_CHECKING:
+    from beholder.tasks.base import Task
+    from beholder.training.sources import FeatureSource
 
 log = logging.getLogger("beholder")
 
+FEWEST_FOLDS = 3  # to learn from, to choose by, to predict
 PREDICTIONS, PARTS = "predictions.parquet", "parts"
 
 
-class Cross(Stage):
+class CrossValidateStage(StageConfig):
+    """Train a stage anew without each of several parts of its pictures, and predict the part: what
+    its scores are worth on pictures of other groups. Of heads on frozen features."""
+
+    former_kind: ClassVar[str | None] = "cross"
+
+    kind: Literal["cross_validate"]
+    of: str = Field(description="train stage with `features` that learns scores")
+    folds: int = Field(
+        5,
+        ge=FEWEST_FOLDS,
+        description="parts of the train and val splits, of whole groups, and as many trainings; "
+        "fewer where there are fewer groups",
+    )
+
+    def needs(self) -> Needs:
+        return {self.of: ("train",)}
+
+
+class CrossValidate(Stage[CrossValidateStage]):
     """Writes `predictions.parquet`: image, fold, given and predicted score."""
 
+    schema = CrossValidateStage
     everywhere = True
-
-    def __init__(self, name: str, config: CrossStage, context: RunContext) -> None:
-        super().__init__(name, context)
-        self.config = config
 
     def check(self, problems: Problems) -> None:
         with problems:
@@ -62,15 +77,15 @@ class Cross(Stage):
         RecipeError: the stage does not learn scores from frozen features.
         """
         stage = self._stage
-        if "score" not in stage.task.opinions or not stage.features or stage.start_from:
+        if "score" not in stage.task.opinions or not stage.features or stage.warm_start:
             raise RecipeError(
                 f"{self.config.of} can't be cross-validated: its head has to learn scores from "
                 "frozen features, and from nothing on.",
                 where=f"stages.{self.name}.of",
-                fix="Name a train stage with `features`, a score task and no `start_from`.",
+                fix="Name a train stage with `features`, a score task and no `warm_start`.",
             )
 
-    def smoke_config(self) -> CrossStage:
+    def smoke_config(self) -> CrossValidateStage:
         """As few folds as there can be."""
         return self.config.model_copy(update={"folds": FEWEST_FOLDS})
 
@@ -92,6 +107,8 @@ class Cross(Stage):
         return replace(each, seconds=folds * each.seconds, disk_bytes=folds * each.disk_bytes)
 
     def run(self, folder: Path) -> StageResult:
+        from beholder.training.distributed import start
+
         table = self._learnt()
         folds = self._folds(table)
         processes = start()
@@ -150,6 +167,10 @@ class Cross(Stage):
     ) -> tuple[pl.DataFrame, dict[str, float]]:
         """Train without a fold, choose the best weights by the next one, and predict the fold; and
         what the training took."""
+        from beholder.training import train
+        from beholder.training.checkpoints import CHECKPOINTS
+        from beholder.training.sources import FeatureSource
+
         split = np.full(len(folds), "train", object)
         split[folds == (fold + 1) % (folds.max() + 1)] = "val"
         split[folds == fold] = "test"
@@ -186,16 +207,20 @@ def _quietly() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@torch.no_grad()
 def _predict(task: Task, source: FeatureSource, batch_size: int) -> pl.DataFrame:
     """Image keys and predicted scores of all pictures of a source."""
+    import torch
+
+    from beholder.training.loader import to_device
+
     model = task.model.eval()
     device = next(task.parameters()).device
     scores: list[float] = []
     for first in range(0, len(source), batch_size):
         rows = list(range(first, min(first + batch_size, len(source))))
         batch = to_device(source.load(rows, epoch=0), device)
-        score_B = model.opinions(model.features(batch, tokens=False)).score_B
+        with torch.no_grad():
+            score_B = model.opinions(model.features(batch, tokens=False)).score_B
         assert score_B is not None, "the stage has a score head"
         scores += score_B.cpu().double().tolist()
     return pl.DataFrame({"image": source.keys, "predicted": scores})

@@ -19,7 +19,7 @@ WEIGHTS, CONFIG = "model.safetensors", "model.json"
 
 
 @dataclass(frozen=True)
-class Trained:
+class StageWeights:
     """Trained heads (and backbone) as state and config."""
 
     config: JudgeConfig
@@ -30,7 +30,7 @@ class Trained:
         return {n.removeprefix(prefix): t for n, t in self.state.items() if n.startswith(prefix)}
 
 
-def save_trained(model: JudgeModel, folder: Path, *, with_backbone: bool) -> Path:
+def save_weights(model: JudgeModel, folder: Path, *, with_backbone: bool) -> Path:
     """Write the trained modules; returns the path of the weights."""
     state = {
         name: tensor.detach().cpu().contiguous()
@@ -43,7 +43,7 @@ def save_trained(model: JudgeModel, folder: Path, *, with_backbone: bool) -> Pat
     return folder / WEIGHTS
 
 
-def load_trained(folder: Path) -> Trained:
-    """Read what `save_trained` wrote."""
+def load_weights(folder: Path) -> StageWeights:
+    """Read what `save_weights` wrote."""
     config = JudgeConfig.model_validate_json((folder / CONFIG).read_text("utf-8"))
-    return Trained(config, load_file(folder / WEIGHTS))
+    return StageWeights(config, load_file(folder / WEIGHTS))

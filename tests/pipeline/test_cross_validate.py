@@ -1,4 +1,4 @@
-"""Stage `cross`: who predicts what, what it tells of intervals, and what stops it."""
+"""Stage `cross_validate`: who predicts what, what it tells of intervals, and what stops it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from beholder.pipeline import smoke
 from beholder.pipeline.overrides import apply_overrides
 from beholder.pipeline.recipe import Recipe, parse_recipe
 from beholder.pipeline.runner import fit_recipe
-from beholder.pipeline.stages import cross
+from beholder.training import loop
 
 GROUPS, EACH = 12, 6
 
@@ -55,8 +55,8 @@ def raw_recipe(root: Path) -> dict[str, Any]:
                 "task": {"kind": "score", "head": {"hidden": [32]}},
                 "training": {"epochs": 30, "batch_size": 16, "lr": 3e-3, "evaluate_every": 10},
             },
-            "errors": {"kind": "cross", "of": "score", "folds": 5},
-            "judge": {"kind": "export", "heads": ["score"], "intervals": "errors", "level": 0.8},
+            "errors": {"kind": "cross_validate", "of": "score", "folds": 5},
+            "judge": {"kind": "assemble", "heads": ["score"], "intervals": "errors", "level": 0.8},
         },
     }  # fmt: skip
 
@@ -109,17 +109,18 @@ def test_a_fold_that_is_done_is_not_done_again(
         return noted(*given, **named)
 
     def noted(*given: Any, **named: Any) -> Any:
-        if smoke.FOLDER not in named["checkpoint_dir"].parts:
-            trained.append(named["checkpoint_dir"].parent)
+        folder = named["checkpoint_dir"].parent
+        if smoke.FOLDER not in folder.parts and folder.name.startswith("fold-"):
+            trained.append(folder)
         return real(*given, **named)
 
-    real = cross.train
-    monkeypatch.setattr(cross, "train", stopped)
+    real = loop.train
+    monkeypatch.setattr(loop, "train", stopped)
     recipe = parse_recipe(raw_recipe(finished))
     with pytest.raises(KeyboardInterrupt):
         fit_recipe(recipe, tmp_path / "run")
     trained.clear()
-    monkeypatch.setattr(cross, "train", noted)
+    monkeypatch.setattr(loop, "train", noted)
     fit_recipe(recipe, tmp_path / "run")
     assert [place.name for place in trained] == ["fold-2", "fold-3", "fold-4"]
     assert predictions(tmp_path / "run").equals(predictions(finished / "run"))
@@ -131,8 +132,11 @@ def test_a_fold_that_is_done_is_not_done_again(
         ("stages.score.features=null", "score can't be cross-validated"),
         ("stages.errors.of=features", "errors.*features"),
         ("stages.errors.folds=2", r"stages\.errors\.folds"),
-        ("stages.judge.intervals=score", "of kind cross; .score. is of kind"),
-        ("stages.judge.views.flip=true", "leave soup and views out"),
+        ("stages.judge.intervals=score", "of kind cross_validate; .score. is of kind"),
+        (
+            "stages.judge.test_time_augmentation.flip=true",
+            "leave soup and test_time_augmentation out",
+        ),
     ],
 )
 def test_what_can_not_be(finished: Path, tmp_path: Path, override: str, said: str) -> None:
