@@ -160,5 +160,5 @@ def test_errors_of_another_head_are_refused(finished: Path, tmp_path: Path) -> N
     raw = raw_recipe(finished)
     raw["stages"]["other"] = raw["stages"]["score"]
     raw["stages"]["judge"]["heads"] = ["other"]
-    with pytest.raises(RecipeError, match="errors of score, which is not exported"):
+    with pytest.raises(RecipeError, match="errors of score, whose head is not among them"):
         fit_recipe(parse_recipe(raw), tmp_path / "run", dry_run=True)
