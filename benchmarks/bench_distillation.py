@@ -25,6 +25,7 @@ from PIL import Image
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.augment import Augmentation, AugmentConfig
+from beholder.data.sharing import Processes
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeModel
@@ -36,7 +37,6 @@ from beholder.tasks.config import DistillationTaskConfig
 from beholder.tasks.distillation import DistillationTask
 from beholder.training import TrainConfig
 from beholder.training.cached_teacher_logits import CachedTeacherSource, write_teacher_logits
-from beholder.training.distributed import Processes
 from beholder.training.loader import BatchSource, Loader
 from beholder.training.sources import PictureSource
 from beholder.training.step import StepRunner

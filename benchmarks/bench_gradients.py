@@ -23,7 +23,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from beholder.training.distributed import Processes
+from beholder.data.sharing import Processes
 from beholder.training.gradients import Gradients
 from measure import conditions, medians
 
@@ -67,7 +67,9 @@ def largest_difference(ours: Heads, theirs: nn.Module, processes: Processes) -> 
     pairs = zip(ours.parameters(), theirs.parameters(), strict=True)
     zero = torch.zeros(())
     differences = [
-        (mine.grad - (zero if other.grad is None else other.grad * processes.size)).abs().max()
+        (mine.grad - (zero if other.grad is None else other.grad * processes.world_size))
+        .abs()
+        .max()
         for mine, other in pairs
         if mine.grad is not None
     ]

@@ -13,27 +13,17 @@ import pytest
 from PIL import Image
 
 from beholder.data.annotations import AnnotationTable
-from beholder.data.sharing import ALONE, joined_parts, part_of
+from beholder.data.sharing import ALONE, Processes, joined_parts, part_of
 from beholder.features.store import FeatureStore
 
 PICTURES = 9
 SCRIPT = Path(__file__).parent / "two_sharers.py"
 
 
-class Member:
-    """A process that only knows its place."""
-
-    def __init__(self, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
-
-    def from_all(self, value: object) -> list[object]:
-        raise AssertionError("nothing to exchange")
-
-
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("count", [0, 1, 4, 7])
 def test_parts_are_the_whole_in_order(size: int, count: int) -> None:
-    parts = [part_of(list(range(count)), Member(rank, size)) for rank in range(size)]
+    parts = [part_of(list(range(count)), Processes(rank, size)) for rank in range(size)]
     assert [item for part in parts for item in part] == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     assert joined_parts([1, 2], ALONE) == [1, 2]

@@ -33,7 +33,7 @@ def share(pictures: Path, folder: Path) -> None:
     table = AnnotationTable.from_parquet(pictures / "table.parquet")
     summary = extract(
         small_backbone(), table, pictures, folder / "store",
-        batch_size=2, workers=0, device="cpu", dtype="float32", group=processes,
+        batch_size=2, workers=0, device="cpu", dtype="float32", processes=processes,
     )  # fmt: skip
 
     task = make_joint(weights={"words": 0.5})
@@ -44,7 +44,7 @@ def share(pictures: Path, folder: Path) -> None:
     metrics = task.evaluate(loader.in_order(processes))
 
     judge = Judge.of_model(make_model(), torch.device("cpu"), beam_size=2)
-    judged = evaluate_judge(judge, table, pictures, batch_size=2, resamples=20, group=processes)
+    judged = evaluate_judge(judge, table, pictures, batch_size=2, resamples=20, processes=processes)
     judged.metrics.pop("image_root")
     told = {
         "summary": [summary.written, summary.reused, summary.quarantined],
@@ -61,4 +61,4 @@ if __name__ == "__main__":
     place = Path(sys.argv[2])
     place.mkdir(exist_ok=True)
     share(Path(sys.argv[1]), place)
-    assert int(os.environ.get("WORLD_SIZE", "1")) == len(start("cpu").from_all(0))
+    assert int(os.environ.get("WORLD_SIZE", "1")) == len(start("cpu").all_gather(0))

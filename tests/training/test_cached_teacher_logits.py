@@ -12,6 +12,7 @@ from PIL import Image
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.augment import Augmentation, AugmentConfig
+from beholder.data.sharing import Processes
 from beholder.data.transforms import EvalTransform
 from beholder.errors import PictureError, StoreError
 from beholder.features.backbones import create_backbone
@@ -25,7 +26,6 @@ from beholder.training.cached_teacher_logits import (
     teacher_store_card,
     write_teacher_logits,
 )
-from beholder.training.distributed import Processes
 from beholder.training.sources import PictureSource
 
 CLASSES = {"light": ("bright", "dim", "dark"), "mood": ("calm", "wild")}

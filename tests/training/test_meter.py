@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny_training import TinySource, TinyTask, config
 
+from beholder.data.sharing import Processes
 from beholder.training import meter as meter_module
 from beholder.training import train
-from beholder.training.distributed import Processes
 from beholder.training.meter import Meter
 
 ALONE = Processes(0, 1, torch.device("cpu"))

@@ -13,9 +13,10 @@ from tiny_training import CorrelationTask, TinySource, TinyTask, config, weights
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from beholder.data.sharing import Processes
 from beholder.errors import DataError, PictureError
 from beholder.training import TrainConfig, train
-from beholder.training.distributed import Processes, share
+from beholder.training.distributed import share
 from beholder.training.gradients import Gradients
 from beholder.training.loader import Loader, Plan
 from beholder.training.optimisers import (

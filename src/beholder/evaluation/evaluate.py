@@ -21,7 +21,7 @@ import polars as pl
 from beholder.data.annotations import AnnotationTable
 from beholder.data.images import resolve_key
 from beholder.data.progress import progress
-from beholder.data.sharing import ALONE, Group, joined_parts, part_of
+from beholder.data.sharing import ALONE, Processes, joined_parts, part_of
 from beholder.errors import DataError, PictureError
 from beholder.evaluation.predictions import TARGET, with_targets
 from beholder.judge.calibration import Calibration, tempered
@@ -69,7 +69,7 @@ def evaluate_judge(
     batch_size: int = 32,
     resamples: int = 2000,
     seed: int = 0,
-    group: Group = ALONE,
+    processes: Processes = ALONE,
 ) -> Evaluation:
     """Judge every picture of the table and compare with the opinions it gives.
 
@@ -77,7 +77,7 @@ def evaluate_judge(
         table: its rows' opinions are the targets; what is missing in a row is not compared.
         root: folder that the image keys start from.
         resamples, seed: of the bootstrap behind the intervals (95 %).
-        group: processes that all call this and judge a part each; every one gets the whole.
+        processes: those that all call this and judge a part each; every one gets the whole.
 
     Raises:
         DataError: the table is empty, the root is missing, or no picture could be judged.
@@ -87,12 +87,12 @@ def evaluate_judge(
     if not root.is_dir():
         raise DataError("The folder of pictures does not exist.", where=str(root))
     requests, failures = find_requests(table, root)
-    starts = part_of(range(0, len(requests), batch_size), group)
+    starts = part_of(range(0, len(requests), batch_size), processes)
     part = requests[starts[0] : starts[-1] + batch_size] if starts else []
     judging = judge_pictures(judge, part, batch_size=batch_size)
-    if group.rank == 0:
+    if processes.rank == 0:
         judging = progress(judging, "judging", total=len(part))
-    judged = [*failures, *joined_parts(list(judging), group)]
+    judged = [*failures, *joined_parts(list(judging), processes)]
     return compare_verdicts(
         judged, table, judge.classes, calibration=judge.calibration, root=root,
         resamples=resamples, seed=seed,

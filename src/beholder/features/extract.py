@@ -21,7 +21,7 @@ from beholder.data.annotations import AnnotationTable
 from beholder.data.files import write_text
 from beholder.data.images import content_hash, resolve_key
 from beholder.data.progress import ProgressBar
-from beholder.data.sharing import ALONE, Group, part_of
+from beholder.data.sharing import ALONE, Processes, part_of
 from beholder.data.transforms import EvalTransform
 from beholder.errors import DataError, PictureError, StoreError
 from beholder.features import device as devices
@@ -85,7 +85,7 @@ def extract(
     flip: bool = False,
     tokens: bool = True,
     amp: Amp = "auto",
-    group: Group = ALONE,
+    processes: Processes = ALONE,
 ) -> ExtractionSummary:
     """Fill a feature store with the features of every picture of a table.
 
@@ -104,7 +104,7 @@ def extract(
         tokens: whether to keep the tokens, not only the pooled features.
         amp: arithmetic of the forward pass: `auto` (bf16 or fp16 on accelerators), `off`, `bf16`
             or `fp16`. A store holds features of one arithmetic.
-        group: processes that all call this and do a part each, into one store in a shared folder;
+        processes: those that all call this and do a part each, into one store in a shared folder;
             each gets the summary of all parts.
 
     Raises:
@@ -121,16 +121,20 @@ def extract(
     backbone = backbone.to(where).eval()
     arithmetic = amp_dtype(amp, where, where="amp")
     card = _card(backbone, dtype, arithmetic, tokens=tokens, flip=flip)
-    writer = _open_writer(Path(store_path), card, group)
-    pictures = _Pictures(table, Path(root), backbone.transform, writer, group)
+    writer = _open_writer(Path(store_path), card, processes)
+    pictures = _Pictures(table, Path(root), backbone.transform, writer, processes)
     part = _extract_part(
         backbone, pictures, writer, where, arithmetic, batch_size=batch_size, workers=workers
     )
-    parts = group.from_all(part)  # afterwards all shards are there
+    parts = processes.all_gather(part)  # afterwards all shards are there
     failures = [failure for other in parts for failure in other.failures]
-    if group.rank == 0:
-        _finish(writer if group.size == 1 else FeatureWriter(store_path, card), table, failures)
-    group.from_all(None)  # no process goes on before the index is there
+    if processes.rank == 0:
+        _finish(
+            writer if processes.world_size == 1 else FeatureWriter(store_path, card),
+            table,
+            failures,
+        )
+    processes.all_gather(None)  # no process goes on before the index is there
     return _summary(parts, time.perf_counter() - start_time)
 
 
@@ -176,15 +180,15 @@ def _extract_part(
     return _Part(written, reused, failures)
 
 
-def _open_writer(path: Path, card: StoreCard, group: Group) -> FeatureWriter:
+def _open_writer(path: Path, card: StoreCard, processes: Processes) -> FeatureWriter:
     """This process's writer; none writes before all have seen the existing shards."""
-    if group.rank == 0:
-        writer = FeatureWriter(path, card, group=group)
-        group.from_all(None)
+    if processes.rank == 0:
+        writer = FeatureWriter(path, card, processes=processes)
+        processes.all_gather(None)
     else:
-        group.from_all(None)
-        writer = FeatureWriter(path, card, group=group)
-    group.from_all(None)
+        processes.all_gather(None)
+        writer = FeatureWriter(path, card, processes=processes)
+    processes.all_gather(None)
     return writer
 
 
@@ -251,9 +255,9 @@ class _Pictures(Dataset[_Batch]):
         root: Path,
         transform: EvalTransform,
         writer: FeatureWriter,
-        group: Group,
+        processes: Processes,
     ) -> None:
-        self.rows = part_of(table.frame.select("image", "box").rows(), group)
+        self.rows = part_of(table.frame.select("image", "box").rows(), processes)
         self.root = root
         self.transform = transform
         self.contents = writer.contents()

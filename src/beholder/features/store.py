@@ -30,7 +30,7 @@ from safetensors.numpy import save_file
 
 from beholder.data.files import atomic_path, write_json
 from beholder.data.sealed import read_json
-from beholder.data.sharing import ALONE, Group
+from beholder.data.sharing import ALONE, Processes
 from beholder.errors import StoreError
 from beholder.features.shards import (
     PATTERN,
@@ -228,7 +228,7 @@ class FeatureWriter:
         card: what the rows share (`flip`: pictures were mirrored); must be that of an existing
             store.
         shard_rows: rows of a shard; None: 512, or as many as fit into 64 MB.
-        group: processes that write into the store at the same time, each its own shard numbers.
+        processes: those that write into the store at the same time, each its own shard numbers.
 
     Raises:
         StoreError: the existing store is of another backbone or dtype.
@@ -241,7 +241,7 @@ class FeatureWriter:
         card: StoreCard,
         *,
         shard_rows: int | None = None,
-        group: Group = ALONE,
+        processes: Processes = ALONE,
     ) -> None:
         self.path = Path(path)
         self.card = card
@@ -261,8 +261,8 @@ class FeatureWriter:
         self._locations = _scan_shards(self.path)
         # a shard number is never used again: a record of it may remain
         used = [*self.path.glob(PATTERN), *map(Path, _read_records(self.path))]
-        self._next = 1 + max(map(shard_number, used), default=-1) + group.rank
-        self._stride = group.size
+        self._next = 1 + max(map(shard_number, used), default=-1) + processes.rank
+        self._stride = processes.world_size
         self._shard_rows = shard_rows or min(_SHARD_ROWS, max(1, _SHARD_BYTES // _row_bytes(card)))
         self._pending: list[tuple[str, str, dict[str, NDArray[Any]]]] = []
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 
 from beholder.data.files import write_text
+from beholder.data.sharing import Processes
 from beholder.errors import BeholderError, MissingExtra
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
@@ -40,7 +41,7 @@ from beholder.pipeline.plan import (
     stage_order,
     why_not_done,
 )
-from beholder.pipeline.processes import Processes, current_processes
+from beholder.pipeline.processes import current_processes
 from beholder.pipeline.recipe import Recipe
 from beholder.pipeline.shared_run import check_shared_data, check_shared_folder
 from beholder.pipeline.smoke import smoke_run
@@ -76,20 +77,20 @@ def fit_recipe(recipe: Recipe, folder: Path, *, dry_run: bool = False) -> list[s
     processes = current_processes()
     is_new = not folder.exists()
     # Under torchrun the first process holds the lock for all.
-    main = processes.first
+    main = processes.is_main
     with run_lock(folder) if main else nullcontext(), console(folder) if main else nullcontext():
         try:
             check_shared_folder(processes, recipe, folder)
             context, plan = _prepare(recipe, folder, order, processes)
         except BeholderError:
-            _forget(folder, is_new and processes.first)
+            _forget(folder, is_new and processes.is_main)
             raise
         ahead = [stage.name for stage in plan if stage.reason]
         if dry_run:
             log.info("%s", render_plan(plan, free_bytes(folder)))
-            _forget(folder, is_new and processes.first)
+            _forget(folder, is_new and processes.is_main)
             return ahead
-        if processes.first:
+        if processes.is_main:
             _write_inputs(context)
         if not ahead:
             log.info("Nothing to do: all %d stages of %s are done.", len(order), folder)
@@ -118,10 +119,10 @@ def _prepare(
     manifest = load_manifest(folder)
     known = may_be_done(recipe, manifest)
     manifest = manifest or Manifest(name=recipe.name, seed=recipe.seed, code_version=__version__)
-    opened = processes.first_then_others(lambda: open_table(recipe.data, folder))
+    opened = processes.main_first(lambda: open_table(recipe.data, folder))
     if not known:
         check(order, RunContext(folder, recipe, opened.undivided(), manifest))
-    data = processes.first_then_others(lambda: divide(opened, recipe.data, folder))
+    data = processes.main_first(lambda: divide(opened, recipe.data, folder))
     check_shared_data(processes, data)
     context = RunContext(folder, recipe, data, manifest)
     reasons = _reasons(order, context)
@@ -134,7 +135,7 @@ def _prepare(
         PlannedStage(name, recipe.stages[name].kind, reasons[name], costs.get(name))
         for name in order
     ]
-    if processes.first:
+    if processes.is_main:
         check_disk(plan, folder)
     return context, plan
 
@@ -173,8 +174,8 @@ def _run_if_needed(name: str, order: list[str], context: RunContext, processes: 
         log.info("[%s] already done", name)
         return False
     stage = make_stage(name, context.recipe.stages[name], context)
-    if not (processes.first or stage.everywhere):
-        context.manifest = processes.from_first(context.manifest)
+    if not (processes.is_main or stage.everywhere):
+        context.manifest = processes.broadcast(context.manifest)
         return True
     inputs = inputs_hash(name, context)
     relative = stage_folder(name, context)
@@ -184,7 +185,7 @@ def _run_if_needed(name: str, order: list[str], context: RunContext, processes: 
     place.mkdir(parents=True, exist_ok=True)
     with measured() as meter:
         result = stage.run(place)
-    if processes.first:
+    if processes.is_main:
         record = StageRecord(
             name=name,
             kind=context.recipe.stages[name].kind,
@@ -208,7 +209,7 @@ def _run_if_needed(name: str, order: list[str], context: RunContext, processes: 
         for old in place.parent.iterdir():
             if old != place:
                 shutil.rmtree(old)
-    context.manifest = processes.from_first(context.manifest)
+    context.manifest = processes.broadcast(context.manifest)
     log.info("[%s] done in %.1f s", name, meter.seconds)
     return True
 

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 from beholder.data.files import sha256_file
+from beholder.data.sharing import Processes
 from beholder.errors import RunError
 from beholder.pipeline.data import RunData
 from beholder.pipeline.manifest import digest
-from beholder.pipeline.processes import Processes
 from beholder.pipeline.recipe import Recipe
 from beholder.version import __version__
 
@@ -27,25 +27,25 @@ def check_shared_folder(processes: Processes, recipe: Recipe, folder: Path) -> N
     Raises:
         RunError: they do not; the same sentence in every process.
     """
-    if processes.size == 1:
+    if processes.world_size == 1:
         return
-    token = folder / processes.from_first(f".shared-{secrets.token_hex(8)}")
-    if processes.first:
+    token = folder / processes.broadcast(f".shared-{secrets.token_hex(8)}")
+    if processes.is_main:
         token.touch()
-    processes.from_all(None)
+    processes.all_gather(None)
     facts = {
         "run folder": _appears(token),
         "code": _code_version(),
         "recipe": digest(recipe.model_dump(mode="json", exclude=_PLACES)),
     }
-    everyone = processes.from_all((facts, socket.gethostname()))
-    if processes.first:
+    everyone = processes.all_gather((facts, socket.gethostname()))
+    if processes.is_main:
         token.unlink()
     unseen = [host for told, host in everyone if not told["run folder"]]
     if unseen:
         raise RunError(
-            f"{len(unseen)} of {processes.size} processes do not see the run folder of the first "
-            f"one ({', '.join(sorted(set(unseen)))}).",
+            f"{len(unseen)} of {processes.world_size} processes do not see the run folder of the "
+            f"first one ({', '.join(sorted(set(unseen)))}).",
             where=str(folder),
             fix="Name a folder with --into that all machines share, by its path on each.",
         )
@@ -59,7 +59,7 @@ def check_shared_data(processes: Processes, data: RunData) -> None:
     Raises:
         RunError: they have not; the same sentence in every process.
     """
-    everyone = processes.from_all(({"table or pictures": data.digest}, socket.gethostname()))
+    everyone = processes.all_gather(({"table or pictures": data.digest}, socket.gethostname()))
     fix = "Give all machines the same table, and the same pictures under the same image keys."
     _same(everyone, "table or pictures", fix)
 

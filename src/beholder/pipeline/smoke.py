@@ -19,12 +19,12 @@ import polars as pl
 from beholder.data.annotations import AnnotationTable
 from beholder.data.images import read_image, resolve_key
 from beholder.data.progress import ProgressBar, quiet
+from beholder.data.sharing import Processes
 from beholder.errors import DataError, PictureError
 from beholder.pipeline.context import RunContext, SmokeContext
 from beholder.pipeline.cost import Cost, folder_bytes, measured
 from beholder.pipeline.data import RunData
 from beholder.pipeline.manifest import Manifest, Output, StageRecord
-from beholder.pipeline.processes import Processes
 from beholder.pipeline.stages import make_stage
 from beholder.pipeline.stages.base import SmokeRun, StageResult
 from beholder.version import __version__
@@ -51,10 +51,10 @@ def smoke_run(pending: list[str], context: RunContext, processes: Processes) -> 
         BeholderError: a stage fails.
     """
     place = context.folder / FOLDER
-    if processes.first:
+    if processes.is_main:
         shutil.rmtree(place, ignore_errors=True)  # what a kill has left
         place.mkdir(parents=True)
-    keys = processes.from_first(few_rows(context.data) if processes.first else [])
+    keys = processes.broadcast(few_rows(context.data) if processes.is_main else [])
     few = SmokeContext(
         folder=place,
         recipe=context.recipe,
@@ -73,20 +73,20 @@ def smoke_run(pending: list[str], context: RunContext, processes: Processes) -> 
     )
     costs: dict[str, Cost] = {}
     try:
-        with _bar(len(pending), processes.first) as bar:
+        with _bar(len(pending), processes.is_main) as bar:
             for name in pending:
                 if bar:
                     bar.advance(0, note=name)
                 with quiet():
                     ran = _run(name, few, processes)
-                    if processes.first:
+                    if processes.is_main:
                         costs[name] = make_stage(name, context.recipe.stages[name], context).cost(
                             ran
                         )
                 if bar:
                     bar.advance()
     finally:
-        if processes.first:
+        if processes.is_main:
             shutil.rmtree(place, ignore_errors=True)
     return costs
 
@@ -148,9 +148,9 @@ def _run(name: str, context: SmokeContext, processes: Processes) -> SmokeRun:
     place.mkdir(parents=True, exist_ok=True)
     result = StageResult({})
     with measured() as meter:
-        if processes.first or stage.everywhere:
+        if processes.is_main or stage.everywhere:
             result = stage.run(place)
-    if processes.first:
+    if processes.is_main:
         record = StageRecord(
             name=name,
             kind=context.recipe.stages[name].kind,
@@ -166,7 +166,7 @@ def _run(name: str, context: SmokeContext, processes: Processes) -> SmokeRun:
             seconds=meter.seconds,
         )
         context.manifest.put(record, list(context.recipe.stages))
-    context.manifest = processes.from_first(context.manifest)
+    context.manifest = processes.broadcast(context.manifest)
     disk = sum(folder_bytes(path) for path, _ in result.outputs.values())
     return SmokeRun(
         context, result, Cost(meter.seconds, meter.host_bytes, meter.device_bytes, disk)

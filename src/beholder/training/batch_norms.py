@@ -11,8 +11,8 @@ from __future__ import annotations
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
+from beholder.data.sharing import Processes
 from beholder.training.config import TrainConfig
-from beholder.training.distributed import Processes
 
 # where torch.nn.SyncBatchNorm computes
 SYNCHRONISED_DEVICES = ("cuda", "xpu")

@@ -21,12 +21,12 @@ import torch
 
 from beholder.data.augment import DRAWING
 from beholder.data.progress import ProgressBar
+from beholder.data.sharing import Processes
 from beholder.features.memory import memory_guard
 from beholder.features.precision import amp_dtype, autocast
 from beholder.features.store import FeatureStore, FeatureWriter, StoreCard
 from beholder.models.teachers import Teacher
 from beholder.training.config import TrainConfig
-from beholder.training.distributed import Processes
 from beholder.training.loader import Loader, to_device
 from beholder.training.sources import Batch, PictureSource
 

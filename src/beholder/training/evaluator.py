@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from beholder.data.sharing import ALONE, joined_parts
-from beholder.training.distributed import Processes
+from beholder.data.sharing import ALONE, Processes, joined_parts
 from beholder.training.loader import Batch, Loader, to_device
 from beholder.training.step import StepRunner
 from beholder.training.termination import Interrupted, Termination

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from beholder.training.distributed import Processes
+from beholder.data.sharing import Processes
 
 
 class GradCache:
@@ -64,7 +64,7 @@ class GradCache:
         rank_counts = [sum(column) for column in zip(*self._counts_MR, strict=True)]
         self._all = []
         for local_M in self._local:
-            rows_R = self._processes.rows_of_all(torch.cat(local_M), rank_counts)
+            rows_R = self._processes.all_gather_rows(torch.cat(local_M), rank_counts)
             rows_RM = [
                 rows.split([counts_R[rank] for counts_R in self._counts_MR])
                 for rank, rows in enumerate(rows_R)
@@ -81,7 +81,7 @@ class GradCache:
         """This process's rows [B, ...] -> those of the whole step, gradient to its own only."""
         self.used = True
         call, self._call = self._call, self._call + 1
-        rank, world_size = self._processes.rank, self._processes.size
+        rank, world_size = self._processes.rank, self._processes.world_size
         counts_R = self._counts_MR[self._micro_batch]
         local = rows[: counts_R[rank]]
         if self._recording:
@@ -90,7 +90,7 @@ class GradCache:
             self._local[call].append(local.detach())
             return rows
         if self._all is None:
-            gathered, index = self._processes.rows_of_all(local.detach(), counts_R), rank
+            gathered, index = self._processes.all_gather_rows(local.detach(), counts_R), rank
         else:
             gathered, index = list(self._all[call]), self._micro_batch * world_size + rank
         gathered[index] = _scale_gradient(local, self._scale)

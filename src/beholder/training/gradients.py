@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from beholder.training.distributed import Processes
+from beholder.data.sharing import Processes
 
 BUCKET_BYTES = 64 * 2**20
 
@@ -34,7 +34,7 @@ class Gradients:
 
     def sum_(self, processes: Processes, *more: Tensor) -> None:
         """Sum gradients, and `more`, over all processes."""
-        processes.sum_([*self._buckets, *more])
+        processes.all_reduce_([*self._buckets, *more])
 
     def norm(self) -> Tensor:
         """2-norm of all gradients, scalar on the device; not finite where one of them is not."""

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from beholder.data.sharing import ALONE, Group, part_of
+from beholder.data.sharing import ALONE, Processes, part_of
 from beholder.errors import BeholderError, DataError
 from beholder.features.workers import load_batches, worker_count
 from beholder.training.config import TrainConfig
-from beholder.training.distributed import Processes, share
+from beholder.training.distributed import share
 
 Batch = dict[str, Any]
 
@@ -118,11 +118,12 @@ class Loader:
     def __init__(self, source: BatchSource, config: TrainConfig, processes: Processes) -> None:
         if len(source) == 0:
             raise DataError("There is no picture in the data.", fix="Check the split of the table.")
-        if config.batch_size < processes.size:
+        if config.batch_size < processes.world_size:
             raise DataError(
-                f"A batch of {config.batch_size} can't be shared by {processes.size} processes.",
+                f"A batch of {config.batch_size} can't be shared by {processes.world_size} "
+                "processes.",
                 where="training.batch_size",
-                fix=f"Set it to {processes.size} or more.",
+                fix=f"Set it to {processes.world_size} or more.",
             )
         self._source = source
         self._config = config
@@ -153,7 +154,7 @@ class Loader:
 
     def _parts(self, first: int, last: int) -> Iterator[tuple[int, list[list[list[int]]]]]:
         """Epoch and rows of each micro-batch M and process R, step by step."""
-        ranks = range(self._processes.size)
+        ranks = range(self._processes.world_size)
         for epoch, micro_batches in self.plan.steps(first, last):
             yield (
                 epoch,
@@ -167,12 +168,12 @@ class Loader:
                 nonempty = next(part for part in part_R if part)
                 yield epoch, part_R[self._processes.rank] or nonempty[:1]
 
-    def in_order(self, group: Group = ALONE) -> Iterator[Batch]:
-        """Batches over all rows in the source's order, as in epoch 0; of a group this process's
-        part of the batches."""
+    def in_order(self, processes: Processes = ALONE) -> Iterator[Batch]:
+        """Batches over all rows in the source's order, as in epoch 0; where several
+        processes share them, this one's part."""
         rows, size = range(len(self._source)), self._config.batch_size
         batches = [(0, list(rows[at : at + size])) for at in range(0, len(rows), size)]
-        requests = part_of(batches, group)
+        requests = part_of(batches, processes)
         return self.load(requests, at_most=len(requests))
 
     def load(

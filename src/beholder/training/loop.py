@@ -18,11 +18,12 @@ import torch
 from torch import nn
 
 from beholder.data.progress import ProgressBar
+from beholder.data.sharing import Processes
 from beholder.errors import TrainingError
 from beholder.features.memory import memory_guard
 from beholder.training.checkpoints import CHECKPOINTS, CheckpointFolder, checkpoint_name
 from beholder.training.config import TrainConfig
-from beholder.training.distributed import Processes, start
+from beholder.training.distributed import start
 from beholder.training.evaluator import Evaluator
 from beholder.training.loader import BatchSource, Loader, to_device
 from beholder.training.logs import MetricLog, epoch_means, log_file
@@ -87,7 +88,7 @@ def train(
     processes = start(device)
     with ExitStack() as stack:
         terminated = stack.enter_context(termination())
-        if processes.first:
+        if processes.is_main:
             stack.enter_context(log_file(folder))
         default = (folder / "stages" / stage if stage else folder) / CHECKPOINTS
         checkpoints = CheckpointFolder(Path(checkpoint_dir or default), config.keep)
@@ -192,9 +193,9 @@ class _Training:
     def _begin(self) -> None:
         """Start from the beginning or from the newest checkpoint."""
         processes = self._processes
-        if processes.first:
+        if processes.is_main:
             self._checkpoints.sweep()
-        newest = processes.from_first(self._checkpoints.newest())
+        newest = processes.broadcast(self._checkpoints.newest())
         seed_everything(self._config.seed, processes.rank)
         lines = 0
         if newest is not None:
@@ -210,14 +211,14 @@ class _Training:
         self._copy_first()
         if newest is None and self._runner.ema:
             self._runner.ema.restart()
-        if processes.first:
+        if processes.is_main:
             self._log = MetricLog(self._folder, self._stage, lines, self._position.step)
             self._describe(newest, lines)
 
     def _copy_first(self) -> None:
         """Every process gets the main one's frozen and trainable weights."""
         tensors = [*self._task.parameters(), *self._task.buffers()]
-        self._processes.copy_first_([tensor.detach() for tensor in tensors])
+        self._processes.broadcast_([tensor.detach() for tensor in tensors])
 
     def _prepare(self) -> None:
         """Let the task fit what depends on the training data."""
@@ -294,14 +295,14 @@ class _Training:
         self._runner.check()
         metrics = None
         with self._meter.evaluating(self._val.pictures):
-            if self._processes.first or self._evaluator.shared:
+            if self._processes.is_main or self._evaluator.shared:
                 random = random_state(self._processes.device)
                 try:
                     metrics = self._evaluator.evaluate(self._val)
                 except Interrupted:
                     logger.info("%sevaluation interrupted", self._prefix)
                 restore_random_state(random, self._processes.device)
-            metrics = self._processes.from_first(metrics)
+            metrics = self._processes.broadcast(metrics)
         if metrics is None:
             raise Interrupted
         position = self._position
@@ -327,7 +328,7 @@ class _Training:
             return True
         minutes = config.save_every_minutes
         due = minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
-        return due and self._processes.first  # clocks differ: one process decides
+        return due and self._processes.is_main  # clocks differ: one process decides
 
     def _save(self) -> None:
         self._runner.check()
@@ -335,7 +336,7 @@ class _Training:
             self._log.sync()
         with self._meter.saving():
             self._snapshots.save(self._name(), self._position, self._log.lines if self._log else 0)
-        if self._processes.first:
+        if self._processes.is_main:
             self._meter.saved(self._checkpoints.path / self._name())
         self._saved_at = time.monotonic()
 
@@ -359,7 +360,7 @@ class _Training:
     @contextmanager
     def _progress(self) -> Iterator[ProgressBar | None]:
         """A progress bar in the main process."""
-        if not self._processes.first:
+        if not self._processes.is_main:
             yield None
             return
         remaining = self._total - self._position.step
@@ -404,7 +405,7 @@ class _Training:
             "%s%s: %d pictures, %d steps of %d, %d trainable parameters, %s, processes: %d",
             *(self._prefix, f"resuming from {newest.name}" if newest else "training"),
             *(plan.rows, self._total, plan.rows_per_step, trainable),
-            *(self._processes.device, self._processes.size),
+            *(self._processes.device, self._processes.world_size),
         )
         if self._log and self._log.lines < lines:
             logger.warning("metrics.jsonl lacks %d lines", lines - self._log.lines)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from beholder.training.distributed import Processes
+from beholder.data.sharing import Processes
 
 Item = TypeVar("Item")
 LAPS = 64  # steps that a median is taken of
@@ -141,7 +141,7 @@ class Meter:
         self._settle()
         seconds = max(self._seconds, 1e-9)
         device, host = peak_device_bytes(self._device), peak_host_bytes()
-        gathered = self._processes.from_all((self._waited / seconds, device, host))
+        gathered = self._processes.all_gather((self._waited / seconds, device, host))
         waits, devices, hosts = zip(*gathered, strict=True)
         throughput = Throughput(
             seconds_per_step=seconds / max(1, self._steps),

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from beholder.data.sharing import Processes
 from beholder.features.device import has_float64
-from beholder.training.distributed import Processes
 
 
 class MetricAverages:
@@ -60,15 +60,15 @@ class MetricAverages:
                 self._same[short] = value
             elif kind == "shared":
                 # the sum goes to the main process; the others start from 0
-                self._shared[short] = value if self._processes.first else torch.zeros_like(value)
+                self._shared[short] = value if self._processes.is_main else torch.zeros_like(value)
 
     def _summed(self) -> tuple[list[str], Tensor]:
         """Names, and their sums over all processes, with a 0 at the end."""
-        names_by_rank = self._processes.from_all(list(self._shared))
+        names_by_rank = self._processes.all_gather(list(self._shared))
         names = sorted({name for rank_names in names_by_rank for name in rank_names})
         zero = torch.zeros((), dtype=self._dtype, device=self._processes.device)
         sums = torch.stack([self._shared.get(name, zero).to(zero) for name in names] + [zero])
-        self._processes.sum_([sums])
+        self._processes.all_reduce_([sums])
         return names, sums
 
     def _add(self, target: dict[str, Tensor], name: str, value: Tensor) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from beholder.data.sharing import Processes
 from beholder.errors import CheckpointError
 from beholder.training.checkpoints import (
     Checkpoint,
@@ -21,7 +22,6 @@ from beholder.training.checkpoints import (
     put_weights,
 )
 from beholder.training.config import TrainConfig
-from beholder.training.distributed import Processes
 from beholder.training.loader import BatchSource
 from beholder.training.optimisers import load_optimizer_state, optimizer_state
 from beholder.training.random_state import random_state, restore_random_state, seed_everything
@@ -63,11 +63,11 @@ class Snapshots:
 
     def save(self, name: str, position: Position, lines: int) -> None:
         """Write a checkpoint. `lines`: how many lines of metrics.jsonl belong to it."""
-        random_states = self._processes.from_all(random_state(self._processes.device))
+        random_states = self._processes.all_gather(random_state(self._processes.device))
         runner = self._runner
         averages = runner.averages.state_dict()
         self.saved = name
-        if not self._processes.first:
+        if not self._processes.is_main:
             return
         kept = {n: t for n, t in self._task.state_dict().items() if n not in self._frozen}
         tensors = {
@@ -88,7 +88,7 @@ class Snapshots:
             "loss_scale": runner.scaler.state_dict() or None,
             "config": self._config.model_dump(mode="json"),
             "data": self._data,
-            "processes": self._processes.size,
+            "processes": self._processes.world_size,
         }
         self._folder.save(name, Checkpoint(state, tensors), best=position.best_name)
 
@@ -111,7 +111,7 @@ class Snapshots:
             runner.scaler.load_state_dict(_scaler_state(runner.scaler, state["loss_scale"]))
         position = Position.from_dict(state["position"])
         rank = self._processes.rank
-        if state["processes"] == self._processes.size:
+        if state["processes"] == self._processes.world_size:
             states = {
                 name.partition(":")[2]: tensor
                 for name, tensor in tensors["random"].items()
@@ -130,12 +130,12 @@ class Snapshots:
 
     def _read(self, path: Path) -> Checkpoint:
         loaded: Checkpoint | CheckpointError | None = None
-        if self._processes.first:
+        if self._processes.is_main:
             try:
                 loaded = load_checkpoint(path)
             except CheckpointError as error:
                 loaded = error  # for all processes, so that none waits for the others
-        loaded = self._processes.from_first(loaded)
+        loaded = self._processes.broadcast(loaded)
         if isinstance(loaded, CheckpointError):
             raise loaded
         assert loaded is not None

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from beholder.data.sharing import Processes
 from beholder.errors import TrainingError
 from beholder.features.precision import amp_dtype, autocast
 from beholder.training.batch_norms import BatchNorms, batch_norm_limits
 from beholder.training.config import TrainConfig
-from beholder.training.distributed import Processes
 from beholder.training.ema import EMA, moving_statistics
 from beholder.training.grad_cache import GradCache
 from beholder.training.gradients import Gradients
@@ -89,7 +89,7 @@ class StepRunner:
         )
         self.gradients = Gradients([parameter for _, parameter in parameters])
         self._norms = BatchNorms(task, processes)
-        if processes.first:
+        if processes.is_main:
             for limit in batch_norm_limits(self._norms, config, processes):
                 logger.info(limit)
         moving = moving_statistics(task)
@@ -162,11 +162,11 @@ class StepRunner:
             float(self._task.weight(micro_batch.batch)) if micro_batch.counts_R[rank] else 0.0
             for micro_batch in micro_batches
         ]
-        total, *sharers = self._processes.sum(
+        total, *sharers = self._processes.all_reduce(
             [sum(weights), *(float(weight > 0) for weight in weights)]
         )
         shares = [weight / total if total else 0.0 for weight in weights]
-        return shares, [count == self._processes.size for count in sharers]
+        return shares, [count == self._processes.world_size for count in sharers]
 
     def _record(self, micro_batches: Sequence[MicroBatch], together: Sequence[bool]) -> None:
         """Let a task that gathers show the rows of all micro-batches; see `grad_cache`."""
@@ -228,7 +228,7 @@ class StepRunner:
         micro_batches = list(zip(record.keys, record.losses, strict=True))
         bad_here = [key for keys, loss in micro_batches if not loss.isfinite() for key in keys]
         all_here = [key for keys, _ in micro_batches for key in keys]
-        by_rank = self._processes.from_all((bad_here, all_here))
+        by_rank = self._processes.all_gather((bad_here, all_here))
         bad = [key for rank_bad, _ in by_rank for key in rank_bad]
         keys = bad or [key for _, rank_keys in by_rank for key in rank_keys]
         shown = ", ".join(keys[:NAMED_KEYS])
@@ -248,6 +248,6 @@ class StepRunner:
     @torch.no_grad()
     def _average_statistics(self) -> None:
         """Batch norms' moving statistics: the mean over processes."""
-        self._processes.sum_(self._statistics)
+        self._processes.all_reduce_(self._statistics)
         for buffer in self._statistics:
-            buffer.div_(self._processes.size)
+            buffer.div_(self._processes.world_size)

@@ -115,12 +115,12 @@ class CrossValidate(Stage[CrossValidateStage]):
         parts = [folder / PARTS / f"{fold}.parquet" for fold in range(folds.max() + 1)]
         timings: dict[str, float] = {}
         # one answer for all processes: the first may be ahead
-        done = processes.from_first([part.exists() for part in parts])
+        done = processes.broadcast([part.exists() for part in parts])
         for fold, part in enumerate(parts):
             if done[fold]:
                 continue
             predicted, timings = self._fold(table, folds, fold, folder / f"fold-{fold}")
-            if processes.first:
+            if processes.is_main:
                 said = srcc(predicted["score"].to_numpy(), predicted["predicted"].to_numpy())
                 log.info(
                     "[%s] fold %d of %d: srcc %.3f of %d pictures",
@@ -129,7 +129,7 @@ class CrossValidate(Stage[CrossValidateStage]):
                 part.parent.mkdir(exist_ok=True)
                 with atomic_path(part) as temporary:
                     predicted.write_parquet(temporary)
-        if not processes.first:
+        if not processes.is_main:
             return StageResult({})
         frame = pl.concat([pl.read_parquet(part) for part in parts])
         with atomic_path(folder / PREDICTIONS) as temporary:

@@ -83,7 +83,7 @@ class Evaluate(Stage[EvaluateStage]):
         context, split = smoke.context, self.config.split
         judge = Judge.load(context.output(self.config.judge, "judge"))
         few, pictures = context.rows(split), len(self.context.rows(split))
-        size = current_processes().size
+        size = current_processes().world_size
         root = context.data.root
         cost = with_verdicts(smoke.cost, [judge], few, root, pictures, processes=size)
         further = 0.0
@@ -111,9 +111,9 @@ class Evaluate(Stage[EvaluateStage]):
             batch_size=self.config.batch_size,
             resamples=self.config.resamples,
             seed=context.recipe.seed,
-            group=processes,
+            processes=processes,
         )
-        if not processes.first:
+        if not processes.is_main:
             return StageResult({})  # the first process writes for all
         result.metrics["score_name"] = context.recipe.data.score_name
         target = context.folder / FOLDER

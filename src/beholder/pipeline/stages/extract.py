@@ -112,9 +112,9 @@ class Extract(Stage[ExtractStage]):
             flip=self.config.flip,
             tokens=self.config.tokens,
             amp=self.config.amp,
-            group=processes,
+            processes=processes,
         )
-        if not processes.first:
+        if not processes.is_main:
             return StageResult({})  # the first process writes for all
         quarantine = store / QUARANTINE
         if quarantine.exists():
@@ -161,7 +161,7 @@ class Extract(Stage[ExtractStage]):
         start = max(0.0, smoke.cost.seconds - min(seconds))
         return replace(
             smoke.cost,
-            seconds=start + each * pictures / current_processes().size,
+            seconds=start + each * pictures / current_processes().world_size,
             disk_bytes=_store_bytes(store, pictures / len(few)),
         )
 

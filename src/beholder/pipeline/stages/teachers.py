@@ -129,7 +129,7 @@ def cached_teacher_source(
     cached = folder / CACHED
     processes = start()
     with measured() as asking:
-        if processes.first:
+        if processes.is_main:
             teacher = build_teacher(context, stage, config, source.transform, classes).to(
                 processes.device
             )
@@ -137,7 +137,7 @@ def cached_teacher_source(
             arithmetic = amp_dtype(training.amp, processes.device, where="training.amp")
             _take_over(cached, teacher_store_card(teacher, source, views, arithmetic))
             write_teacher_logits(teacher, source, cached, views, training, processes)
-        processes.from_first(None)
+        processes.broadcast(None)
     cached_source = CachedTeacherSource(source, FeatureStore.open(cached), classes)
     views = len(cached_source) * config.cached_views
     return cached_source, {

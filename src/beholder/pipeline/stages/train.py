@@ -317,7 +317,7 @@ class Train(Stage[TrainStage]):
             stage=self.name,
             checkpoint_dir=folder / CHECKPOINTS,
         )
-        if not start().first:
+        if not start().is_main:
             return StageResult({})  # the first process writes for all
         weights = save_weights(task.model, folder, with_backbone=self.config.trains_backbone)
         metrics: dict[str, float] = {
