@@ -61,17 +61,17 @@ def test_all_problems_in_one_error() -> None:
 
 def test_votes_are_counts_of_every_grade(tmp_path: Path) -> None:
     votes = [[0, 3, 1], None, [2, 0, 0]]
-    table = AnnotationTable.from_columns(["a", "b", "c"], votes=votes, grades=[1, 2, 5])
+    table = AnnotationTable.from_columns(["a", "b", "c"], votes=votes, rating_bins=[1, 2, 5])
     table = table.with_split(["train", "val", "train"])
     table.to_parquet(tmp_path / "table.parquet")
     again = AnnotationTable.from_parquet(tmp_path / "table.parquet")
     assert again == table
     assert again.subset("train").frame["votes"].to_list() == [[0, 3, 1], [2, 0, 0]]
-    assert again.subset("train").grades == (1.0, 2.0, 5.0)
+    assert again.subset("train").rating_bins == (1.0, 2.0, 5.0)
     assert table != AnnotationTable(table.frame, {}, (1, 2, 4))
     wrong = [[1, 2], [0, 0, 0], [1, -1, 1], [None, 1, 1], [1, 0, 0]]
     with pytest.raises(DataError) as caught:
-        AnnotationTable.from_columns(list("abcde"), votes=wrong, grades=[1, 1, 5])
+        AnnotationTable.from_columns(list("abcde"), votes=wrong, rating_bins=[1, 1, 5])
     found = [(problem.code, problem.row) for problem in caught.value.problems]
     assert found == [("votes", None), *(("votes", row) for row in range(4))]
     with pytest.raises(DataError, match="Unknown column votes"):

@@ -247,12 +247,12 @@ def test_koniq(tmp_path: Path) -> None:
 def test_votes(tmp_path: Path) -> None:
     header = "image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,MOS_zscore\n"
     table = read_annotations(write(tmp_path, header + "a.jpg,0,0,25,73,7,105,3.83,0.53,77.4\n"))
-    assert table.grades == (1.0, 2.0, 3.0, 4.0, 5.0)
+    assert table.rating_bins == (1.0, 2.0, 3.0, 4.0, 5.0)
     assert table.frame["votes"].to_list() == [[0, 0, 25, 73, 7]]
-    # without a score the votes decide; grades are in rising order, whatever the columns' order
+    # without a score the votes decide; rating bins are in rising order, whatever the columns' order
     text = "image,votes.10,votes.2.5,score\na.jpg,1,3,\nb.jpg,,,7\nc.jpg,1,1,4\na.jpg,,,\n"
     table = read_annotations(write(tmp_path, text))
-    assert table.grades == (2.5, 10.0)
+    assert table.rating_bins == (2.5, 10.0)
     assert table.frame["votes"].to_list() == [[3, 1], None, [1, 1]]
     assert table.frame["score"].to_list() == [4.375, 7.0, 4.0]
     assert table.frame["raters"].to_list() == [4, None, None]

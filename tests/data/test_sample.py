@@ -103,8 +103,8 @@ def test_scores_fall_with_the_level_and_use_the_whole_scale() -> None:
         if entry.level in (1, 2, 3):
             worse = Entry(entry.photo, entry.crop, entry.kind, entry.level + 1)
             assert table[worse.key].ssimulacra2 < table[entry.key].ssimulacra2, entry.key
-    grades = Counter(grade_of(row.pseudo_mos) for row in table.values())
-    assert min(grades.values()) > 0.05 * len(table), grades
+    rating_bins = Counter(grade_of(row.pseudo_mos) for row in table.values())
+    assert min(rating_bins.values()) > 0.05 * len(table), rating_bins
 
 
 def test_table_can_be_recomputed() -> None:

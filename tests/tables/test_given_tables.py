@@ -62,7 +62,7 @@ def notes(name: str, **options: Any) -> str:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("koniq_shares_index.csv", ["40.566 to 69.0789", "grades 1 to 5", "deviation"]),
+        ("koniq_shares_index.csv", ["40.566 to 69.0789", "rating bins 1 to 5", "deviation"]),
         ("reference_dmos.csv", ["'dmos'", "--lower-is-better", "group: 'ref_name'"]),
         ("two_scores.csv", ["'mos_quality' is taken", "score=mos_align", "std_quality"]),
         ("comment_counts.csv", ["'comments' holds numbers"]),

@@ -41,7 +41,7 @@ def batch(vocabulary: Vocabulary) -> dict[str, Any]:
 def make_judge(vocabulary: Vocabulary) -> Callable[..., JudgeModel]:
     """A judge with one head, or with all three, on frozen features."""
 
-    def make(*heads: str, grades: tuple[float, ...] = (), **head: Any) -> JudgeModel:
+    def make(*heads: str, rating_bins: tuple[float, ...] = (), **head: Any) -> JudgeModel:
         torch.manual_seed(0)
         wanted = heads or ("score", "attributes", "comment")
         comment = ExpansionNetConfig(
@@ -61,7 +61,7 @@ def make_judge(vocabulary: Vocabulary) -> Callable[..., JudgeModel]:
             pooled_dim=POOLED_DIM,
             token_dim=TOKEN_DIM,
             score=HeadConfig(**head) if "score" in wanted else None,
-            score_grades=grades,
+            score_grades=rating_bins,
             attributes=HeadConfig(**head) if "attributes" in wanted else None,
             comment=comment if "comment" in wanted else None,
             classes=CLASSES if "attributes" in wanted else {},

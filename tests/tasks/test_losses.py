@@ -66,20 +66,22 @@ def test_plcc_loss_gradient_is_finite_where_all_predictions_are_equal() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=seeds, rows=st.integers(1, 5), grades=st.integers(2, 10))
-def test_emd_loss_is_a_plain_sum(seed: int, rows: int, grades: int) -> None:
-    p, q = draw(seed, 2, rows, grades).softmax(-1)
+@given(seed=seeds, rows=st.integers(1, 5), rating_bins=st.integers(2, 10))
+def test_emd_loss_is_a_plain_sum(seed: int, rows: int, rating_bins: int) -> None:
+    p, q = draw(seed, 2, rows, rating_bins).softmax(-1)
     total = 0.0
     for row in range(rows):
-        for k in range(grades):
-            total += (float(p[row, : k + 1].sum()) - float(q[row, : k + 1].sum())) ** 2 / grades
+        for k in range(rating_bins):
+            total += (
+                float(p[row, : k + 1].sum()) - float(q[row, : k + 1].sum())
+            ) ** 2 / rating_bins
     assert float(emd_loss(p, q)) == pytest.approx(total / rows, abs=1e-12)
 
 
 def test_emd_loss_grows_with_the_way_and_is_zero_without_pictures() -> None:
     q = torch.eye(5)[:1]
     losses = [float(emd_loss(torch.eye(5)[k : k + 1], q)) for k in range(5)]
-    # moved over k grades: k cumulative shares of 5 are wrong by 1
+    # moved over k rating bins: k cumulative shares of 5 are wrong by 1
     assert losses == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
     empty = torch.zeros(0, 5, requires_grad=True)
     emd_loss(empty, torch.zeros(0, 5)).backward()

@@ -202,7 +202,7 @@ def voted(batch: Batch) -> Batch:
 
 def test_a_distribution_head_and_its_loss(make_judge: MakeJudge, batch: Batch) -> None:
     batch = voted(batch)
-    judge = make_judge("score", grades=GRADES)
+    judge = make_judge("score", rating_bins=GRADES)
     task = ScoreTask(judge, ScoreTaskConfig(plcc=0.0, rank=0.0, l1=0.5, emd=2.0)).eval()
     task.prepare([batch])
     out = task(batch)
@@ -220,7 +220,7 @@ def test_a_distribution_head_and_its_loss(make_judge: MakeJudge, batch: Batch) -
 
 def test_a_distribution_is_learnt(make_judge: MakeJudge, batch: Batch) -> None:
     batch = voted(batch)
-    judge = make_judge("score", grades=GRADES)
+    judge = make_judge("score", rating_bins=GRADES)
     task = ScoreTask(judge, ScoreTaskConfig(plcc=0.0, rank=0.0, l1=0.0, emd=1.0))
     task.prepare([batch])
     optimizer = torch.optim.Adam([p for _, p in task.trainable()], lr=0.02)
@@ -239,7 +239,7 @@ def test_emd_wants_votes_on_the_scores_scale() -> None:
     table = AnnotationTable.from_columns(["a", "b"], score=[1, 2])
     with pytest.raises(DataError, match="No training row has votes"):
         judge_config(task, table, **wanted)
-    votes = {"votes": [[1, 1], None], "grades": [1, 2]}
+    votes = {"votes": [[1, 1], None], "rating_bins": [1, 2]}
     table = AnnotationTable.from_columns(["a", "b"], score=[1.5, 2], **votes)
     assert judge_config(task, table, **wanted).score_grades == (1.0, 2.0)
     assert judge_config(ScoreTaskConfig(), table, **wanted).score_grades == ()

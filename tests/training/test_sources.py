@@ -82,7 +82,7 @@ def test_opinions_of_a_batch(table: AnnotationTable) -> None:
 
 def test_votes_are_shares() -> None:
     voted = AnnotationTable.from_columns(
-        KEYS, votes=[[1, 3, 0], None, [5, 0, 0], [1, 1, 2]], grades=[1, 2, 3]
+        KEYS, votes=[[1, 3, 0], None, [5, 0, 0], [1, 1, 2]], rating_bins=[1, 2, 3]
     )
     batch = FeatureSource(FakeStore(KEYS), voted).load([3, 1, 0], 0)  # type: ignore[arg-type]
     assert batch["votes"].dtype == torch.float32

@@ -38,7 +38,7 @@ _LISTS = {**COLUMNS, RATINGS: RATINGS_TYPE}
 _FORMAT_VERSION = "1"
 _VERSION_KEY = "beholder.annotations"
 _CLASSES_KEY = "beholder.classes"
-_GRADES_KEY = "beholder.grades"
+_BINS_KEY = "beholder.grades"  # as it was called when the format was made
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class AnnotationTable:
             - `split` String: null, "train", "val" or "test"
             - `group` String: pictures of one group never straddle splits, null: alone
         classes: attribute name -> class labels, in index order; every attribute column has them.
-        grades: the rating bins, rising: the scores that raters choose from; empty: the table has no
+        rating_bins: rising, the scores that raters choose from; empty: the table has no
             votes.
 
     Raises:
@@ -70,16 +70,16 @@ class AnnotationTable:
 
     frame: pl.DataFrame
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    grades: tuple[float, ...] = ()
+    rating_bins: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "grades", tuple(map(float, self.grades)))
+        object.__setattr__(self, "rating_bins", tuple(map(float, self.rating_bins)))
         object.__setattr__(self, "classes", {k: tuple(v) for k, v in self.classes.items()})
         # polars forgets the type of a list column that holds only nulls, e.g. in `reverse`
         untyped = [n for n, t in self.frame.schema.items() if t == pl.List(pl.Null)]
         typed = [pl.col(n).cast(_LISTS[n]) for n in untyped if n in _LISTS]
         object.__setattr__(self, "frame", self.frame.with_columns(typed))
-        problems = list(_find_problems(self.frame, self.classes, self.grades))
+        problems = list(_find_problems(self.frame, self.classes, self.rating_bins))
         if problems:
             raise DataError("The annotations are not usable.", problems=problems)
 
@@ -91,7 +91,7 @@ class AnnotationTable:
             return NotImplemented
         return (
             self.classes == other.classes
-            and self.grades == other.grades
+            and self.rating_bins == other.rating_bins
             and self.frame.equals(other.frame)
         )
 
@@ -114,7 +114,7 @@ class AnnotationTable:
         *,
         attributes: Mapping[str, Sequence[str | None]] | None = None,
         classes: Mapping[str, Sequence[str]] | None = None,
-        grades: Sequence[float] = (),
+        rating_bins: Sequence[float] = (),
         **columns: Sequence[Any],
     ) -> AnnotationTable:
         """A table from plain sequences, one value per picture.
@@ -123,14 +123,14 @@ class AnnotationTable:
             image: image keys.
             attributes: attribute name -> labels.
             classes: labels in index order; by default the sorted labels that occur.
-            grades: the rating bins that the lists of a column `votes` count.
+            rating_bins: the scores that the lists of a column `votes` count.
             columns: any of the other columns of the table; left out means null. `ratings` are
                 lists of `{"rater": ..., "score": ...}`.
 
         Raises:
             DataError: an unknown column, columns of different lengths, or unusable values.
         """
-        known = [*COLUMNS, VOTES, RATINGS] if grades else [*COLUMNS, RATINGS]
+        known = [*COLUMNS, VOTES, RATINGS] if rating_bins else [*COLUMNS, RATINGS]
         unknown = sorted(set(columns) - set(known))
         if unknown:
             raise DataError(f"Unknown column {', '.join(unknown)}.", fix=f"Use {', '.join(known)}.")
@@ -140,7 +140,7 @@ class AnnotationTable:
         for name, labels in attributes.items():
             data[ATTRIBUTE_PREFIX + name] = labels
             schema[ATTRIBUTE_PREFIX + name] = pl.String()
-        if grades:
+        if rating_bins:
             schema[VOTES] = pl.List(pl.Int64())
         if RATINGS in columns:
             schema[RATINGS] = RATINGS_TYPE
@@ -155,7 +155,7 @@ class AnnotationTable:
             for name, labels in attributes.items()
         }
         declared = {name: tuple(labels) for name, labels in (classes or {}).items()}
-        return cls(frame, {**occurring, **declared}, tuple(grades))
+        return cls(frame, {**occurring, **declared}, tuple(rating_bins))
 
     def subset(self, split: str) -> AnnotationTable:
         """The rows of one split, in row order; the classes stay."""
@@ -179,14 +179,14 @@ class AnnotationTable:
 
     def with_frame(self, frame: pl.DataFrame) -> AnnotationTable:
         """Another frame of the same columns, with these classes and rating bins."""
-        return AnnotationTable(frame, self.classes, self.grades)
+        return AnnotationTable(frame, self.classes, self.rating_bins)
 
     def to_parquet(self, path: str | Path) -> None:
         """Write the table, classes in the Parquet metadata. Never leaves half a file."""
         metadata = {
             _VERSION_KEY: _FORMAT_VERSION,
             _CLASSES_KEY: json.dumps(self.classes, ensure_ascii=False),
-            _GRADES_KEY: json.dumps(self.grades),
+            _BINS_KEY: json.dumps(self.rating_bins),
         }
         with atomic_path(path) as temporary:
             self.frame.write_parquet(temporary, metadata=metadata)
@@ -216,9 +216,9 @@ class AnnotationTable:
                 fix="Give the original table (CSV, JSON, folder) instead, or update Beholder.",
             )
         classes = json.loads(metadata[_CLASSES_KEY])
-        grades = json.loads(metadata.get(_GRADES_KEY, "[]"))
+        rating_bins = json.loads(metadata.get(_BINS_KEY, "[]"))
         try:
-            return cls(frame, classes, tuple(grades))
+            return cls(frame, classes, tuple(rating_bins))
         except DataError as error:
             raise DataError(error.what, where=where, problems=error.problems) from None
 
@@ -233,11 +233,11 @@ def is_plain_key(keys: pl.Series) -> pl.Series:
 
 
 def _find_problems(
-    frame: pl.DataFrame, classes: Mapping[str, tuple[str, ...]], grades: tuple[float, ...]
+    frame: pl.DataFrame, classes: Mapping[str, tuple[str, ...]], rating_bins: tuple[float, ...]
 ) -> Iterator[Problem]:
     """Everything wrong with a frame; values are only checked if the columns are right."""
     expected = dict(COLUMNS) | {ATTRIBUTE_PREFIX + name: pl.String() for name in classes}
-    if grades:
+    if rating_bins:
         expected[VOTES] = pl.List(pl.Int64())
     if RATINGS in frame.columns:
         expected[RATINGS] = RATINGS_TYPE
@@ -257,8 +257,8 @@ def _find_problems(
     yield from _class_problems(classes)
     yield from _key_problems(frame)
     yield from _value_problems(frame)
-    if grades:
-        yield from _vote_problems(frame, grades)
+    if rating_bins:
+        yield from _vote_problems(frame, rating_bins)
     if RATINGS in frame.columns:
         yield from _rating_problems(frame)
     for name, labels in classes.items():
@@ -330,13 +330,13 @@ def _value_problems(frame: pl.DataFrame) -> Iterator[Problem]:
         yield from _rows_where(frame, condition, code, column, message)
 
 
-def _vote_problems(frame: pl.DataFrame, grades: tuple[float, ...]) -> Iterator[Problem]:
-    if list(grades) != sorted(set(grades)) or not all(map(math.isfinite, grades)):
-        yield Problem("error", VOTES, f"The grades {grades} are not finite and rising.")
+def _vote_problems(frame: pl.DataFrame, rating_bins: tuple[float, ...]) -> Iterator[Problem]:
+    if list(rating_bins) != sorted(set(rating_bins)) or not all(map(math.isfinite, rating_bins)):
+        yield Problem("error", VOTES, f"The rating bins {rating_bins} are not finite and rising.")
     votes = pl.col(VOTES)
     counts = votes.list.eval(pl.element().is_not_null() & (pl.element() >= 0)).list.all()
-    usable = (votes.list.len() == len(grades)) & counts & (votes.list.sum() > 0)
-    message = f"The votes are not {len(grades)} counts, one of them above 0."
+    usable = (votes.list.len() == len(rating_bins)) & counts & (votes.list.sum() > 0)
+    message = f"The votes are not {len(rating_bins)} counts, one of them above 0."
     wrong = votes.is_not_null() & ~usable.fill_null(False)
     yield from _rows_where(frame, wrong, VOTES, VOTES, message)
 

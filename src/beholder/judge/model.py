@@ -50,7 +50,8 @@ class JudgeConfig(BaseModel):
     score_grades: tuple[FiniteFloat, ...] = Field(
         (),
         max_length=1024,
-        description="grades whose probabilities the score is the mean of; empty: a plain score",
+        description="rating bins whose probabilities the score is the mean of; empty: a plain "
+        "score",
     )
     attributes: HeadConfig | None = None
     comment: ExpansionNetConfig | None = None

@@ -118,26 +118,26 @@ def _layers(in_dim: int, out_dim: int, config: HeadConfig) -> nn.Sequential:
 class ScoreHead(nn.Module):
     """Pooled features [B, P] -> scores [B], on the scale of the training table.
 
-    With rating bins (`grades`) it predicts the probability of each, and the score is their mean.
+    With `rating_bins` it predicts the probability of each, and the score is their mean.
     """
 
     output_mean: Tensor
     output_std: Tensor
-    grades_K: Tensor
+    bins_K: Tensor
 
     def __init__(
-        self, in_dim: int, config: HeadConfig | None = None, grades: Sequence[float] = ()
+        self, in_dim: int, config: HeadConfig | None = None, rating_bins: Sequence[float] = ()
     ) -> None:
         super().__init__()
         self.config = config or HeadConfig()
         width = _width(in_dim, self.config)
         self.standardise = Standardise(width, self.config.clamp)
         self.input_dropout = nn.Dropout(self.config.input_dropout)
-        self.layers = _layers(width, len(grades) or 1, self.config)
+        self.layers = _layers(width, len(rating_bins) or 1, self.config)
         self.register_buffer("output_mean", torch.zeros(()))
         self.register_buffer("output_std", torch.ones(()))
         # the config holds them, so checkpoints need not
-        self.register_buffer("grades_K", torch.tensor(tuple(grades)), persistent=False)
+        self.register_buffer("bins_K", torch.tensor(tuple(rating_bins)), persistent=False)
 
     def fit_input(self, pooled: Tensor | Moments) -> None:
         """Fit the standardisation to the training pictures' pooled features [B, P], or to their
@@ -158,18 +158,18 @@ class ScoreHead(nn.Module):
     def standardised(self, pooled_BP: Tensor) -> Tensor:
         """Scores [B] in deviations from the mean of the training scores."""
         outputs_BK = self._outputs(pooled_BP)
-        if len(self.grades_K) == 0:
+        if len(self.bins_K) == 0:
             return outputs_BK.squeeze(-1)
         return self.in_deviations(self.mean_of_bins(outputs_BK.softmax(-1)))
 
     def distribution(self, pooled_BP: Tensor) -> Tensor:
         """Probability of each rating bin [B, K]; only for a head that has them."""
-        assert len(self.grades_K), "a head without rating bins gives no distribution"
+        assert len(self.bins_K), "a head without rating bins gives no distribution"
         return self._outputs(pooled_BP).softmax(-1)
 
     def mean_of_bins(self, probability_BK: Tensor) -> Tensor:
         """The score [B]: the mean of a distribution over the rating bins."""
-        return probability_BK @ self.grades_K
+        return probability_BK @ self.bins_K
 
     def in_deviations(self, score_B: Tensor) -> Tensor:
         """Scores [B] on the table's scale, converted to deviations from their training mean."""

@@ -338,4 +338,4 @@ def _split(
 
 def _table_digest(table: AnnotationTable) -> str:
     frame = table.frame.sort("image")
-    return digest([frame.columns, dict(table.classes), *table.grades, frame.rows()])
+    return digest([frame.columns, dict(table.classes), *table.rating_bins, frame.rows()])

@@ -74,7 +74,7 @@ def _check_part(
         if table.frame["score"].drop_nulls().is_empty():
             raise _nothing_to_learn("score", "a column of scores", task)
         if task.emd:
-            _grades(table)
+            _rating_bins(table)
     elif isinstance(task, AttributesTaskConfig):
         if not table.classes:
             raise _nothing_to_learn("attribute", "attribute columns", task)
@@ -96,8 +96,8 @@ def _head_fields(
     if isinstance(task, ScoreTaskConfig):
         scores = table.frame["score"].drop_nulls()
         low, high = float(scores.min()), float(scores.max())  # type: ignore[arg-type]
-        grades = _grades(table) if task.emd else ()
-        return {"score": task.head, "score_grades": grades, "score_range": (low, high)}
+        rating_bins = _rating_bins(table) if task.emd else ()
+        return {"score": task.head, "score_grades": rating_bins, "score_range": (low, high)}
     if isinstance(task, AttributesTaskConfig):
         return {
             "attributes": task.head,
@@ -115,14 +115,14 @@ def _head_fields(
     return {"comment": head, "comment_reads": task.reads, "vocabulary": vocabulary.to_dict()}
 
 
-def _grades(table: AnnotationTable) -> tuple[float, ...]:
+def _rating_bins(table: AnnotationTable) -> tuple[float, ...]:
     """The rating bins of the training rows' votes."""
-    if not table.grades or table.frame[VOTES].drop_nulls().is_empty():
+    if not table.rating_bins or table.frame[VOTES].drop_nulls().is_empty():
         raise DataError(
             "No training row has votes, which the emd loss of the score task needs.",
             fix="Give the table a column votes.<grade> per grade, or set task.emd to 0.",
         )
-    low, high = table.grades[0], table.grades[-1]
+    low, high = table.rating_bins[0], table.rating_bins[-1]
     outside = table.frame.filter(~pl.col("score").is_between(low, high))
     if outside.height:
         raise DataError(
@@ -130,7 +130,7 @@ def _grades(table: AnnotationTable) -> tuple[float, ...]:
             f"to {high:g}), e.g. {outside['score'][0]:g} of {outside['image'][0]}.",
             fix="Give scores on the scale of the votes, or set task.emd to 0.",
         )
-    return table.grades
+    return table.rating_bins
 
 
 def _check_attribute_inputs(

@@ -66,7 +66,9 @@ class Targets:
             name: _class_indices(frame[ATTRIBUTE_PREFIX + name], labels)
             for name, labels in table.classes.items()
         }
-        self.votes = _vote_shares(frame[VOTES], len(table.grades)) if table.grades else None
+        self.votes = (
+            _vote_shares(frame[VOTES], len(table.rating_bins)) if table.rating_bins else None
+        )
         self.comments: list[list[list[int]]] | None = None
         if vocabulary is not None:
             self.comments = _encode(frame["comments"].to_list(), vocabulary, max_length)

@@ -66,7 +66,7 @@ def find_header(rows: _Rows) -> bool:
     """Whether the first row names the columns: it is of another kind than those below it.
 
     A first row that names a picture is none where the rows below do at the same place; a number
-    above numbers is none either, unless the first row counts grades (`1,2,3,4,5`).
+    above numbers is none either, unless the first row counts rating bins (`1,2,3,4,5`).
     """
     if not rows:
         return True

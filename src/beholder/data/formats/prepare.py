@@ -84,8 +84,8 @@ def _parsed_list(cell: str | None) -> list[object] | None:
 
 
 def _with_numbers_of_lists(frame: pl.DataFrame, notes: list[str]) -> pl.DataFrame:
-    """Lists of numbers as columns: one per place (votes for grades), or the mean, spread and number
-    of ratings."""
+    """Lists of numbers as columns: one per place (votes for rating bins), or the mean, spread and
+    number of ratings."""
     for name, dtype in frame.schema.items():
         if dtype != pl.List(pl.Float64):
             continue

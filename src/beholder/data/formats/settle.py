@@ -102,16 +102,17 @@ def _on_one_scale(frame: pl.DataFrame, notes: list[str]) -> pl.DataFrame:
     if votes and not min(votes) <= float(scores.median() or 0) <= max(votes):  # type: ignore[arg-type]
         notes.append(
             f"Two scales in one table: the scores are {low:.6g} to {high:.6g}, the votes are for "
-            f"grades {min(votes):g} to {max(votes):g}; the votes are left out. To score by them: "
-            "leave the column of scores out with --columns score=..., or make a table without it."
+            f"rating bins {min(votes):g} to {max(votes):g}; the votes are left out. To score by "
+            "them: leave the column of scores out with --columns score=..., or make a table "
+            "without it."
         )
         frame = frame.drop(votes.values())
     if "score_std" in frame.columns and high - low > _WIDE_SCALE:
         spread = _numbers(frame, ["score_std"])["score_std"].drop_nulls().drop_nans()
         if len(spread) and float(spread.max()) < _SMALL_SPREAD * (high - low):  # type: ignore[arg-type]
             notes.append(
-                f"Two scales in one table: the scores are {low:.6g} to {high:.6g}, their "
-                f"deviation at most {float(spread.max()):.3g}, as of grades 1 to 5; the deviation "  # type: ignore[arg-type]
+                f"Two scales in one table: the scores are {low:.6g} to {high:.6g}, their deviation "
+                f"at most {float(spread.max()):.3g}, as of rating bins 1 to 5; the deviation "  # type: ignore[arg-type]
                 "is left out."
             )
             frame = frame.drop("score_std")
@@ -132,7 +133,7 @@ def turned_over(table: AnnotationTable, low: float, high: float) -> AnnotationTa
         rater = pl.element().struct.field("rater")
         score = (low + high - pl.element().struct.field("score")).alias("score")
         frame = frame.with_columns(pl.col(RATINGS).list.eval(pl.struct(rater, score)))
-    if table.grades:
+    if table.rating_bins:
         frame = frame.with_columns(pl.col(VOTES).list.reverse())
-    grades = tuple(low + high - grade for grade in reversed(table.grades))
-    return AnnotationTable(frame, table.classes, grades)
+    rating_bins = tuple(low + high - grade for grade in reversed(table.rating_bins))
+    return AnnotationTable(frame, table.classes, rating_bins)

@@ -62,7 +62,8 @@ def _numbered(roles: Roles, left: Mapping[str, Profile]) -> dict[str, dict[int, 
 def _votes(
     frame: pl.DataFrame, columns: list[str], members: Mapping[int, str], total: str | None
 ) -> str | None:
-    """In which way numbers of a row are votes for grades: shares, counts; None: they are none."""
+    """In which way numbers of a row are votes for rating bins: shares, counts; None: they are
+    none."""
     numbers = frame.select(pl.col(columns).str.strip_chars().cast(pl.Float64, strict=False))
     whole = numbers.drop_nulls()
     if whole.is_empty() or whole.select(pl.min_horizontal(columns).min()).item() < 0:

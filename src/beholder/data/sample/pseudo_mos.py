@@ -20,7 +20,7 @@ from beholder.data.sample.traits import Traits
 TABLE = Path(__file__).parent / "pseudo_mos.csv"
 COLUMNS = ("image", "ssimulacra2", "pseudo_mos", "luminance", "detail", "deviation")
 
-# SSIMULACRA2's author calls 30 low, 50 medium and 70 high quality: grades 2, 3 and 4.
+# SSIMULACRA2's author calls 30 low, 50 medium and 70 high quality: rating bins 2, 3 and 4.
 MEDIUM = 50.0
 SLOPE = 20.0 / math.log(3.0)
 
