@@ -44,7 +44,7 @@ class TooSure:
 
 def make_judge() -> Judge:
     transform = EvalTransform(size=(8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return Judge(TooSure(), transform, classes=CLASSES, beam_size=None)
+    return Judge(TooSure(), transform, classes=CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def scored(root: Path, count: int, groups: int, seed: int = 0) -> AnnotationTabl
 
 def scorer(calibration: Calibration | None = None) -> Judge:
     transform = EvalTransform(size=(8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return Judge(Scorer(), transform, classes={}, beam_size=None, calibration=calibration)
+    return Judge(Scorer(), transform, classes={}, calibration=calibration)
 
 
 def test_intervals_of_scores_hold_on_further_pictures(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def without_backbone(folder: Path) -> Path:
 def written(judge: Judge) -> list[list[int]]:
     pixels = load_file(GOLDEN / "end_to_end_tensors.safetensors")["pixels"]
     assert isinstance(judge.engine, TorchEngine)
-    comments = judge.engine.opinions(pixels.numpy(), judge.beam_size).comments_B
+    comments = judge.engine.opinions(pixels.numpy(), judge.generation).comments_B
     assert comments is not None
     return [own[0] for own in comments]
 

@@ -14,6 +14,7 @@ from beholder.data.transforms import EvalTransform
 from beholder.data.vocabulary import Vocabulary
 from beholder.judge import Judge
 from beholder.judge.calibration import Calibration
+from beholder.judge.generation import GenerationConfig
 from beholder.judge.runtime.engine import RawOpinions
 from beholder.metrics.conformal import ConformalInterval
 from beholder.serve.config import ServeConfig
@@ -58,6 +59,7 @@ def stub_judge(seconds: float = 0.0) -> Judge:
         transform,
         classes={"light": ("dark", "bright")},
         vocabulary=WORDS,
+        generation=GenerationConfig.of_judge(WORDS, 20, 3),
         calibration=Calibration(score=ConformalInterval(level=0.9, quantile=7.0, pictures=50)),
         score_range=(0.0, 100.0),
     )

@@ -62,7 +62,7 @@ def calibrate_judge(
     can't be judged are left out and told.
 
     Args:
-        judge: without a calibration; comments are not needed (`beam_size` None).
+        judge: without a calibration; comments are not needed (`generation` None).
         table: rows of the split, with scores and the attributes' labels.
         root: folder that the image keys start from.
         level: share of pictures whose given score lies within the interval, above 0 and below 1.

@@ -21,6 +21,7 @@ from beholder.data.vocabulary import Vocabulary, display_form
 from beholder.errors import DataError, JudgeError, MissingExtra
 from beholder.judge.calibration import Calibration
 from beholder.judge.explain import Explanation, place_heat, scale_heat
+from beholder.judge.generation import GenerationConfig
 from beholder.judge.runner import Box, Picture, Request, checked_box, judge_pictures
 from beholder.judge.runtime.backends import DEFAULT, Backend
 from beholder.judge.runtime.engine import (
@@ -52,7 +53,7 @@ class Judge:
         calibration: how far the opinions can be trusted.
         views: what of a picture is looked at; scores and probabilities are means over the views,
             comments and explanations are of the first.
-        beam_size: beams when a comment is written; None: no comment.
+        generation: how a comment is written; None: no comment.
         score_range: lowest and highest score of the table it was trained on; None: no score.
         provenance: which recipe and run it comes from, as saved with it.
     """
@@ -66,7 +67,7 @@ class Judge:
         vocabulary: Vocabulary | None = None,
         calibration: Calibration | None = None,
         views: ViewConfig | None = None,
-        beam_size: int | None = 3,
+        generation: GenerationConfig | None = None,
         score_range: tuple[float, float] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
@@ -77,7 +78,7 @@ class Judge:
         self.calibration = calibration or Calibration()
         self.views = views or ViewConfig()
         self.views.check(transform)
-        self.beam_size = beam_size
+        self.generation = generation
         self.score_range = score_range
         self.provenance = dict(provenance or {})
         self.source: Path | None = None  # where it was loaded from
@@ -224,26 +225,26 @@ class Judge:
     ) -> Judge:
         """The judge that runs an exported file."""
         from beholder.judge.runtime.backends import open_graphs
-        from beholder.judge.runtime.graph_engine import GraphEngine, Search
+        from beholder.judge.runtime.graph_engine import GraphEngine
         from beholder.judge.store.graph_check import check_graphs
         from beholder.judge.store.packed import read_packed
 
         packed = read_packed(path)
         manifest, vocabulary = packed.manifest, packed.vocabulary
-        search = None
-        if vocabulary is not None:
-            ends = (vocabulary.bos, vocabulary.eos)
-            search = Search(manifest.max_length, *ends, manifest.writers)
         graphs = open_graphs(packed.graphs, backend, threads, device)
         check_graphs(graphs, manifest, len(vocabulary) if vocabulary else None, str(path))
         judge = cls(
-            GraphEngine(graphs, tuple(manifest.classes), search),
+            GraphEngine(
+                graphs, tuple(manifest.classes), 0 if vocabulary is None else manifest.writers
+            ),
             packed.transform,
             classes=manifest.classes,
             vocabulary=vocabulary,
             calibration=manifest.calibration,
             views=manifest.views,
-            beam_size=manifest.beam_size,
+            generation=GenerationConfig.of_judge(
+                vocabulary, manifest.max_length, manifest.beam_size
+            ),
             score_range=manifest.score_range,
             provenance=manifest.provenance,
         )
@@ -268,6 +269,7 @@ class Judge:
         from beholder.judge.runtime.torch_engine import TorchEngine
 
         assert model.backbone is not None, "a judge without a backbone can't see"
+        length = model.comment.config.max_length if "comment" in model.heads else 2
         return cls(
             TorchEngine(model, device, amp),
             model.backbone.transform,
@@ -275,10 +277,22 @@ class Judge:
             vocabulary=model.vocabulary,
             calibration=model.config.calibration,
             views=model.config.views,
-            beam_size=beam_size,
+            generation=GenerationConfig.of_judge(model.vocabulary, length, beam_size),
             score_range=model.score_range,
             provenance=provenance,
         )
+
+    @property
+    def beam_size(self) -> int | None:
+        """Beams when a comment is written; None: no comment."""
+        return None if self.generation is None else self.generation.beam_size
+
+    @beam_size.setter
+    def beam_size(self, beam_size: int | None) -> None:
+        if beam_size is None or self.generation is None:
+            self.generation = None
+        else:
+            self.generation = self.generation.with_beams(beam_size)
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str, but is a path
@@ -348,21 +362,23 @@ class Judge:
         Raises:
             OpinionError: an opinion is no number, or there is none for a picture.
         """
-        raw = self._opinions(views, self.beam_size)
+        raw = self._opinions(views, self.generation)
         check_opinions(raw, self.classes, names)
         return [self._verdict(name, raw, row) for row, name in enumerate(names)]
 
-    def _opinions(self, views: Sequence[NDArray[np.float32]], beam_size: int | None) -> RawOpinions:
+    def _opinions(
+        self, views: Sequence[NDArray[np.float32]], generation: GenerationConfig | None
+    ) -> RawOpinions:
         """What the network says of prepared pictures; comments of the first view."""
-        raw = self.engine.opinions(np.stack([own[0] for own in views]), beam_size)
-        others = np.concatenate([own[1:] for own in views])
+        raw = self.engine.opinions(np.stack([picture[0] for picture in views]), generation)
+        others = np.concatenate([picture[1:] for picture in views])
         if len(others):
             size = len(views)
-            said = [
+            further = [
                 self.engine.opinions(others[start : start + size], None)
                 for start in range(0, len(others), size)
             ]
-            raw = mean_opinions(raw, joined(said), [len(own) - 1 for own in views])
+            raw = mean_opinions(raw, joined(further), [len(picture) - 1 for picture in views])
         return raw
 
     def explain(

@@ -210,7 +210,7 @@ def _add_state(app: FastAPI, judge: Judge, config: ServeConfig, counters: Metric
             {
                 "score_range": judge.score_range,
                 "coverage": None if interval is None else interval.level,
-                "comments": judge.vocabulary is not None and judge.beam_size is not None,
+                "comments": judge.generation is not None,
                 "attributes": judge.classes,
                 "explains": judge.explainable(),
                 "limits": {"max_body": config.max_body, "max_pictures": config.max_pictures},

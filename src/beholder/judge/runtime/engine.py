@@ -14,6 +14,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from beholder.judge.generation import GenerationConfig
+
 
 @dataclass(frozen=True)
 class RawOpinions:
@@ -69,8 +71,10 @@ def mean_opinions(first: RawOpinions, further: RawOpinions, counts_B: Sequence[i
 class Engine(Protocol):
     """Runs backbone, heads and decoding."""
 
-    def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
-        """What the heads say; None for `beam_size` writes no comment."""
+    def opinions(
+        self, pixels_B3HW: NDArray[np.float32], generation: GenerationConfig | None
+    ) -> RawOpinions:
+        """What the heads say; None for `generation` writes no comment."""
         ...
 
 

@@ -16,6 +16,7 @@ from beholder.decoding import beam_search
 from beholder.errors import JudgeError
 from beholder.features.memory import memory_guard
 from beholder.features.precision import Amp, amp_dtype, autocast
+from beholder.judge.generation import GenerationConfig
 from beholder.judge.model import JudgeModel
 from beholder.judge.runtime.engine import RawOpinions
 from beholder.judge.runtime.grad_cam import heat_map
@@ -41,8 +42,10 @@ class TorchEngine:
         self._process = os.getpid()
         _survive_forks()
 
-    def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
-        """What the heads say; None for `beam_size` writes no comment.
+    def opinions(
+        self, pixels_B3HW: NDArray[np.float32], generation: GenerationConfig | None
+    ) -> RawOpinions:
+        """What the heads say; None for `generation` writes no comment.
 
         Raises:
             OutOfMemory: the device has no room for the batch.
@@ -61,29 +64,24 @@ class TorchEngine:
             fix="Lower batch_size (--batch-size), or the beam size where comments are written.",
         )  # fmt: skip
         with guard, autocast(self.device, self._arithmetic):
-            return self._opinions(pixels_B3HW, beam_size)
+            return self._opinions(pixels_B3HW, generation)
 
     @torch.inference_mode()
-    def _opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
+    def _opinions(
+        self, pixels_B3HW: NDArray[np.float32], generation: GenerationConfig | None
+    ) -> RawOpinions:
         pixels = torch.from_numpy(pixels_B3HW).to(self.device)
-        writes = beam_size is not None and "comment" in self.model.heads
+        writes = generation is not None and "comment" in self.model.heads
         reads_tokens = writes and self.model.reads_tokens
         features = self.model.features({"pixels": pixels}, tokens=reads_tokens)
         said = self.model.opinions(features)
         comments = None
-        vocabulary = self.model.vocabulary
-        if writes and beam_size is not None and vocabulary is not None:
+        if writes and generation is not None:
             heads, tokens_BNC = zip(*self.model.writers(pixels, features), strict=True)
-            found = beam_search(
-                heads,
-                tokens_BNC,
-                beam_size=beam_size,
-                max_length=self.model.comment.config.max_length,
-                bos=vocabulary.bos,
-                eos=vocabulary.eos,
-                n_best=beam_size,
-            )
-            comments = [[list(one.tokens) for one in hypotheses] for hypotheses in found]
+            beams = beam_search(heads, tokens_BNC, **generation.search_options())
+            comments = [
+                [list(hypothesis.tokens) for hypothesis in hypotheses] for hypotheses in beams
+            ]
         return RawOpinions(
             score_B=None if said.score_B is None else said.score_B.cpu().double().numpy(),
             probabilities_BK={

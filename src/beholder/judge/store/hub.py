@@ -118,7 +118,7 @@ def short_card(judge: Judge, repo: str) -> str:
     if interval is not None:
         opinions.append(f"an interval of {interval.level:.0%}, calibrated on {interval.pictures}")
         opinions[-1] += " pictures"
-    if judge.vocabulary is not None and judge.beam_size is not None:
+    if judge.vocabulary is not None and judge.generation is not None:
         opinions.append(f"a comment, of a vocabulary of {len(judge.vocabulary):,}")
     opinions += [f"{name}: {', '.join(labels)}" for name, labels in judge.classes.items()]
     made = [f"- {name}: `{value}`" for name, value in judge.provenance.items()]
