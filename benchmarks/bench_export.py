@@ -40,7 +40,8 @@ from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.judge.runtime.backends import BACKENDS, Backend
 from beholder.judge.store.folder import Stored
-from beholder.judge.store.packed import CARD, Precision, write_packed
+from beholder.judge.store.manifest import Precision
+from beholder.judge.store.packed import CARD, write_packed
 from beholder.models.config import HeadConfig
 from beholder.models.expansionnet import ExpansionNetConfig
 from measure import conditions

@@ -14,7 +14,7 @@ from beholder.export.card import UNKNOWN, render_card
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeConfig
 from beholder.judge.store.folder import Stored, load_judge
-from beholder.judge.store.packed import Manifest
+from beholder.judge.store.manifest import Manifest
 from beholder.pipeline.recipe import parse_recipe
 from beholder.pipeline.runner import fit_recipe
 

@@ -15,7 +15,8 @@ from PIL import Image
 from beholder.data.sealed import own_hash
 from beholder.data.transforms import EvalTransform
 from beholder.judge.calibration import Calibration
-from beholder.judge.store.packed import GRAPH, Manifest, write_packed
+from beholder.judge.store.manifest import Manifest
+from beholder.judge.store.packed import GRAPH, write_packed
 from beholder.metrics.conformal import ConformalInterval
 
 SIDE = 32

@@ -9,7 +9,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from beholder.data.transforms import EvalTransform
-from beholder.judge.store.packed import Manifest, write_packed
+from beholder.judge.store.manifest import Manifest
+from beholder.judge.store.packed import write_packed
 
 
 def write_brightness_judge(path: Path, factor: float = 255.0) -> None:

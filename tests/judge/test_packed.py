@@ -16,9 +16,8 @@ from beholder.cli import main
 from beholder.data.sealed import own_hash
 from beholder.data.transforms import EvalTransform
 from beholder.errors import JudgeError
+from beholder.judge.store.manifest import FORMAT, Manifest
 from beholder.judge.store.packed import (
-    FORMAT,
-    Manifest,
     expected_members,
     read_packed,
     write_packed,

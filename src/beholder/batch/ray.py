@@ -69,14 +69,12 @@ def judge_on_ray(
     """Judge pictures into a folder of Parquet files, from where an earlier call has stopped.
 
     Args:
-        model: a judge's folder or exported file.
-        path: ends with `.parquet`.
-        workers: processes that judge, of one core each; None: as many as there are cores, and GPUs
-            for.
+        model, path: a judge's folder or exported file, and an output that ends with `.parquet`.
+        workers: processes that judge, a core each; None: as many as there are cores and GPUs for.
         address: of a running cluster; None: one on this machine, for the time of the call.
         backend: what runs an exported file, as for `Judge.load`.
         gpus_per_worker: that Ray gives each worker, which then judges on CUDA: a whole number, or a
-            share of one GPU that several workers have together; 0: workers judge on the CPU.
+            share of one GPU; 0: workers judge on the CPU.
         device: that workers judge on, as for `Judge.load`; which GPU it is, Ray says.
         images: folder that the names of a list start from, which is a part of what the work is.
 
@@ -88,7 +86,7 @@ def judge_on_ray(
         MissingExtra: Ray is not installed.
     """
     path, model = Path(path).absolute(), Path(model).absolute()
-    there = _device_of_workers(device, gpus_per_worker, backend)
+    on_device = _device_of_workers(device, gpus_per_worker, backend)
     check_output(path, "ray")
     # the driver only asks what the judge has, and may be on a machine without a GPU
     classes = Judge.load(model, "cpu", backend=backend).classes
@@ -102,8 +100,8 @@ def judge_on_ray(
                 parts = Parts(path, classes, layout_of(state.format))
                 before = parts.open()
             job = _Job(
-                str(model), identity, str(path), batch_size, backend, there, gpus_per_worker,
-                state.format, trusted=before > 0,
+                str(model), identity, str(path), batch_size, backend, on_device,
+                gpus_per_worker, state.format, trusted=before > 0,
             )  # fmt: skip
             clock = time.perf_counter()
             left = _left(requests, parts, state.rows or rows)

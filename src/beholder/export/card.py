@@ -19,7 +19,7 @@ from beholder.export.parity import LIMITS
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeConfig
 from beholder.judge.store.hub import TAGS
-from beholder.judge.store.packed import Manifest
+from beholder.judge.store.manifest import Manifest
 from beholder.metrics.classification import show
 
 UNKNOWN = "Not known: the judge's folder was exported apart from the run that made it."

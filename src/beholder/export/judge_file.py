@@ -38,15 +38,8 @@ from beholder.judge import Judge, Verdict
 from beholder.judge.runtime.backends import require_onnxruntime
 from beholder.judge.store.dtypes import stored_as
 from beholder.judge.store.folder import Stored, load_judge
-from beholder.judge.store.packed import (
-    CARD,
-    GRAPH,
-    VOCABULARY,
-    Manifest,
-    Precision,
-    read_packed,
-    write_packed,
-)
+from beholder.judge.store.manifest import VOCABULARY, Manifest, Precision
+from beholder.judge.store.packed import CARD, GRAPH, read_packed, write_packed
 
 log = logging.getLogger("beholder")
 
@@ -101,29 +94,68 @@ def export_judge(
     if precision == "int8":
         calibration, pictures = pictures.split()
         pixels = prepared(original, calibration)
-    expected: dict[str, Verdict] = {}
+    tried = _Tried(judge, stored, original, pictures, precision, megabytes)
     with atomic_path(target) as temporary:
         for version in versions(stored, judge_graphs(stored.model), precision, pixels):
-            manifest, members = pack(stored, version, precision)
-            write_packed(temporary, manifest, {**members, CARD: b""})
-            _check_size(temporary, megabytes)
-            # after the size: it takes minutes
-            with exact_float32():
-                expected = expected or verdicts(original, pictures)
-            exported = Judge.load(temporary, device="cpu")  # where every file can run
-            parity = compare(expected, verdicts(exported, pictures), pictures, original.classes)
+            parity = tried.write(version, temporary)
             broken = parity.broken(LIMITS[precision])
             if not (broken and has_to_agree):
                 break
             log.info("floating point: %s: %s", version.floating, "; ".join(broken))
         if has_to_agree:
             check_parity(parity, precision)
-        manifest = manifest.model_copy(update={"parity": parity.to_dict()})
-        card = render_card(manifest, stored.model.config, judge)
-        write_packed(temporary, manifest, {**members, CARD: card.encode("utf-8")})
-        size = _check_size(temporary, megabytes)
-        read_packed(temporary)
-    return Exported(size, parity, card)
+        return tried.finish(parity, temporary)
+
+
+class _Tried:
+    """One version of a judge after the other as a file, each compared with the original.
+
+    Args:
+        folder: of the judge, for its model card.
+        stored: its weights, on the host to be written.
+        original: the same judge, to compare with.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        stored: Stored,
+        original: Judge,
+        pictures: Material,
+        precision: Precision,
+        megabytes: float,
+    ) -> None:
+        self.folder, self.stored, self.original = folder, stored, original
+        self.pictures, self.precision, self.megabytes = pictures, precision, megabytes
+        self._expected: dict[str, Verdict] = {}
+        self._packed: tuple[Manifest, dict[str, bytes]] | None = None
+
+    def write(self, version: Version, path: Path) -> Parity:
+        """Write a version, without its card, and compare it.
+
+        Raises:
+            GateError: it is too large.
+        """
+        self._packed = pack(self.stored, version, self.precision)
+        manifest, members = self._packed
+        write_packed(path, manifest, {**members, CARD: b""})
+        _check_size(path, self.megabytes)
+        # after the size: it takes minutes
+        with exact_float32():
+            self._expected = self._expected or verdicts(self.original, self.pictures)
+        exported = Judge.load(path, device="cpu")  # where every file can run
+        found = verdicts(exported, self.pictures)
+        return compare(self._expected, found, self.pictures, self.original.classes)
+
+    def finish(self, parity: Parity, path: Path) -> Exported:
+        """Write the last version again, with its card."""
+        assert self._packed is not None, "a version was written"
+        manifest = self._packed[0].model_copy(update={"parity": parity.to_dict()})
+        card = render_card(manifest, self.stored.model.config, self.folder)
+        write_packed(path, manifest, {**self._packed[1], CARD: card.encode("utf-8")})
+        size = _check_size(path, self.megabytes)
+        read_packed(path)
+        return Exported(size, parity, card)
 
 
 def versions(
@@ -161,27 +193,15 @@ def pack(
     if config.comment is not None:
         text = json.dumps(config.vocabulary, ensure_ascii=False, separators=(",", ":"))
         members[VOCABULARY] = text.encode("utf-8")
-    return _manifest(stored, precision, version.floating), members
-
-
-def _manifest(stored: Stored, precision: Precision, floating: str) -> Manifest:
-    config, backbone = stored.model.config, stored.model.backbone
+    backbone = stored.model.backbone
     assert backbone is not None
-    has = {"score": config.score, "attributes": config.attributes, "comment": config.comment}
-    return Manifest(
+    manifest = Manifest(
+        **dict(stored.description),
         precision=precision,
-        floating=floating,
-        heads=tuple(name for name, head in has.items() if head is not None),
-        classes=config.classes if config.attributes is not None else {},
-        score_range=config.score_range,
+        floating=version.floating,
         transform=backbone.transform.to_dict(),
-        views=config.views,
-        calibration=config.calibration,
-        beam_size=stored.beam_size,
-        max_length=2 if config.comment is None else config.comment.max_length,
-        writers=config.ensemble,
-        provenance=stored.provenance,
     )
+    return manifest, members
 
 
 def _check_size(path: Path, megabytes: float) -> int:

@@ -29,7 +29,7 @@ from beholder.errors import DataError, GateError, OpinionError, PictureError
 from beholder.evaluation.evaluate import find_requests
 from beholder.judge import Judge, Verdict
 from beholder.judge.runner import BY_THE_JUDGE, Request, judge_pictures
-from beholder.judge.store.packed import Precision
+from beholder.judge.store.manifest import Precision
 from beholder.metrics.captions import evaluate_captions
 from beholder.metrics.correlation import srcc
 

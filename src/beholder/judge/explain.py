@@ -12,6 +12,8 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from beholder.errors import JudgeError
+
 # the warm half of a fire: cold parts of the picture stay as they are, hot ones glow
 _COLOURS = np.array([[60, 15, 110], [190, 40, 90], [245, 125, 20], [250, 225, 90]], np.float32)
 _MOST = 0.65  # how opaque the hottest place is
@@ -57,6 +59,15 @@ class Explanation:
         share_HW1 = (_MOST * warmth_HW)[..., None]
         mixed = np.asarray(picture) * (1 - share_HW1) + np.stack(glow, axis=-1) * share_HW1
         return PIL.Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def unexplained() -> JudgeError:
+    """The error of an engine that has no gradients."""
+    return JudgeError(
+        "What runs this judge can't tell where an opinion comes from.",
+        fix="Load the judge's folder of weights instead of an exported file "
+        "(pip install 'beholder[train]').",
+    )
 
 
 def scale_heat(map_hw: NDArray[np.float32]) -> NDArray[np.float32]:

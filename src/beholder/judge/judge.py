@@ -13,16 +13,16 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from beholder.data.files import sha256_file
 from beholder.data.images import read_image
 from beholder.data.transforms import EvalTransform
 from beholder.data.views import ViewConfig, read_views
-from beholder.data.vocabulary import Vocabulary, display_form
+from beholder.data.vocabulary import Vocabulary
 from beholder.errors import DataError, JudgeError, MissingExtra
 from beholder.judge.calibration import Calibration
-from beholder.judge.explain import Explanation, place_heat, scale_heat
+from beholder.judge.explain import Explanation, place_heat, scale_heat, unexplained
 from beholder.judge.generation import GenerationConfig
-from beholder.judge.runner import Box, Picture, Request, checked_box, judge_pictures
+from beholder.judge.raw_verdict import verdict_of
+from beholder.judge.runner import Box, Picture, Request, boxes_of, judge_pictures, name_of
 from beholder.judge.runtime.backends import DEFAULT, Backend
 from beholder.judge.runtime.engine import (
     Engine,
@@ -32,8 +32,8 @@ from beholder.judge.runtime.engine import (
     mean_opinions,
 )
 from beholder.judge.sanity import check_opinions
-from beholder.judge.store.manifest import require_judge
-from beholder.judge.verdict import Attribute, Judged, Verdict
+from beholder.judge.store.manifest import require_judge, short_identity
+from beholder.judge.verdict import Judged, Verdict
 
 if TYPE_CHECKING:
     import torch
@@ -124,13 +124,21 @@ class Judge:
                     where=str(path),
                     fix="Leave amp out, or load the judge's folder.",
                 )
-            return cls._exported(path, device, backend or DEFAULT, threads)
-        if backend:
+            judge = cls._of_file(path, device, backend or DEFAULT, threads)
+        elif backend:
             raise JudgeError(
                 f"A judge's folder is run by PyTorch, not by {backend}.",
                 where=str(path),
                 fix="Leave the backend out, or make one file of it: beholder export.",
             )
+        else:
+            judge = cls._of_folder(path, device, threads, amp)
+        judge.source, judge.identity = path, short_identity(path)
+        return judge
+
+    @classmethod
+    def _of_folder(cls, path: Path, device: str | None, threads: int | None, amp: Amp) -> Judge:
+        """The judge that runs a folder's weights with PyTorch."""
         try:
             import torch
         except ModuleNotFoundError as error:
@@ -141,16 +149,42 @@ class Judge:
         if threads is not None:
             torch.set_num_threads(threads)
         stored = load_judge(path)
-        chosen = devices.choose_device(device)
-        judge = cls.of_model(
+        return cls.of_model(
             stored.model,
-            chosen,
+            devices.choose_device(device),
             beam_size=stored.beam_size,
             provenance=stored.provenance,
             amp=amp,
         )
-        judge.source, judge.identity = path, short_identity(path)
-        return judge
+
+    @classmethod
+    def _of_file(
+        cls, path: Path, device: str | None, backend: Backend, threads: int | None
+    ) -> Judge:
+        """The judge that runs an exported file."""
+        from beholder.judge.runtime.backends import open_graphs
+        from beholder.judge.runtime.graph_engine import GraphEngine
+        from beholder.judge.store.graph_check import check_graphs
+        from beholder.judge.store.packed import read_packed
+
+        packed = read_packed(path)
+        manifest, vocabulary = packed.manifest, packed.vocabulary
+        graphs = open_graphs(packed.graphs, backend, threads, device)
+        check_graphs(graphs, manifest, len(vocabulary) if vocabulary else None, str(path))
+        writers = 0 if vocabulary is None else manifest.writers
+        return cls(
+            GraphEngine(graphs, tuple(manifest.classes), writers),
+            packed.transform,
+            classes=manifest.classes,
+            vocabulary=vocabulary,
+            calibration=manifest.calibration,
+            views=manifest.views,
+            generation=GenerationConfig.of_judge(
+                vocabulary, manifest.max_length, manifest.beam_size
+            ),
+            score_range=manifest.score_range,
+            provenance=manifest.provenance,
+        )
 
     @classmethod
     def from_hub(
@@ -205,51 +239,9 @@ class Judge:
             JudgeError: it was not loaded from anywhere, or can't be sent.
             MissingExtra: huggingface_hub is not installed.
         """
-        from beholder.judge.store.hub import short_card, upload
+        from beholder.judge.store.hub import push
 
-        if self.source is None:
-            raise JudgeError(
-                "This judge was not loaded from a folder or file, so there is nothing to send.",
-                fix="Save it first, and send what Judge.load gives.",
-            )
-        if card is None and self.source.is_file():
-            from beholder.judge.store.packed import read_packed
-
-            card = read_packed(self.source).card
-        text = short_card(self, repo) if card is None else card
-        return upload(self.source, repo, text, private=private, token=token, endpoint=endpoint)
-
-    @classmethod
-    def _exported(
-        cls, path: Path, device: str | None, backend: Backend, threads: int | None
-    ) -> Judge:
-        """The judge that runs an exported file."""
-        from beholder.judge.runtime.backends import open_graphs
-        from beholder.judge.runtime.graph_engine import GraphEngine
-        from beholder.judge.store.graph_check import check_graphs
-        from beholder.judge.store.packed import read_packed
-
-        packed = read_packed(path)
-        manifest, vocabulary = packed.manifest, packed.vocabulary
-        graphs = open_graphs(packed.graphs, backend, threads, device)
-        check_graphs(graphs, manifest, len(vocabulary) if vocabulary else None, str(path))
-        judge = cls(
-            GraphEngine(
-                graphs, tuple(manifest.classes), 0 if vocabulary is None else manifest.writers
-            ),
-            packed.transform,
-            classes=manifest.classes,
-            vocabulary=vocabulary,
-            calibration=manifest.calibration,
-            views=manifest.views,
-            generation=GenerationConfig.of_judge(
-                vocabulary, manifest.max_length, manifest.beam_size
-            ),
-            score_range=manifest.score_range,
-            provenance=manifest.provenance,
-        )
-        judge.source, judge.identity = path, short_identity(path)
-        return judge
+        return push(self, repo, card, private=private, token=token, endpoint=endpoint)
 
     @classmethod
     def of_model(
@@ -333,11 +325,11 @@ class Judge:
         if batch_size < 1:
             raise DataError(f"batch_size must be at least 1, not {batch_size}.")
         if isinstance(pictures, (str, Path, bytes, PIL.Image.Image)):
-            (whole,) = _boxes_of([pictures], [box])
-            return self.verdicts([_name(pictures)], [self.prepare(pictures, whole)])[0]
-        boxes = _boxes_of(pictures, box)
+            (whole,) = boxes_of([pictures], [box])
+            return self.verdicts([name_of(pictures)], [self.prepare(pictures, whole)])[0]
+        boxes = boxes_of(pictures, box)
         requests = [
-            Request(_name(picture), picture, picture_box)
+            Request(name_of(picture), picture, picture_box)
             for picture, picture_box in zip(pictures, boxes, strict=True)
         ]
         return list(judge_pictures(self, requests, batch_size=batch_size))
@@ -405,16 +397,16 @@ class Judge:
         self.check_opinion(opinion, label)
         engine = self.engine
         if not isinstance(engine, ExplainingEngine):
-            raise _unexplained()
+            raise unexplained()
         upright = read_image(picture)
         views = self.prepare(picture, box)
         raw = self._opinions([views], None)
-        check_opinions(raw, self.classes, [_name(picture)])
+        check_opinions(raw, self.classes, [name_of(picture)])
         index = None
         if opinion in self.classes:
-            said = self._verdict(_name(picture), raw, 0).attributes[opinion]
-            label = label or said.label
-            value, index = said.probabilities[label], self.classes[opinion].index(label)
+            attribute = self._verdict(name_of(picture), raw, 0).attributes[opinion]
+            label = label or attribute.label
+            value, index = attribute.probabilities[label], self.classes[opinion].index(label)
         elif raw.score_B is not None:
             value = float(raw.score_B[0])
         else:
@@ -422,7 +414,7 @@ class Judge:
         heat = scale_heat(engine.heat_map(views[0], opinion, index))
         region = self.transform.region(upright.size, box)
         placed = place_heat(heat, region, upright.size)
-        return Explanation(_name(picture), opinion, label, value, placed, upright)
+        return Explanation(name_of(picture), opinion, label, value, placed, upright)
 
     def explainable(self) -> list[str]:
         """The opinions that `explain` may be asked for."""
@@ -449,62 +441,6 @@ class Judge:
             )
 
     def _verdict(self, name: str, raw: RawOpinions, row: int) -> Verdict:
-        score = None if raw.score_B is None else float(raw.score_B[row])
-        interval = None if score is None else self.calibration.interval(score)
-        comments: list[str] = []
-        if raw.comments_B is not None and self.vocabulary is not None:
-            written = [self.vocabulary.decode(tokens) for tokens in raw.comments_B[row]]
-            comments = list(dict.fromkeys(map(display_form, written)))
-        attributes = {}
-        for attribute, labels in self.classes.items():
-            raw_BK = raw.probabilities_BK[attribute][row : row + 1]
-            # of the network's own: rounding must not make another class the first
-            order = np.argsort(-raw_BK[0], kind="stable")
-            values = self.calibration.probabilities(attribute, raw_BK)[0]
-            ranked = {labels[index]: float(values[index]) for index in order}
-            attributes[attribute] = Attribute(labels[order[0]], float(values[order[0]]), ranked)
-        comment = comments[0] if comments else None
-        others = tuple(filter(None, comments[1:]))
-        return Verdict(name, score, interval, comment, others, attributes, judge=self.identity)
-
-
-def short_identity(path: Path, name: str | None = None) -> str:
-    """Which judge a file or folder holds, for people: its name (None: that of the file, or of the
-    folder with the one around it), and the beginning of the SHA-256 of the file, or of the folder's
-    `judge.json`."""
-    if path.is_file():
-        return f"{name or path.name}@{sha256_file(path)[:12]}"
-    name = name or "/".join(path.absolute().parts[-2:])  # most folders are called judge
-    return f"{name}@{sha256_file(path / 'judge.json')[:12]}"
-
-
-def _unexplained() -> JudgeError:
-    return JudgeError(
-        "What runs this judge can't tell where an opinion comes from.",
-        fix="Load the judge's folder of weights instead of an exported file "
-        "(pip install 'beholder[train]').",
-    )
-
-
-def _boxes_of(pictures: Sequence[Picture], boxes: Any) -> list[Box | None]:
-    """A box, or None, for each of the pictures.
-
-    Raises:
-        DataError: they are not as many, or one is not four numbers.
-    """
-    if boxes is None:
-        return [None] * len(pictures)
-    if len(boxes) != len(pictures):
-        raise DataError(
-            f"There are {len(boxes)} boxes for {len(pictures)} pictures.",
-            fix="Give one for each picture, None where all of it is meant.",
+        return verdict_of(
+            name, raw, row, self.classes, self.calibration, self.vocabulary, self.identity
         )
-    return [None if box is None else checked_box(box) for box in boxes]
-
-
-def _name(picture: Picture) -> str:
-    if isinstance(picture, PIL.Image.Image):
-        return str(getattr(picture, "filename", "") or "picture")
-    if isinstance(picture, bytes):
-        return "picture"
-    return str(picture)

@@ -78,6 +78,15 @@ class Request:
         return Path(self.picture)
 
 
+def name_of(picture: Picture) -> str:
+    """What a picture is reported under that nobody has named."""
+    if isinstance(picture, PIL.Image.Image):
+        return str(getattr(picture, "filename", "") or "picture")
+    if isinstance(picture, bytes):
+        return "picture"
+    return str(picture)
+
+
 def checked_box(box: Any) -> Box:
     """A box that a user gave, as four numbers.
 
@@ -97,6 +106,22 @@ def checked_box(box: Any) -> Box:
             "xmin < xmax and ymin < ymax.",
         )
     return left, top, right, bottom
+
+
+def boxes_of(pictures: Sequence[object], boxes: Any) -> list[Box | None]:
+    """A box, or None, for each of the pictures.
+
+    Raises:
+        DataError: they are not as many, or one is not four numbers.
+    """
+    if boxes is None:
+        return [None] * len(pictures)
+    if len(boxes) != len(pictures):
+        raise DataError(
+            f"There are {len(boxes)} boxes for {len(pictures)} pictures.",
+            fix="Give one for each picture, None where all of it is meant.",
+        )
+    return [None if box is None else checked_box(box) for box in boxes]
 
 
 @dataclass

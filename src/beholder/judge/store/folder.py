@@ -11,20 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from beholder.data.files import atomic_path, write_json
-from beholder.data.sealed import Seal, read_json, why_invalid
+from beholder.data.sealed import read_json, why_invalid
 from beholder.errors import JudgeError, shortened
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.judge.store.dtypes import NumberType, stored_as
-from beholder.judge.store.limits import MOST_BEAMS
-from beholder.judge.store.manifest import require_judge
+from beholder.judge.store.manifest import (
+    CARD,
+    FOLDER_SEAL,
+    VOCABULARY,
+    WEIGHTS,
+    Description,
+    require_judge,
+)
 from beholder.version import __version__
-
-FORMAT = 1
-_CARD, _WEIGHTS, _VOCABULARY = "judge.json", "weights.safetensors", "vocabulary.json"
-_SEAL = Seal(_CARD, "judge", FORMAT, JudgeError, "Export the judge again, or copy it as a whole.")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,13 @@ class Stored:
     model: JudgeModel
     beam_size: int
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def description(self) -> Description:
+        """What the judge says of itself."""
+        config = self.model.config.model_dump(mode="json")
+        card = {"config": config, "beam_size": self.beam_size, "provenance": self.provenance}
+        return Description.of_card(card)
 
 
 def save_judge(
@@ -64,36 +73,16 @@ def save_judge(
     state = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        save_file(state, temporary / _WEIGHTS)
+        save_file(state, temporary / WEIGHTS)
         if vocabulary is not None:
-            write_json(temporary / _VOCABULARY, vocabulary)
-        told = {"config": config, "beam_size": beam_size, "provenance": provenance or {}}
-        _SEAL.write(temporary, told)
-
-
-class _Card(BaseModel):
-    """What of `judge.json` is read beside the seal."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    config: dict[str, Any]
-    beam_size: int = Field(ge=1, le=MOST_BEAMS)
-    provenance: dict[str, Any]
+            write_json(temporary / VOCABULARY, vocabulary)
+        card = {"config": config, "beam_size": beam_size, "provenance": provenance or {}}
+        FOLDER_SEAL.write(temporary, card)
 
 
 def is_judge(folder: Path) -> bool:
     """Whether a folder says that it is a judge's."""
-    return (folder / _CARD).is_file()
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration that a judge's folder has, as JSON; its weights are not looked at.
-
-    Raises:
-        JudgeError: there is none, or it was changed, or is of a newer format.
-    """
-    config: dict[str, Any] = _SEAL.read_card(folder)["config"]
-    return config
+    return (folder / CARD).is_file()
 
 
 def load_judge(folder: Path) -> Stored:
@@ -102,24 +91,26 @@ def load_judge(folder: Path) -> Stored:
     Raises:
         JudgeError: it is missing, incomplete, changed, or of a newer format.
     """
-    raw = _SEAL.read(require_judge(folder))
+    raw = FOLDER_SEAL.read(require_judge(folder))
     try:
-        card = _Card.model_validate(raw)
+        description = Description.of_card(raw)
         vocabulary = None
-        if _VOCABULARY in raw["files"]:
-            vocabulary = read_json((folder / _VOCABULARY).read_bytes())
-        config = JudgeConfig.model_validate({**card.config, "vocabulary": vocabulary})
-    except (ValueError, TypeError) as error:
+        if VOCABULARY in raw["files"]:
+            vocabulary = read_json((folder / VOCABULARY).read_bytes())
+        config = JudgeConfig.model_validate({**raw["config"], "vocabulary": vocabulary})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         why = why_invalid(error) if isinstance(error, ValidationError) else shortened(error)
         raise JudgeError(
             f"The judge's configuration does not fit this version: {why}.",
-            where=str(folder / _CARD),
+            where=str(folder / CARD),
             fix=f"It was written by Beholder {shortened(raw.get('beholder'))}; this is "
             f"{__version__}.",
         ) from error
-    if _WEIGHTS not in raw["files"]:
-        raise JudgeError(f"The judge lacks its {_WEIGHTS}.", where=str(folder), fix=_SEAL.again)
-    return Stored(_load_model(config, folder), card.beam_size, card.provenance)
+    if WEIGHTS not in raw["files"]:
+        raise JudgeError(
+            f"The judge lacks its {WEIGHTS}.", where=str(folder), fix=FOLDER_SEAL.again
+        )
+    return Stored(_load_model(config, folder), description.beam_size, description.provenance)
 
 
 def _load_model(config: JudgeConfig, folder: Path) -> JudgeModel:
@@ -127,12 +118,12 @@ def _load_model(config: JudgeConfig, folder: Path) -> JudgeModel:
     from safetensors.torch import load_file
 
     try:
-        state: dict[str, torch.Tensor] = load_file(folder / _WEIGHTS)
+        state: dict[str, torch.Tensor] = load_file(folder / WEIGHTS)
     except (SafetensorError, ValueError, KeyError) as error:
         raise JudgeError(
             f"The judge's weights can't be read: {shortened(error)}.",
-            where=str(folder / _WEIGHTS),
-            fix=_SEAL.again,
+            where=str(folder / WEIGHTS),
+            fix=FOLDER_SEAL.again,
         ) from error
     _check_heads(config, state, folder)
     model = JudgeModel.from_config(config)
@@ -141,7 +132,7 @@ def _load_model(config: JudgeConfig, folder: Path) -> JudgeModel:
     except RuntimeError as error:
         raise JudgeError(
             f"The judge's weights do not fit its configuration: {shortened(error)}",
-            where=str(folder / _WEIGHTS),
+            where=str(folder / WEIGHTS),
         ) from error
     return model
 
@@ -163,6 +154,6 @@ def _check_heads(config: JudgeConfig, state: dict[str, torch.Tensor], folder: Pa
             raise JudgeError(
                 f"The judge's weights do not fit its configuration: {name} is {has} instead of "
                 f"{tuple(tensor.shape)}.",
-                where=str(folder / _WEIGHTS),
-                fix=_SEAL.again,
+                where=str(folder / WEIGHTS),
+                fix=FOLDER_SEAL.again,
             )

@@ -12,7 +12,7 @@ from typing import Any
 from beholder.data.transforms import EvalTransform
 from beholder.decoding.graph import Graph
 from beholder.errors import JudgeError
-from beholder.judge.store.packed import Manifest
+from beholder.judge.store.manifest import Manifest
 
 Sizes = Sequence[int | None]
 

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from beholder.judge.store.folder import read_config
-from beholder.judge.store.manifest import require_judge
+from pydantic import ValidationError
+
+from beholder.data.sealed import why_invalid
+from beholder.errors import JudgeError, shortened
+from beholder.judge.store.manifest import CARD, FOLDER_SEAL, Description, require_judge
 from beholder.judge.store.packed import read_packed
 
 
-@dataclass(frozen=True)
-class Header:
-    """A judge's opinions: `comments` whether it writes, `classes` attribute -> labels, in order."""
-
-    comments: bool
-    classes: dict[str, tuple[str, ...]]
-
-
-def read_header(path: Path) -> Header:
-    """The header of a judge's folder or exported file.
+def read_header(path: Path) -> Description:
+    """What a judge's folder or exported file says of itself.
 
     Raises:
         JudgeError: there is no judge, or what it says can't be read.
     """
     if require_judge(path).is_file():
-        manifest = read_packed(path).manifest
-        return Header("comment" in manifest.heads, manifest.classes)
-    config = read_config(path)
-    has_attributes = config.get("attributes") is not None
-    classes = {name: tuple(labels) for name, labels in config.get("classes", {}).items()}
-    return Header(config.get("comment") is not None, classes if has_attributes else {})
+        return read_packed(path).manifest
+    card = FOLDER_SEAL.read_card(path)
+    try:
+        return Description.of_card(card)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        why = why_invalid(error) if isinstance(error, ValidationError) else shortened(error)
+        raise JudgeError(
+            f"The judge's configuration does not fit this version: {why}.", where=str(path / CARD)
+        ) from error

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beholder.errors import JudgeError, MissingExtra
+from beholder.judge.store.manifest import CARD as JUDGE_CARD
+from beholder.judge.store.manifest import VOCABULARY, WEIGHTS
+from beholder.judge.store.packed import read_packed
 
 if TYPE_CHECKING:
     from beholder.judge.judge import Judge
 
-FOLDER = ("judge.json", "weights.safetensors", "vocabulary.json")
+FOLDER = (JUDGE_CARD, WEIGHTS, VOCABULARY)
 FILE = "judge.beholder"
 CARD = "README.md"
 TAGS = ("beholder", "image-quality-assessment")
@@ -106,6 +109,27 @@ def upload(
         ]
         done = api.create_commit(repo, parts, commit_message="A judge of Beholder")
     return str(done.commit_url)
+
+
+def push(
+    judge: Judge,
+    repo: str,
+    card: str | None,
+    *,
+    private: bool,
+    token: str | None,
+    endpoint: str | None,
+) -> str:
+    """Send the folder or file that a judge was loaded from: see `Judge.push_to_hub`."""
+    if judge.source is None:
+        raise JudgeError(
+            "This judge was not loaded from a folder or file, so there is nothing to send.",
+            fix="Save it first, and send what Judge.load gives.",
+        )
+    if card is None and judge.source.is_file():
+        card = read_packed(judge.source).card
+    text = short_card(judge, repo) if card is None else card
+    return upload(judge.source, repo, text, private=private, token=token, endpoint=endpoint)
 
 
 def short_card(judge: Judge, repo: str) -> str:

@@ -23,34 +23,24 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import ValidationError
 
 from beholder.data.sealed import own_hash, read_json, why_invalid
 from beholder.data.transforms import EvalTransform
-from beholder.data.views import ViewConfig
 from beholder.data.vocabulary import Vocabulary
 from beholder.errors import JudgeError, shortened
-from beholder.judge.calibration import Calibration
-from beholder.judge.store.limits import MOST_BEAMS, MOST_WRITERS, Classes
-from beholder.judge.store.manifest import require_judge
-from beholder.models.expansionnet_config import LONGEST
+from beholder.judge.store.manifest import (
+    FORMAT,
+    VOCABULARY,
+    Manifest,
+    Member,
+    require_judge,
+)
 from beholder.version import __version__
 
-FORMAT = 1
-MANIFEST, VOCABULARY, CARD = "manifest.json", "vocabulary.json", "README.md"
+MANIFEST, CARD = "manifest.json", "README.md"
 GRAPH = ".onnx"
-HEADS = ("score", "attributes", "comment")
-Precision = Literal["fp32", "fp16", "int8"]
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _MANIFEST_MOST = 4_000_000  # bytes
@@ -62,64 +52,6 @@ _TORN = (
     zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, OverflowError,
     struct.error,
 )  # fmt: skip
-
-
-class Member(BaseModel):
-    """One member of the file: its bytes and their hash."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    size: int = Field(ge=0, description="bytes, not deflated")
-    sha256: str
-
-
-class Manifest(BaseModel):
-    """All of an exported judge but graphs and vocabulary."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: int = FORMAT
-    beholder: str = Field(__version__, description="the version that wrote it")
-    precision: Precision
-    floating: str = Field("", description="in words: what of it is in floating point")
-    heads: tuple[str, ...] = Field(description="those it has of score, attributes, comment")
-    classes: Classes = Field({}, description="attribute -> labels, in order")
-    score_range: tuple[FiniteFloat, FiniteFloat] | None = Field(
-        None, description="lowest and highest score of the training table"
-    )
-    transform: dict[str, Any] = Field(description="`EvalTransform.to_dict()`")
-    views: ViewConfig = ViewConfig()
-    calibration: Calibration = Calibration()
-    beam_size: int = Field(1, ge=1, le=MOST_BEAMS, description="beams when a comment is written")
-    max_length: int = Field(
-        2, ge=2, le=LONGEST, description="longest comment in tokens, both ends included"
-    )
-    writers: int = Field(1, ge=1, le=MOST_WRITERS, description="comment heads that write together")
-    provenance: dict[str, Any] = Field({}, description="recipe, seed, stages: as in the folder")
-    parity: dict[str, Any] = Field({}, description="how it was compared with the folder")
-    files: dict[str, Member] = Field({}, max_length=1024)
-
-    @field_validator("heads")
-    @classmethod
-    def _those_there_are(cls, heads: tuple[str, ...]) -> tuple[str, ...]:
-        if not heads or len(set(heads)) < len(heads) or not set(heads) <= set(HEADS):
-            raise ValueError(f"heads must be some of {', '.join(HEADS)}, each once")
-        return heads
-
-    @field_validator("transform")
-    @classmethod
-    def _known(cls, transform: dict[str, Any]) -> dict[str, Any]:
-        EvalTransform.from_dict(transform)
-        return transform
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Manifest:
-        if ("attributes" in self.heads) != bool(self.classes):
-            raise ValueError("classes without an attribute head, or a head without classes")
-        if any(not labels or len(set(labels)) < len(labels) for labels in self.classes.values()):
-            raise ValueError("an attribute without classes, or with a class that comes twice")
-        if "comment" not in self.heads and self.writers > 1:
-            raise ValueError("several writers without a comment head")
-        return self
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,48 @@
+"""From what the networks say of a batch to the verdict on one of its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from beholder.data.vocabulary import Vocabulary, display_form
+from beholder.judge.calibration import Calibration
+from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.verdict import Attribute, Verdict
+
+
+def verdict_of(
+    name: str,
+    raw: RawOpinions,
+    row: int,
+    classes: Mapping[str, Sequence[str]],
+    calibration: Calibration,
+    vocabulary: Vocabulary | None,
+    judge: str | None,
+) -> Verdict:
+    """The verdict on a picture of a batch.
+
+    Args:
+        name: that it is reported under.
+        row: of the picture in the batch.
+        classes: attribute -> labels in the order of the network's outputs.
+        judge: `Judge.identity`.
+    """
+    score = None if raw.score_B is None else float(raw.score_B[row])
+    interval = None if score is None else calibration.interval(score)
+    comments: list[str] = []
+    if raw.comments_B is not None and vocabulary is not None:
+        written = [vocabulary.decode(tokens) for tokens in raw.comments_B[row]]
+        comments = list(dict.fromkeys(map(display_form, written)))
+    attributes = {}
+    for attribute, labels in classes.items():
+        raw_BK = raw.probabilities_BK[attribute][row : row + 1]
+        # of the network's own: rounding must not make another class the first
+        order = np.argsort(-raw_BK[0], kind="stable")
+        values = calibration.probabilities(attribute, raw_BK)[0]
+        ranked = {labels[index]: float(values[index]) for index in order}
+        attributes[attribute] = Attribute(labels[order[0]], float(values[order[0]]), ranked)
+    comment = comments[0] if comments else None
+    alternatives = tuple(filter(None, comments[1:]))
+    return Verdict(name, score, interval, comment, alternatives, attributes, judge=judge)
