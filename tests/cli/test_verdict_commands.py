@@ -208,6 +208,13 @@ def test_stored_verdicts_are_evaluated(
         assert found["attributes"]["half"][name] == expected["attributes"]["half"][name]
     assert run("evaluate", "--verdicts", file, "table.csv", *options, "--split", "test") == 0
     assert json.loads(capsys.readouterr().out)["counts"] == {"pictures": 4, "failed": 0}
+    if form != "csv":  # named by a list, the same without the folder
+        named = ("--list", "table.csv", "--images", root, "--output", f"listed.{form}")
+        write_brightness_judge(place / "judge.beholder")
+        assert run("batch", "judge.beholder", *named) == 1
+        capsys.readouterr()
+        assert run("evaluate", "--verdicts", f"listed.{form}", "table.csv", "--format", "json") == 0
+        assert json.loads(capsys.readouterr().out)["counts"] == expected["counts"]
     assert run("evaluate", "--verdicts", file, "table.csv", "--images", root) == 0
     assert f"{COUNT - 1} pictures judged, 1 could not be" in capsys.readouterr().out
 

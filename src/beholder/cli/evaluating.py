@@ -21,6 +21,7 @@ from beholder.cli.options import (
 from beholder.pipeline.table_options import with_table_options
 
 if TYPE_CHECKING:
+    from beholder.data.annotations import AnnotationTable
     from beholder.data.formats import ReadOptions
     from beholder.evaluation.evaluate import Evaluation
     from beholder.judge.runtime.backends import Backend
@@ -63,16 +64,13 @@ def evaluate(
     if references or hypotheses:
         if not (references and hypotheses):
             raise typer.BadParameter("Name --references and --hypotheses.")
-        refuse(context, (*_OF_TABLES, "verdicts"), "captions are compared with captions alone.")
-        from beholder.metrics.captions.files import evaluate_files
-
-        scores = evaluate_files(references, hypotheses, metric)
-        typer.echo(scores.to_json() if output == "json" else scores.render())
+        refuse(context, (*_OF_TABLES, "verdicts"), "is not read where captions are compared.")
+        typer.echo(_of_captions(references, hypotheses, metric, as_json=output == "json"))
         return
-    refuse(context, ("metric",), "this is of --references and --hypotheses.")
+    refuse(context, ("metric",), "goes with --references and --hypotheses.")
     if verdicts:
-        refuse(context, ("backend", "device"), "no judge is run on stored verdicts.")
-        if not model or data:
+        refuse(context, ("backend", "device"), "is not read with --verdicts: no judge is run.")
+        if not model or data:  # the first argument is the table then
             raise typer.BadParameter("Name the table alone beside --verdicts: no judge is run.")
         result = _of_verdicts(verdicts, model, images, split, codebook, reading)
     else:
@@ -88,6 +86,16 @@ def evaluate(
 
 
 _OF_TABLES = ("model", "data", "images", "split", "codebook", "backend", "device", *TABLE_OPTIONS)
+
+
+def _of_captions(
+    references: Path, hypotheses: Path, metrics: list[str] | None, *, as_json: bool
+) -> str:
+    """Captions are compared with captions."""
+    from beholder.metrics.captions.files import evaluate_files
+
+    scores = evaluate_files(references, hypotheses, metrics)
+    return scores.to_json() if as_json else scores.render()
 
 
 def _of_judge(
@@ -122,8 +130,14 @@ def _of_verdicts(
 ) -> Evaluation:
     """What was written before is compared; no picture is opened."""
     from beholder.data.formats import read_with
-    from beholder.evaluation.stored import compare_stored
+    from beholder.evaluation.stored import compare_stored, has_verdicts
+
+    def read(root: Path | None) -> AnnotationTable:
+        table = read_with(data, replace(reading, images=root, codebook=codebook))
+        return table.subset(split) if split else table
 
     root = images or (data if data.is_dir() else data.parent)
-    table = read_with(data, replace(reading, images=root, codebook=codebook))
-    return compare_stored(verdicts, table.subset(split) if split else table, root)
+    table = read(images)
+    if images is None and not has_verdicts(verdicts, table, root):
+        table = read(root)  # its names may be those of files without their folder or ending
+    return compare_stored(verdicts, table, root)

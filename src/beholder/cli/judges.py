@@ -106,7 +106,7 @@ def submit(
     Runtime alone.
     """
     if form == "samsung-iqa":
-        refuse(context, ("dtype", "megabytes"), "this is of --form fascode.")
+        refuse(context, ("dtype", "megabytes"), "goes with --form fascode.")
         if model or not (sample and scores and comments):
             raise typer.BadParameter("samsung-iqa: name --sample, --scores and --comments alone.")
         from beholder.challenges.samsung_iqa import write_challenge_table

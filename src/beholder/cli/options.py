@@ -79,7 +79,7 @@ def refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
 
     Args:
         names: of the parameters.
-        why: a sentence.
+        why: the rest of a sentence that begins with the option.
 
     Raises:
         typer.BadParameter: one of them was given on the command line.
@@ -90,7 +90,7 @@ def refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
             flag = (
                 parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.name.upper()
             )
-            raise typer.BadParameter(f"{flag}: {why}")
+            raise typer.BadParameter(f"{flag} {why}")
 
 
 def requests_of(
@@ -128,7 +128,7 @@ def check_pictures(context: typer.Context, pictures: list[str] | None, listed: P
     if bool(pictures) == bool(listed):
         raise typer.BadParameter("Name pictures, or a file that lists them with --list.")
     if not listed:
-        refuse(context, ("images", *TABLE_OPTIONS), "this is of a list; name it with --list.")
+        refuse(context, ("images", *TABLE_OPTIONS), "goes with --list.")
 
 
 def check_device() -> None:

@@ -67,13 +67,13 @@ def judge(
     if bool(explain) != bool(into):
         raise typer.BadParameter("--explain and --into go together: what to show, and where.")
     if file:
-        refuse(context, ("explain", "into", "output"), "this is printed; leave --output out.")
+        refuse(context, ("explain", "into", "output"), "is of what is printed: leave --output out.")
         _tell_moved("judge --output FILE", "batch --output FILE")
         _check_engine(context, file, engine)
         _write(context, model, pictures, listed, images, file, batch_size, workers, engine,
                ray_address, gpus_per_worker, backend, reading)  # fmt: skip
         return
-    refuse(context, ("engine", "ray_address", "gpus_per_worker"), "beholder batch has it.")
+    refuse(context, ("engine", "ray_address", "gpus_per_worker"), "is an option of beholder batch.")
     if explain and into:
         _tell_moved("judge --explain OPINION --into FOLDER", "explain --opinion OPINION --into ...")
     from beholder.judge import Judge
@@ -178,7 +178,7 @@ def _check_engine(context: typer.Context, file: Path, engine: Engine) -> None:
     from beholder.batch.output import check_output
 
     if engine != "ray":
-        refuse(context, ("ray_address", "gpus_per_worker"), "this goes with --engine ray.")
+        refuse(context, ("ray_address", "gpus_per_worker"), "goes with --engine ray.")
     check_output(file, engine)
 
 

@@ -56,6 +56,16 @@ def compare_stored(path: Path, table: AnnotationTable, root: Path) -> Evaluation
     return compare_verdicts(judged_rows, table, classes_of(verdicts, table))
 
 
+def has_verdicts(path: Path, table: AnnotationTable, root: Path) -> bool:
+    """Whether a file says anything of a table's pictures, or at least why not.
+
+    Raises:
+        DataError: the file can't be read.
+    """
+    keys = set(table.keys)
+    return any(_key_of(judged.image, root, keys) in keys for judged in read_verdicts(path))
+
+
 def classes_of(verdicts: list[Verdict], table: AnnotationTable) -> dict[str, tuple[str, ...]]:
     """Attribute -> the labels that verdicts know, in the table's order where it has them."""
     labels: dict[str, dict[str, None]] = {}
