@@ -11,14 +11,14 @@ import numpy as np
 
 from beholder.batch import local as batches
 from beholder.batch.requests import find_pictures
-from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.runtime.engine import HeadOutputs
 
 sys.path.append(str(Path(__file__).parents[1] / "helpers"))
 from brightness_judge import Brightness, make_judge
 
 
 class Slow(Brightness):
-    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> RawOpinions:
+    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> HeadOutputs:
         time.sleep(0.05)
         return super().opinions(pixels_B3HW, beam_size)
 

@@ -17,7 +17,7 @@ from beholder.evaluation.calibrate import calibrate_judge
 from beholder.evaluation.evaluate import evaluate_judge, headline, render_metrics
 from beholder.judge import Judge
 from beholder.judge.calibration import Calibration, fit_temperature
-from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.runtime.engine import HeadOutputs
 from beholder.metrics.classification import ece
 
 CLASSES = {"light": ("dark", "bright"), "unknown": ("a", "b")}
@@ -26,18 +26,18 @@ CLASSES = {"light": ("dark", "bright"), "unknown": ("a", "b")}
 class Scorer:
     """Scores a gray picture 0 to 5 by its mean."""
 
-    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> RawOpinions:
-        return RawOpinions(score_B=5.0 * pixels_B3HW.mean(axis=(1, 2, 3), dtype=np.float64))
+    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> HeadOutputs:
+        return HeadOutputs(score_B=5.0 * pixels_B3HW.mean(axis=(1, 2, 3), dtype=np.float64))
 
 
 class TooSure:
     """Says `bright` with certainty where the mean is above a half."""
 
-    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> RawOpinions:
+    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> HeadOutputs:
         assert beam_size is None, "comments are not needed"
         mean_B = pixels_B3HW.mean(axis=(1, 2, 3)).astype(np.float64)
         light_BK = softmax(np.stack([0.5 - mean_B, mean_B - 0.5], axis=1) * 30, axis=1)
-        return RawOpinions(
+        return HeadOutputs(
             probabilities_BK={"light": light_BK, "unknown": np.full((len(mean_B), 2), 0.5)}
         )
 

@@ -13,7 +13,7 @@ from beholder.data.transforms import EvalTransform
 from beholder.evaluation.evaluate import evaluate_judge, headline, render_metrics
 from beholder.judge import Judge
 from beholder.judge.calibration import Calibration
-from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.runtime.engine import HeadOutputs
 from beholder.metrics.classification import score_attribute
 
 CLASSES = {"light": ("dark", "bright", "never"), "plain": ("a", "b")}
@@ -22,10 +22,10 @@ CLASSES = {"light": ("dark", "bright", "never"), "plain": ("a", "b")}
 class Brightness:
     """`bright` by the mean; `plain` is always `a`."""
 
-    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> RawOpinions:
+    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> HeadOutputs:
         mean_B = pixels_B3HW.mean(axis=(1, 2, 3)).astype(np.float64)
         light_BK = np.stack([(1 - mean_B) * 0.9, mean_B * 0.9, np.full(len(mean_B), 0.1)], axis=1)
-        return RawOpinions(
+        return HeadOutputs(
             probabilities_BK={"light": light_BK, "plain": np.tile([0.75, 0.25], (len(mean_B), 1))}
         )
 

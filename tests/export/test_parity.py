@@ -18,7 +18,7 @@ from beholder.data.vocabulary import Vocabulary
 from beholder.errors import DataError, GateError, OpinionError
 from beholder.export.parity import Material, Parity, check_parity, compare, material, verdicts
 from beholder.judge.runner import Request
-from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.runtime.engine import HeadOutputs
 
 COUNT = 100
 VOCABULARY = Vocabulary.build(["a dark light picture with soft sharp grain"])
@@ -30,11 +30,11 @@ class Known:
     def __init__(self, score: Callable[[int], float], low: Callable[[int], bool], words: Any):
         self.score, self.low, self.words = score, low, words
 
-    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> RawOpinions:
+    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> HeadOutputs:
         levels = [round(float(one.mean()) * 255) for one in pixels_B3HW]
         low = np.array([[0.7, 0.3] if self.low(i) else [0.3, 0.7] for i in levels])
         comments = [[VOCABULARY.encode(self.words(i))] for i in levels]
-        return RawOpinions(np.array([self.score(i) for i in levels]), {"tone": low}, comments)
+        return HeadOutputs(np.array([self.score(i) for i in levels]), {"tone": low}, comments)
 
 
 def judge(

@@ -14,7 +14,7 @@ from beholder import Judge
 from beholder.cli import main
 from beholder.errors import OpinionError
 from beholder.judge.runtime.backends import BACKENDS
-from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.runtime.engine import HeadOutputs
 from beholder.judge.sanity import check_opinions
 from beholder.serve.app import create_app
 from beholder.serve.config import ServeConfig
@@ -80,17 +80,17 @@ def test_a_graph_that_fails_on_a_picture_is_told(photo: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("raw", "told"),
     [
-        (RawOpinions(np.zeros(1)), "shape"),
-        (RawOpinions(np.zeros((2, 1))), "shape"),
-        (RawOpinions(np.array([0.0, np.nan])), "score"),
-        (RawOpinions(np.array([0.0, -1e13])), "score"),
-        (RawOpinions(np.zeros(2), {"a": np.zeros((2, 3))}), "shape"),
-        (RawOpinions(np.zeros(2), {"a": np.array([[0, 1], [0, np.nan]])}), "a of a picture"),
-        (RawOpinions(np.zeros(2), {"a": np.array([[0, 1], [0, 7.0]])}), "a of a picture"),
-        (RawOpinions(np.zeros(2), {"a": np.array([[0, 1], [0, -0.5]])}), "a of a picture"),
+        (HeadOutputs(np.zeros(1)), "shape"),
+        (HeadOutputs(np.zeros((2, 1))), "shape"),
+        (HeadOutputs(np.array([0.0, np.nan])), "score"),
+        (HeadOutputs(np.array([0.0, -1e13])), "score"),
+        (HeadOutputs(np.zeros(2), {"a": np.zeros((2, 3))}), "shape"),
+        (HeadOutputs(np.zeros(2), {"a": np.array([[0, 1], [0, np.nan]])}), "a of a picture"),
+        (HeadOutputs(np.zeros(2), {"a": np.array([[0, 1], [0, 7.0]])}), "a of a picture"),
+        (HeadOutputs(np.zeros(2), {"a": np.array([[0, 1], [0, -0.5]])}), "a of a picture"),
     ],
 )
-def test_what_is_no_opinion(raw: RawOpinions, told: str) -> None:
+def test_what_is_no_opinion(raw: HeadOutputs, told: str) -> None:
     classes = dict.fromkeys(raw.probabilities_BK, ("x", "y"))
     with pytest.raises(OpinionError, match=told) as refused:
         check_opinions(raw, classes, ["first", "second"])
@@ -98,5 +98,5 @@ def test_what_is_no_opinion(raw: RawOpinions, told: str) -> None:
 
 
 def test_the_greatest_and_least_that_are_opinions() -> None:
-    raw = RawOpinions(np.array([1e11, -3.0]), {"a": np.array([[0, 1], [1.0005, 0]])})
+    raw = HeadOutputs(np.array([1e11, -3.0]), {"a": np.array([[0, 1], [1.0005, 0]])})
     check_opinions(raw, {"a": ("x", "y")}, ["first", "second"])

@@ -6,7 +6,7 @@ import numpy as np
 
 from beholder.data.transforms import EvalTransform
 from beholder.judge import Judge
-from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.runtime.engine import HeadOutputs
 
 
 class Brightness:
@@ -15,11 +15,11 @@ class Brightness:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> RawOpinions:
+    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> HeadOutputs:
         self.batches.append(len(pixels_B3HW))
         mean_B = pixels_B3HW.mean(axis=(1, 2, 3)).astype(np.float64)
         light_B2 = np.stack([1 - mean_B, mean_B], axis=1)
-        return RawOpinions(score_B=mean_B * 255, probabilities_BK={"light": light_B2})
+        return HeadOutputs(score_B=mean_B * 255, probabilities_BK={"light": light_B2})
 
 
 def make_judge() -> Judge:

@@ -12,8 +12,14 @@ from scipy.special import log_softmax, softmax
 from beholder.data.transforms import EvalTransform
 from beholder.errors import DataError
 from beholder.judge import Judge
-from beholder.judge.calibration import HIGHEST, LOWEST, Calibration, fit_temperature, tempered
-from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.calibration import (
+    HIGHEST,
+    LOWEST,
+    Calibration,
+    fit_temperature,
+    temperature_scaled,
+)
+from beholder.judge.runtime.engine import HeadOutputs
 from beholder.metrics.conformal import ConformalInterval
 
 
@@ -56,7 +62,7 @@ def test_unlabelled_pictures_do_not_count() -> None:
 def test_where_all_are_right_sureness_grows_with_their_number(pictures: int) -> None:
     raw_BK = np.tile([0.6, 0.4], (pictures, 1))
     found = fit_temperature(raw_BK, np.zeros(pictures, np.int64))
-    sure = tempered(raw_BK, found)[0, 0]
+    sure = temperature_scaled(raw_BK, found)[0, 0]
     assert 1 - sure == pytest.approx(1 / 2 / (pictures + 1), rel=1e-3)
 
 
@@ -68,7 +74,7 @@ def test_equal_probabilities_have_no_temperature() -> None:
 def test_certain_and_wrong_is_finite() -> None:
     raw_BK = np.array([[1.0, 0.0]] * 3)
     assert fit_temperature(raw_BK, np.array([1, 1, 1])) == pytest.approx(HIGHEST, rel=1e-3)
-    assert tempered(raw_BK, HIGHEST).tolist() == raw_BK.tolist()
+    assert temperature_scaled(raw_BK, HIGHEST).tolist() == raw_BK.tolist()
 
 
 @pytest.mark.parametrize("given_B", [[-1, -1], [0, 3], [0, -2]])
@@ -85,19 +91,19 @@ LOGITS = hnp.arrays(
 
 @settings(max_examples=60, deadline=None)
 @given(logits_BK=LOGITS, temperature=st.floats(LOWEST, HIGHEST))
-def test_tempered_probabilities_are_the_softmax_of_tempered_logits(
+def test_scaled_probabilities_are_the_softmax_of_scaled_logits(
     logits_BK: np.ndarray, temperature: float
 ) -> None:
     raw_BK = softmax(logits_BK, axis=1)
     expected_BK = softmax(logits_BK / temperature, axis=1)
-    np.testing.assert_allclose(tempered(raw_BK, temperature), expected_BK, atol=1e-9)
+    np.testing.assert_allclose(temperature_scaled(raw_BK, temperature), expected_BK, atol=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
 @given(logits_BK=LOGITS, temperature=st.floats(0.3, HIGHEST))
 def test_the_inverse_gives_the_networks_own(logits_BK: np.ndarray, temperature: float) -> None:
     raw_BK = softmax(logits_BK, axis=1)
-    again_BK = tempered(tempered(raw_BK, temperature), 1 / temperature)
+    again_BK = temperature_scaled(temperature_scaled(raw_BK, temperature), 1 / temperature)
     np.testing.assert_allclose(again_BK, raw_BK, atol=1e-9)
 
 
@@ -107,8 +113,8 @@ class Fixed:
     def __init__(self, raw_BK: np.ndarray) -> None:
         self.raw_BK = raw_BK
 
-    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> RawOpinions:
-        return RawOpinions(probabilities_BK={"mood": self.raw_BK})
+    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> HeadOutputs:
+        return HeadOutputs(probabilities_BK={"mood": self.raw_BK})
 
 
 @settings(max_examples=60, deadline=None)

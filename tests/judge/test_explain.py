@@ -25,7 +25,7 @@ from beholder.judge import Judge
 from beholder.judge.calibration import Calibration
 from beholder.judge.explain import place_heat, scale_heat
 from beholder.judge.model import JudgeConfig, JudgeModel
-from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.runtime.engine import HeadOutputs
 from beholder.judge.runtime.grad_cam import heat_map, map_modules
 from beholder.models.config import HeadConfig
 
@@ -275,8 +275,8 @@ def test_overlay_glows_where_the_heat_is() -> None:
 class Plain:
     """An engine that can't explain, as that of an exported file."""
 
-    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> RawOpinions:
-        return RawOpinions(probabilities_BK={"light": np.array([[0.5, 0.5]])})
+    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> HeadOutputs:
+        return HeadOutputs(probabilities_BK={"light": np.array([[0.5, 0.5]])})
 
 
 def test_what_cannot_be_explained_is_said() -> None:

@@ -15,7 +15,7 @@ from beholder.data.vocabulary import Vocabulary
 from beholder.errors import JudgeError, OutputError, PictureError
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig
-from beholder.judge.calibration import Calibration, tempered
+from beholder.judge.calibration import Calibration, temperature_scaled
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.judge.store.folder import save_judge
 from beholder.metrics.conformal import ConformalInterval
@@ -89,7 +89,7 @@ def test_loaded_judge_gives_the_opinions_of_the_network(
     for name, labels in CLASSES.items():
         probabilities = said.probabilities_BK[name][0].double().numpy()
         if name == "light":
-            probabilities = tempered(probabilities[None], 2.0)[0]
+            probabilities = temperature_scaled(probabilities[None], 2.0)[0]
         best = int(probabilities.argmax())
         attribute = verdict.attributes[name]
         assert attribute.label == labels[best]

@@ -18,7 +18,7 @@ from beholder.errors import DataError, OpinionError, OutOfMemory, PictureError
 from beholder.judge import Judge, Verdict
 from beholder.judge.calibration import Calibration
 from beholder.judge.runner import Picture, Request, judge_pictures
-from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.runtime.engine import HeadOutputs
 from beholder.judge.verdict import Failure
 from beholder.metrics.conformal import ConformalInterval
 
@@ -102,7 +102,7 @@ class Fragile(Brightness):
         super().__init__()
         self.levels, self.error = levels, error
 
-    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> RawOpinions:
+    def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> HeadOutputs:
         raw = super().opinions(pixels_B3HW, beam_size)
         assert raw.score_B is not None
         bad_B = np.isin(raw.score_B.round(), self.levels)

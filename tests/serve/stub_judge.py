@@ -15,7 +15,7 @@ from beholder.data.vocabulary import Vocabulary
 from beholder.judge import Judge
 from beholder.judge.calibration import Calibration
 from beholder.judge.generation import GenerationConfig
-from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.runtime.engine import HeadOutputs
 from beholder.metrics.conformal import ConformalInterval
 from beholder.serve.config import ServeConfig
 from beholder.serve.server import serve
@@ -31,7 +31,7 @@ class StubEngine:
         self.seconds = seconds
         self.batches: list[int] = []
 
-    def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> RawOpinions:
+    def opinions(self, pixels_B3HW: NDArray[np.float32], beam_size: int | None) -> HeadOutputs:
         time.sleep(self.seconds)
         self.batches.append(len(pixels_B3HW))
         bright_B = pixels_B3HW.mean(axis=(1, 2, 3), dtype=np.float64)
@@ -40,7 +40,7 @@ class StubEngine:
         comments = [
             ["a bright picture", "a dark picture"][:: 1 if b > 0.5 else -1] for b in bright_B
         ]
-        return RawOpinions(
+        return HeadOutputs(
             score_B=bright_B * 100,
             probabilities_BK={"light": np.stack([1 - bright_B, bright_B], axis=1)},
             comments_B=[[WORDS.encode(text) for text in own] for own in comments],

@@ -305,8 +305,8 @@ def _cluster(address: str | None, workers: int | None, gpus: float = 0.0) -> Ite
         yield _count_workers(ray.cluster_resources(), workers, gpus)
     except ray.exceptions.RayActorError as error:
         raise ClusterError(
-            f"The workers can't go on: {error}",
-            fix="Look at the cluster. The same command then goes on: what was judged is kept.",
+            f"The workers have died: {error}",
+            fix="Look at the cluster. The same command then resumes: what was judged is kept.",
         ) from error
     finally:
         if own:

@@ -16,7 +16,7 @@ import numpy as np
 from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
 from beholder.data.progress import progress
 from beholder.evaluation.evaluate import find_requests
-from beholder.judge.calibration import Calibration, fit_temperature, tempered
+from beholder.judge.calibration import Calibration, fit_temperature, temperature_scaled
 from beholder.judge.runner import judge_pictures
 from beholder.judge.verdict import Failure, Verdict
 from beholder.metrics.classification import ece
@@ -71,12 +71,12 @@ def calibrate_judge(
     assert judge.calibration == Calibration(), "the judge is calibrated already"
     requests, failures = find_requests(table, root)
     verdicts: dict[str, Verdict] = {}
-    outcomes = judge_pictures(judge, requests, batch_size=batch_size)
-    for outcome in progress(outcomes, "calibrating", total=len(requests)):
-        if isinstance(outcome, Failure):
-            failures.append(outcome)
+    judging = judge_pictures(judge, requests, batch_size=batch_size)
+    for judged in progress(judging, "calibrating", total=len(requests)):
+        if isinstance(judged, Failure):
+            failures.append(judged)
         else:
-            verdicts[outcome.image] = outcome
+            verdicts[judged.image] = judged
     for failure in failures:
         log.warning("not calibrated on: %s: %s", failure.image, failure.message)
     temperatures: dict[str, float] = {}
@@ -147,7 +147,7 @@ def _effect(
 ) -> dict[str, float]:
     guessed_B = raw_BK.argmax(axis=1)
     before = ece(given_B, guessed_B, raw_BK)
-    after = ece(given_B, guessed_B, tempered(raw_BK, temperature))
+    after = ece(given_B, guessed_B, temperature_scaled(raw_BK, temperature))
     assert before is not None and after is not None, "all pictures here are labelled"
     return {
         f"temperature.{name}": round(temperature, 6),

@@ -24,7 +24,7 @@ from beholder.data.progress import progress
 from beholder.data.sharing import ALONE, Processes, joined_parts, part_of
 from beholder.errors import DataError, PictureError
 from beholder.evaluation.predictions import TARGET, with_targets
-from beholder.judge.calibration import Calibration, tempered
+from beholder.judge.calibration import Calibration, temperature_scaled
 from beholder.judge.row import LABEL, PROBABILITY
 from beholder.judge.runner import Request, judge_pictures
 from beholder.judge.verdict import Failure, Judged, Verdict
@@ -290,7 +290,7 @@ def _attribute_metrics(
 def _uncalibrated(verdicts: Sequence[Verdict], name: str, temperature: float) -> np.ndarray:
     """The network's own probability of each verdict's label, before its temperature [B]."""
     said = [list(verdict.attributes[name].probabilities.values()) for verdict in verdicts]
-    return tempered(np.array(said), 1.0 / temperature)[:, 0]  # the label comes first
+    return temperature_scaled(np.array(said), 1.0 / temperature)[:, 0]  # the label comes first
 
 
 def _comment_metrics(metrics: dict[str, Any], frame: pl.DataFrame) -> pl.DataFrame:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.data.files import atomic_path
-from beholder.errors import GateError, OutputError
+from beholder.errors import OutputError
 from beholder.export.card import render_card
 from beholder.export.graphs import judge_graphs
 from beholder.export.onnx_weights import halve_weights
@@ -32,7 +31,7 @@ from beholder.export.parity import (
     verdicts,
 )
 from beholder.export.precision import Pixels, Version, quantised
-from beholder.export.size import MEGABYTE
+from beholder.export.size import check_members
 from beholder.features.device import exact_float32
 from beholder.judge import Judge, Verdict
 from beholder.judge.runtime.backends import require_onnxruntime
@@ -42,8 +41,6 @@ from beholder.judge.store.manifest import VOCABULARY, Manifest, Precision
 from beholder.judge.store.packed import CARD, GRAPH, read_packed, write_packed
 
 log = logging.getLogger("beholder")
-
-LISTED = 5  # of the largest members
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,7 @@ class _Tried:
         self._packed = pack(self.stored, version, self.precision)
         manifest, members = self._packed
         write_packed(path, manifest, {**members, CARD: b""})
-        _check_size(path, self.megabytes)
+        check_members(path, self.megabytes)
         # after the size: it takes minutes
         with exact_float32():
             self._expected = self._expected or verdicts(self.original, self.pictures)
@@ -153,7 +150,7 @@ class _Tried:
         manifest = self._packed[0].model_copy(update={"parity": parity.to_dict()})
         card = render_card(manifest, self.stored.model.config, self.folder)
         write_packed(path, manifest, {**self._packed[1], CARD: card.encode("utf-8")})
-        size = _check_size(path, self.megabytes)
+        size = check_members(path, self.megabytes)
         read_packed(path)
         return Exported(size, parity, card)
 
@@ -202,27 +199,3 @@ def pack(
         transform=backbone.transform.to_dict(),
     )
     return manifest, members
-
-
-def _check_size(path: Path, megabytes: float) -> int:
-    """The bytes of the file.
-
-    Raises:
-        GateError: it is larger than allowed; names its largest members.
-    """
-    size = path.stat().st_size
-    if size > megabytes * MEGABYTE:
-        with zipfile.ZipFile(path) as archive:
-            sizes = {entry.filename: entry.compress_size for entry in archive.infolist()}
-        raise GateError(
-            f"The file of {size:,} bytes is over the limit of {megabytes:g} MB "
-            f"({megabytes * MEGABYTE:,.0f} bytes). In it: {_largest(sizes)}.",
-            where=str(path.name),
-            fix="Export with a lower precision, take a smaller backbone, or raise the limit.",
-        )
-    return size
-
-
-def _largest(sizes: Mapping[str, int]) -> str:
-    ordered = sorted(sizes.items(), key=lambda entry: -entry[1])
-    return ", ".join(f"{name} {size:,}" for name, size in ordered[:LISTED])

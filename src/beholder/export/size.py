@@ -6,6 +6,7 @@ Sizes are those of real files. A megabyte is 1,000,000 bytes: the stricter readi
 from __future__ import annotations
 
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from beholder.errors import GateError
 from beholder.judge.store.dtypes import is_matrix, stored_as
 
 MEGABYTE = 1_000_000
-LISTED = 5  # of the largest tensors
+LISTED = 5  # of the largest tensors or members
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,38 @@ def check_size(path: Path, megabytes: float, state: Mapping[str, Tensor]) -> int
     return size
 
 
+def check_members(path: Path, megabytes: float) -> int:
+    """The bytes of an exported judge, which must be small enough.
+
+    Raises:
+        GateError: it is larger; tells the bytes and the largest members.
+    """
+    size = path.stat().st_size
+    if size > megabytes * MEGABYTE:
+        with zipfile.ZipFile(path) as archive:
+            sizes = {entry.filename: entry.compress_size for entry in archive.infolist()}
+        fix = "Export with a lower precision, take a smaller backbone, or raise the limit."
+        raise _over(f"The file of {size:,} bytes", path.name, megabytes, "members", sizes, fix)
+    return size
+
+
 def too_large(what: str, where: str, megabytes: float, state: Mapping[str, Tensor]) -> GateError:
     """The error of a size gate."""
-    ordered = sorted(state.items(), key=lambda entry: -_bytes(entry[1]))
-    largest = [
-        f"{name} {list(tensor.shape)}: {_bytes(tensor):,}" for name, tensor in ordered[:LISTED]
-    ]
+    sizes = {f"{name} {list(tensor.shape)}": _bytes(tensor) for name, tensor in state.items()}
+    fix = "Export with dtype: float16, take a smaller backbone, or raise the limit."
+    return _over(what, where, megabytes, "tensors", sizes, fix)
+
+
+def _over(
+    what: str, where: str, megabytes: float, parts: str, sizes: Mapping[str, int], fix: str
+) -> GateError:
+    ordered = sorted(sizes.items(), key=lambda entry: -entry[1])
+    largest = [f"{name}: {size:,}" for name, size in ordered[:LISTED]]
     return GateError(
         f"{what} is over the limit of {megabytes:g} MB ({megabytes * MEGABYTE:,.0f} bytes). "
-        f"The largest tensors, in bytes: {'; '.join(largest)}.",
+        f"The largest {parts}, in bytes: {'; '.join(largest)}.",
         where=where,
-        fix="Export with dtype: float16, take a smaller backbone, or raise the limit.",
+        fix=fix,
     )
 
 

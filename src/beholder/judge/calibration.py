@@ -3,7 +3,7 @@
 Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017): softmax of
 logits / T, one T per attribute, which makes probabilities agree with how often the label is right.
 It keeps the order of the classes, so that no label changes. A score gets an interval that covers
-the given scores of so many pictures as it says: `metrics.conformal`.
+the target scores of so many pictures as it says: `metrics.conformal`.
 
 Shape suffixes: B pictures, K classes of an attribute.
 """
@@ -54,26 +54,28 @@ class Calibration(BaseModel):
     def probabilities(self, attribute: str, raw_BK: NDArray[np.float64]) -> NDArray[np.float64]:
         """Calibrated probabilities [B, K] of the network's own, 0 to 1."""
         temperature = self.temperatures.get(attribute)
-        return raw_BK if temperature is None else tempered(raw_BK, temperature)
+        return raw_BK if temperature is None else temperature_scaled(raw_BK, temperature)
 
 
-def tempered(probabilities_BK: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+def temperature_scaled(
+    probabilities_BK: NDArray[np.float64], temperature: float
+) -> NDArray[np.float64]:
     """softmax(log p / T) [B, K]: above 1 less sure, below 1 surer; 1 / T undoes T."""
     with np.errstate(divide="ignore"):
         log_BK = np.log(probabilities_BK)  # minus infinity stays what it is: 0 remains 0
-    return np.exp(_log_tempered(log_BK, temperature))
+    return np.exp(_log_temperature_scaled(log_BK, temperature))
 
 
-def fit_temperature(probabilities_BK: NDArray[np.float64], given_B: NDArray[np.int64]) -> float:
-    """The temperature with the lowest negative log-likelihood of the given classes.
+def fit_temperature(probabilities_BK: NDArray[np.float64], target_B: NDArray[np.int64]) -> float:
+    """The temperature with the lowest negative log-likelihood of the target classes.
 
-    Each given class counts for 1 - s and all classes together for s = 1 / (labelled + 1), as in
+    Each target class counts for 1 - s and all classes together for s = 1 / (labelled + 1), as in
     Platt, "Probabilistic Outputs for Support Vector Machines" (1999): where every picture is right
     the plain likelihood would ask for certainty, however few the pictures.
 
     Args:
         probabilities_BK: the network's own, 0 to 1.
-        given_B: class indices; -1 (unlabelled) is left out.
+        target_B: class indices; -1 (unlabelled) is left out.
 
     Returns:
         0.05 to 20; 1 where no temperature is better than none, e.g. of equal probabilities.
@@ -83,17 +85,17 @@ def fit_temperature(probabilities_BK: NDArray[np.float64], given_B: NDArray[np.i
     """
     from scipy.optimize import minimize_scalar
 
-    labelled_B = given_B != UNLABELLED
+    labelled_B = target_B != UNLABELLED
     if not labelled_B.any():
         raise DataError("There is no labelled picture to fit a temperature on.")
     classes = probabilities_BK.shape[1]
-    if given_B.max() >= classes or given_B.min() < UNLABELLED:
+    if target_B.max() >= classes or target_B.min() < UNLABELLED:
         raise DataError(f"Class indices must be within 0 to {classes - 1}.")
     log_BK = np.log(np.maximum(probabilities_BK[labelled_B], TINY))
-    given_B = given_B[labelled_B]
+    target_B = target_B[labelled_B]
 
     def loss(log_temperature: float) -> float:
-        return smoothed_nll(_log_tempered(log_BK, math.exp(log_temperature)), given_B)
+        return smoothed_nll(_log_temperature_scaled(log_BK, math.exp(log_temperature)), target_B)
 
     # The loss is convex in 1 / T: in log T it has one valley, which bounded search can't miss.
     bounds = (math.log(LOWEST), math.log(HIGHEST))
@@ -101,19 +103,19 @@ def fit_temperature(probabilities_BK: NDArray[np.float64], given_B: NDArray[np.i
     return math.exp(found.x) if found.fun < loss(0.0) else 1.0
 
 
-def smoothed_nll(log_BK: NDArray[np.float64], given_B: NDArray[np.int64]) -> float:
-    """Mean negative log-likelihood in nats, the given classes smoothed as `fit_temperature` says.
+def smoothed_nll(log_BK: NDArray[np.float64], target_B: NDArray[np.int64]) -> float:
+    """Mean negative log-likelihood in nats, the target classes smoothed as `fit_temperature` says.
 
     Args:
         log_BK: log-probabilities.
-        given_B: class indices, all of them labelled.
+        target_B: class indices, all of them labelled.
     """
-    smoothing = 1.0 / (len(given_B) + 1)
-    right_B = log_BK[np.arange(len(given_B)), given_B]
+    smoothing = 1.0 / (len(target_B) + 1)
+    right_B = log_BK[np.arange(len(target_B)), target_B]
     return float(-((1.0 - smoothing) * right_B + smoothing * log_BK.mean(axis=1)).mean())
 
 
-def _log_tempered(log_BK: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+def _log_temperature_scaled(log_BK: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     scaled_BK = log_BK / temperature
     scaled_BK = scaled_BK - scaled_BK.max(axis=1, keepdims=True)
     return scaled_BK - np.log(np.exp(scaled_BK).sum(axis=1, keepdims=True))

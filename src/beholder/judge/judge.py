@@ -21,19 +21,19 @@ from beholder.errors import DataError, JudgeError, MissingExtra
 from beholder.judge.calibration import Calibration
 from beholder.judge.explain import Explanation, place_heat, scale_heat, unexplained
 from beholder.judge.generation import GenerationConfig
-from beholder.judge.raw_verdict import verdict_of
 from beholder.judge.runner import Box, Picture, Request, boxes_of, judge_pictures, name_of
 from beholder.judge.runtime.backends import DEFAULT, Backend
 from beholder.judge.runtime.engine import (
     Engine,
     ExplainingEngine,
-    RawOpinions,
+    HeadOutputs,
     joined,
     mean_opinions,
 )
 from beholder.judge.sanity import check_opinions
 from beholder.judge.store.manifest import require_judge, short_identity
 from beholder.judge.verdict import Judged, Verdict
+from beholder.judge.verdict_of import verdict_of
 
 if TYPE_CHECKING:
     import torch
@@ -360,7 +360,7 @@ class Judge:
 
     def _opinions(
         self, views: Sequence[NDArray[np.float32]], generation: GenerationConfig | None
-    ) -> RawOpinions:
+    ) -> HeadOutputs:
         """What the network says of prepared pictures; comments of the first view."""
         raw = self.engine.opinions(np.stack([picture[0] for picture in views]), generation)
         others = np.concatenate([picture[1:] for picture in views])
@@ -440,7 +440,7 @@ class Judge:
                 fix=f"Use one of: {', '.join(labels)}." if labels else "Leave the class out.",
             )
 
-    def _verdict(self, name: str, raw: RawOpinions, row: int) -> Verdict:
+    def _verdict(self, name: str, raw: HeadOutputs, row: int) -> Verdict:
         return verdict_of(
             name, raw, row, self.classes, self.calibration, self.vocabulary, self.identity
         )

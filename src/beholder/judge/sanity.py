@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.errors import OpinionError
-from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.runtime.engine import HeadOutputs
 
 MOST_SCORE = 1e12
 MOST_PROBABILITY = 1.001  # 1 and the rounding of half precision
 
 
 def check_opinions(
-    raw: RawOpinions, classes: Mapping[str, Sequence[str]], names: Sequence[str]
+    raw: HeadOutputs, classes: Mapping[str, Sequence[str]], names: Sequence[str]
 ) -> None:
     """Refuse what damaged or absurd weights, or a stranger's graphs, say of a batch.
 

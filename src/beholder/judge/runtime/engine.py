@@ -1,4 +1,4 @@
-"""What runs a judge's networks: pixels in, raw opinions out, as numpy arrays.
+"""What runs a judge's networks: pixels in, the heads' outputs out, as numpy arrays.
 
 The judge needs nothing else of PyTorch or of any other runtime.
 
@@ -18,7 +18,7 @@ from beholder.judge.generation import GenerationConfig
 
 
 @dataclass(frozen=True)
-class RawOpinions:
+class HeadOutputs:
     """What the heads say of a batch; None and {} where there is no such head.
 
     `comments_B` holds the token ids of each picture's comments, with both ends, best first.
@@ -29,10 +29,10 @@ class RawOpinions:
     comments_B: list[list[list[int]]] | None = None
 
 
-def joined(parts: Sequence[RawOpinions]) -> RawOpinions:
+def joined(parts: Sequence[HeadOutputs]) -> HeadOutputs:
     """The scores and probabilities of several batches as one."""
     scores = [part.score_B for part in parts if part.score_B is not None]
-    return RawOpinions(
+    return HeadOutputs(
         np.concatenate(scores) if scores else None,
         {
             name: np.concatenate([part.probabilities_BK[name] for part in parts])
@@ -41,7 +41,7 @@ def joined(parts: Sequence[RawOpinions]) -> RawOpinions:
     )
 
 
-def mean_opinions(first: RawOpinions, further: RawOpinions, counts_B: Sequence[int]) -> RawOpinions:
+def mean_opinions(first: HeadOutputs, further: HeadOutputs, counts_B: Sequence[int]) -> HeadOutputs:
     """The opinions of pictures seen in several views: mean scores and probabilities, the first
     view's comments.
 
@@ -65,7 +65,7 @@ def mean_opinions(first: RawOpinions, further: RawOpinions, counts_B: Sequence[i
         name: mean(own, further.probabilities_BK[name])
         for name, own in first.probabilities_BK.items()
     }
-    return RawOpinions(score_B, probabilities_BK, first.comments_B)
+    return HeadOutputs(score_B, probabilities_BK, first.comments_B)
 
 
 class Engine(Protocol):
@@ -73,7 +73,7 @@ class Engine(Protocol):
 
     def opinions(
         self, pixels_B3HW: NDArray[np.float32], generation: GenerationConfig | None
-    ) -> RawOpinions:
+    ) -> HeadOutputs:
         """What the heads say; None for `generation` writes no comment."""
         ...
 

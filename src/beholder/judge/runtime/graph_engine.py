@@ -17,7 +17,7 @@ from beholder.decoding import search
 from beholder.decoding.graph import Graph
 from beholder.decoding.graph_step import GraphStep
 from beholder.judge.generation import GenerationConfig
-from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.runtime.engine import HeadOutputs
 
 
 class GraphEngine:
@@ -39,7 +39,7 @@ class GraphEngine:
 
     def opinions(
         self, pixels_B3HW: NDArray[np.float32], generation: GenerationConfig | None
-    ) -> RawOpinions:
+    ) -> HeadOutputs:
         seen = self._seen("trunk", pixels_B3HW)
         score_B, probabilities_BK = None, {}
         if "heads" in self._graphs:
@@ -52,7 +52,7 @@ class GraphEngine:
         comments_B = None
         if generation is not None and self.writers:
             comments_B = self._comments(pixels_B3HW, seen, generation)
-        return RawOpinions(score_B, probabilities_BK, comments_B)
+        return HeadOutputs(score_B, probabilities_BK, comments_B)
 
     def _comments(
         self,

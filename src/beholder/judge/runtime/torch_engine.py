@@ -18,7 +18,7 @@ from beholder.features.memory import memory_guard
 from beholder.features.precision import Amp, amp_dtype, autocast
 from beholder.judge.generation import GenerationConfig
 from beholder.judge.model import JudgeModel
-from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.runtime.engine import HeadOutputs
 from beholder.judge.runtime.grad_cam import heat_map
 
 
@@ -44,7 +44,7 @@ class TorchEngine:
 
     def opinions(
         self, pixels_B3HW: NDArray[np.float32], generation: GenerationConfig | None
-    ) -> RawOpinions:
+    ) -> HeadOutputs:
         """What the heads say; None for `generation` writes no comment.
 
         Raises:
@@ -69,7 +69,7 @@ class TorchEngine:
     @torch.inference_mode()
     def _opinions(
         self, pixels_B3HW: NDArray[np.float32], generation: GenerationConfig | None
-    ) -> RawOpinions:
+    ) -> HeadOutputs:
         pixels = torch.from_numpy(pixels_B3HW).to(self.device)
         writes = generation is not None and "comment" in self.model.heads
         reads_tokens = writes and self.model.reads_tokens
@@ -82,7 +82,7 @@ class TorchEngine:
             comments = [
                 [list(hypothesis.tokens) for hypothesis in hypotheses] for hypotheses in beams
             ]
-        return RawOpinions(
+        return HeadOutputs(
             score_B=None if said.score_B is None else said.score_B.cpu().double().numpy(),
             probabilities_BK={
                 name: probabilities.cpu().double().numpy()

@@ -8,13 +8,13 @@ import numpy as np
 
 from beholder.data.vocabulary import Vocabulary, display_form
 from beholder.judge.calibration import Calibration
-from beholder.judge.runtime.engine import RawOpinions
+from beholder.judge.runtime.engine import HeadOutputs
 from beholder.judge.verdict import Attribute, Verdict
 
 
 def verdict_of(
     name: str,
-    raw: RawOpinions,
+    raw: HeadOutputs,
     row: int,
     classes: Mapping[str, Sequence[str]],
     calibration: Calibration,
