@@ -65,8 +65,8 @@ class CurrentLayout:
 
     def failures(self, frame: pl.DataFrame) -> pl.DataFrame:
         error = pl.col("error").struct
-        told = frame.select("image", code=error.field("code"), message=error.field("message"))
-        return told.drop_nulls("code")
+        failures = frame.select("image", code=error.field("code"), message=error.field("message"))
+        return failures.drop_nulls("code")
 
     def failure_columns(self) -> list[str]:
         return ["image", "error"]

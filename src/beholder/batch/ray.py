@@ -298,8 +298,8 @@ def _cluster(address: str | None, workers: int | None, gpus: float = 0.0) -> Ite
         import ray.data
     except ModuleNotFoundError as error:
         raise MissingExtra("Judging on Ray", "ray") from error
-    own = not ray.is_initialized()
-    if own:
+    started_here = not ray.is_initialized()
+    if started_here:
         _connect(address, workers)
     try:
         yield _count_workers(ray.cluster_resources(), workers, gpus)
@@ -309,7 +309,7 @@ def _cluster(address: str | None, workers: int | None, gpus: float = 0.0) -> Ite
             fix="Look at the cluster. The same command then resumes: what was judged is kept.",
         ) from error
     finally:
-        if own:
+        if started_here:
             ray.shutdown()
 
 

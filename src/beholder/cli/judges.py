@@ -213,5 +213,5 @@ def import_(
     from beholder.data.sample.catalogue import PHOTO_FOLDER
     from beholder.judge import Judge
 
-    said = Judge.load(into)(PHOTO_FOLDER / "coffee.jpg").comment
-    typer.echo(f"It says of a photograph of the embedded sample: {said!r}")
+    comment = Judge.load(into)(PHOTO_FOLDER / "coffee.jpg").comment
+    typer.echo(f"It says of a photograph of the embedded sample: {comment!r}")

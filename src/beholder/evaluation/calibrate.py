@@ -89,10 +89,10 @@ def calibrate_judge(
         if not known:
             log.warning("%s: no labelled picture to calibrate on; no temperature is fitted", name)
             continue
-        given_B = np.array([labels.index(given[v.image]) for v in known])
+        target_B = np.array([labels.index(given[v.image]) for v in known])
         raw_BK = _probabilities(known, name, labels)
-        temperatures[name] = fit_temperature(raw_BK, given_B)
-        metrics |= _effect(name, given_B, raw_BK, temperatures[name])
+        temperatures[name] = fit_temperature(raw_BK, target_B)
+        metrics |= _effect(name, target_B, raw_BK, temperatures[name])
     gives_scores = any(verdict.score is not None for verdict in verdicts.values())
     if compared is None and gives_scores:
         compared = _compared(table, verdicts)
@@ -105,7 +105,7 @@ def calibrate_judge(
 
 def fit_interval(compared: Sequence[Compared], level: float) -> Calibrated:
     """The scores' interval alone; none, and why in the log, where there are too few pictures."""
-    groups = {one.group for one in compared}
+    groups = {picture.group for picture in compared}
     if len(compared) < enough_for(level):
         log.warning(
             "score: %d pictures with a score to calibrate on, %.0f%% intervals need %d; none is "
@@ -126,28 +126,28 @@ def fit_interval(compared: Sequence[Compared], level: float) -> Calibrated:
 
 def _compared(table: AnnotationTable, verdicts: Mapping[str, Verdict]) -> list[Compared]:
     """The table's pictures that have a score and got one."""
-    found = []
+    compared = []
     for key, score, group in table.frame.select("image", "score", "group").iter_rows():
-        said = verdicts[key].score if key in verdicts else None
-        if score is not None and said is not None:
+        predicted = verdicts[key].score if key in verdicts else None
+        if score is not None and predicted is not None:
             # a picture without a group is one of its own, whatever it is called
-            own = f"picture {key}" if group is None else f"group {group}"
-            found.append(Compared(score, said, own))
-    return found
+            belongs_to = f"picture {key}" if group is None else f"group {group}"
+            compared.append(Compared(score, predicted, belongs_to))
+    return compared
 
 
 def _probabilities(verdicts: Sequence[Verdict], name: str, labels: Sequence[str]) -> np.ndarray:
     """Of all classes in the order of `labels` [B, K]."""
-    said = [verdict.attributes[name].probabilities for verdict in verdicts]
-    return np.array([[each[label] for label in labels] for each in said])
+    shares = [verdict.attributes[name].probabilities for verdict in verdicts]
+    return np.array([[share[label] for label in labels] for share in shares])
 
 
 def _effect(
-    name: str, given_B: np.ndarray, raw_BK: np.ndarray, temperature: float
+    name: str, target_B: np.ndarray, raw_BK: np.ndarray, temperature: float
 ) -> dict[str, float]:
     guessed_B = raw_BK.argmax(axis=1)
-    before = ece(given_B, guessed_B, raw_BK)
-    after = ece(given_B, guessed_B, temperature_scaled(raw_BK, temperature))
+    before = ece(target_B, guessed_B, raw_BK)
+    after = ece(target_B, guessed_B, temperature_scaled(raw_BK, temperature))
     assert before is not None and after is not None, "all pictures here are labelled"
     return {
         f"temperature.{name}": round(temperature, 6),

@@ -289,8 +289,10 @@ def _attribute_metrics(
 
 def _uncalibrated(verdicts: Sequence[Verdict], name: str, temperature: float) -> np.ndarray:
     """The network's own probability of each verdict's label, before its temperature [B]."""
-    said = [list(verdict.attributes[name].probabilities.values()) for verdict in verdicts]
-    return temperature_scaled(np.array(said), 1.0 / temperature)[:, 0]  # the label comes first
+    probabilities = [list(verdict.attributes[name].probabilities.values()) for verdict in verdicts]
+    return temperature_scaled(np.array(probabilities), 1.0 / temperature)[
+        :, 0
+    ]  # the label comes first
 
 
 def _comment_metrics(metrics: dict[str, Any], frame: pl.DataFrame) -> pl.DataFrame:

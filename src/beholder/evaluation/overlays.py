@@ -51,9 +51,9 @@ def with_overlays(
             continue
         written = {}
         for opinion in opinions:
-            found = judge.explain(request.path, opinion, box=request.box)
+            explanation = judge.explain(request.path, opinion, box=request.box)
             name = _safe(f"{number:05}-{request.path.stem}-{opinion}")
-            written[opinion] = str(write_overlay(found, folder / f"{name}.png", LONGEST))
+            written[opinion] = str(write_overlay(explanation, folder / f"{name}.png", LONGEST))
         yield replace(verdict, explanations=written)
 
 
@@ -92,11 +92,16 @@ def explain_some(
         for number, request in enumerate(chosen):
             shown = []
             for position, opinion in enumerate(opinions):
-                found = judge.explain(request.path, opinion, box=request.box)
+                explanation = judge.explain(request.path, opinion, box=request.box)
                 file = f"{number}-{position}.webp"
-                write_overlay(found, temporary / file, longest)
+                write_overlay(explanation, temporary / file, longest)
                 shown.append(
-                    {"opinion": opinion, "label": found.label, "value": found.value, "file": file}
+                    {
+                        "opinion": opinion,
+                        "label": explanation.label,
+                        "value": explanation.value,
+                        "file": file,
+                    }
                 )
             index.append({"image": request.name, "overlays": shown})
         write_json(temporary / INDEX, index)

@@ -124,15 +124,15 @@ def _of_today(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """A row of Parquet as the version before wrote it, in the columns of today."""
     if "error_code" not in row:
         return row
-    told = {}
+    today = {}
     for column, value in row.items():
         if column.startswith("attribute."):
-            told[LABEL + column.removeprefix("attribute.")] = value
+            today[LABEL + column.removeprefix("attribute.")] = value
         elif column.startswith(PROBABILITY) or column not in ("error", "error_code"):
-            told[column] = value
+            today[column] = value
     if row["error_code"] is not None:
-        told["error"] = {"code": row["error_code"], "message": row["error"]}
-    return told
+        today["error"] = {"code": row["error_code"], "message": row["error"]}
+    return today
 
 
 def _key_of(name: str, root: Path, keys: set[str]) -> str:

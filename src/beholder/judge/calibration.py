@@ -99,8 +99,8 @@ def fit_temperature(probabilities_BK: NDArray[np.float64], target_B: NDArray[np.
 
     # The loss is convex in 1 / T: in log T it has one valley, which bounded search can't miss.
     bounds = (math.log(LOWEST), math.log(HIGHEST))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
-    return math.exp(found.x) if found.fun < loss(0.0) else 1.0
+    fitted = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return math.exp(fitted.x) if fitted.fun < loss(0.0) else 1.0
 
 
 def smoothed_nll(log_BK: NDArray[np.float64], target_B: NDArray[np.int64]) -> float:

@@ -136,8 +136,8 @@ def parse_row(row: Mapping[str, Any]) -> Judged:
 def _json_attributes(row: Mapping[str, Any]) -> dict[str, Attribute]:
     shares = row.get("probabilities") or {}
     return {
-        name: _attribute(told["label"], told["probability"], shares.get(name))
-        for name, told in row["attributes"].items()
+        name: _attribute(attribute["label"], attribute["probability"], shares.get(name))
+        for name, attribute in row["attributes"].items()
     }
 
 
@@ -154,13 +154,13 @@ def _table_attributes(row: Mapping[str, Any]) -> dict[str, Attribute]:
 
 def _attribute(label: str, probability: Any, shares: Mapping[str, Any] | None) -> Attribute:
     """`shares` as a verdict has them: the label first, then by probability."""
-    told = {
+    known = {
         name: float(share)
         for name, share in (shares or {label: probability}).items()
         if share is not None
     }
-    ranked = sorted(told, key=lambda name: (name != label, -told[name]))
-    return Attribute(label, float(probability), {name: told[name] for name in ranked})
+    ranked = sorted(known, key=lambda name: (name != label, -known[name]))
+    return Attribute(label, float(probability), {name: known[name] for name in ranked})
 
 
 def _value(value: Any) -> Any:

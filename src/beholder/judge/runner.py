@@ -207,8 +207,8 @@ class _Doubt:
             return self.rest()
         if self._failed and not self._over:
             return []
-        told, self._held = self._held, []
-        return told
+        released, self._held = self._held, []
+        return released
 
     def rest(self) -> list[Judged]:
         """What is left at the end.
@@ -247,11 +247,11 @@ def _judge_batch(
     errors = [entry for entry in judged if isinstance(entry, Exception)]
     if doubt is not None and doubt.first_error is None and errors:
         doubt.first_error = errors[0]
-    told = iter(
+    rest = iter(
         failure_of(name, entry) if isinstance(entry, Exception) else entry
         for name, entry in zip(names, judged, strict=True)
     )
-    return [entry if isinstance(entry, Failure) else next(told) for entry in decoded]
+    return [entry if isinstance(entry, Failure) else next(rest) for entry in decoded]
 
 
 def judge_prepared(

@@ -246,15 +246,15 @@ def _form(properties: Mapping[str, Any], required: list[str] | None = None) -> d
 
 def _uploads(form: FormData, field: str) -> list[UploadFile]:
     """The files of a field, at least one."""
-    found = [value for value in form.getlist(field) if isinstance(value, UploadFile)]
-    if not found:
+    uploads = [value for value in form.getlist(field) if isinstance(value, UploadFile)]
+    if not uploads:
         raise Refused(
             400,
             "no_picture",
             f"There is no picture in the form's field {field!r}: send multipart/form-data with "
             "files.",
         )
-    return found
+    return uploads
 
 
 def _boxes(form: FormData, pictures: int) -> list[Box | None]:

@@ -53,17 +53,17 @@ def mean_opinions(first: HeadOutputs, further: HeadOutputs, counts_B: Sequence[i
     owner = np.repeat(np.arange(len(counts_B)), counts_B)
     views_B = np.asarray(counts_B) + 1
 
-    def mean(own: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-        total = own.copy()
+    def mean(first_B: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = first_B.copy()
         np.add.at(total, owner, others)
-        return total / views_B.reshape(-1, *[1] * (own.ndim - 1))
+        return total / views_B.reshape(-1, *[1] * (first_B.ndim - 1))
 
     score_B = None
     if first.score_B is not None and further.score_B is not None:
         score_B = mean(first.score_B, further.score_B)
     probabilities_BK = {
-        name: mean(own, further.probabilities_BK[name])
-        for name, own in first.probabilities_BK.items()
+        name: mean(first_BK, further.probabilities_BK[name])
+        for name, first_BK in first.probabilities_BK.items()
     }
     return HeadOutputs(score_B, probabilities_BK, first.comments_B)
 

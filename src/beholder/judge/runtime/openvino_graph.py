@@ -119,13 +119,13 @@ class OpenVinoGraph:
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         try:
-            found = self._requests.own.infer(dict(given), share_inputs=True)
+            outputs = self._requests.own.infer(dict(given), share_inputs=True)
         except RuntimeError as error:
             raise OpinionError(
                 f"The judge's graph {self._made_from[0]} failed: {shortened(error)}",
                 fix="Judge fewer pictures at a time if memory is short; else export it again.",
             ) from error
-        return dict(zip(self._outputs, found.to_tuple(), strict=True))
+        return dict(zip(self._outputs, outputs.to_tuple(), strict=True))
 
 
 def _sizes(end: Any) -> list[int | None]:

@@ -74,7 +74,7 @@ class TorchEngine:
         writes = generation is not None and "comment" in self.model.heads
         reads_tokens = writes and self.model.reads_tokens
         features = self.model.features({"pixels": pixels}, tokens=reads_tokens)
-        said = self.model.opinions(features)
+        outputs = self.model.opinions(features)
         comments = None
         if writes and generation is not None:
             heads, tokens_BNC = zip(*self.model.writers(pixels, features), strict=True)
@@ -83,10 +83,10 @@ class TorchEngine:
                 [list(hypothesis.tokens) for hypothesis in hypotheses] for hypotheses in beams
             ]
         return HeadOutputs(
-            score_B=None if said.score_B is None else said.score_B.cpu().double().numpy(),
+            score_B=None if outputs.score_B is None else outputs.score_B.cpu().double().numpy(),
             probabilities_BK={
                 name: probabilities.cpu().double().numpy()
-                for name, probabilities in said.probabilities_BK.items()
+                for name, probabilities in outputs.probabilities_BK.items()
             },
             comments_B=comments,
         )

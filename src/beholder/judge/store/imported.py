@@ -61,7 +61,9 @@ def import_reference(
     read = [read_reference_checkpoint(path) for path in checkpoints]
     config = infer_config(read[0].body, heads=heads, enc_expansions=enc_expansions)
     _check_words(config, words, vocabulary)
-    bodies = [_body(config, one, path) for one, path in zip(read, checkpoints, strict=True)]
+    bodies = [
+        _body(config, checkpoint, path) for checkpoint, path in zip(read, checkpoints, strict=True)
+    ]
     backbones = _backbones(read, checkpoints, backbone)
     first, *others = backbones
     judge = JudgeConfig(
@@ -108,15 +110,16 @@ def _backbones(
     """One for all bodies, or each body's own."""
     if shared is not None:
         return [_backbone(read_reference_checkpoint(shared), shared)]
-    found = [_backbone(one, path) for one, path in zip(read, paths, strict=True)]
-    for backbone, path in zip(found, paths, strict=True):
-        if backbone.config != found[0].config:
+    backbones = [_backbone(checkpoint, path) for checkpoint, path in zip(read, paths, strict=True)]
+    expected = backbones[0].config
+    for backbone, path in zip(backbones, paths, strict=True):
+        if backbone.config != expected:
             raise CheckpointError(
                 "Checkpoints that write together need backbones of one configuration.",
                 where=str(path),
-                fix=f"{paths[0]} has {found[0].config.name} at {found[0].config.size} pixels.",
+                fix=f"{paths[0]} has {expected.name} at {expected.size} pixels.",
             )
-    return found
+    return backbones
 
 
 def _backbone(read: ReferenceCheckpoint, path: Path) -> Backbone:

@@ -99,9 +99,9 @@ def write_packed(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -
         name: Member(size=len(content), sha256=hashlib.sha256(content).hexdigest())
         for name, content in members.items()
     }
-    told = manifest.model_copy(update={"files": files}).model_dump(mode="json")
-    told["sha256"] = own_hash(told)
-    text = json.dumps(told, ensure_ascii=False, indent=1) + "\n"
+    card = manifest.model_copy(update={"files": files}).model_dump(mode="json")
+    card["sha256"] = own_hash(card)
+    text = json.dumps(card, ensure_ascii=False, indent=1) + "\n"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in [(MANIFEST, text.encode("utf-8")), *members.items()]:
             entry = zipfile.ZipInfo(name)  # of no time and no owner
@@ -179,26 +179,26 @@ def _entries(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]
 
 def _manifest(content: bytes, where: str) -> Manifest:
     try:
-        told = read_json(content)
-        newer, said = told["format"] > FORMAT, told.pop("sha256", None)
-        changed = said != own_hash(told)
+        card = read_json(content)
+        newer, sealed = card["format"] > FORMAT, card.pop("sha256", None)
+        changed = sealed != own_hash(card)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise JudgeError(f"{MANIFEST} can't be read.", where=where, fix=_AGAIN) from error
     if newer:
         raise JudgeError(
-            f"This judge was exported by a newer Beholder (format {shortened(told['format'])}).",
+            f"This judge was exported by a newer Beholder (format {shortened(card['format'])}).",
             where=where,
             fix="Update Beholder.",
         )
     if changed:
         raise JudgeError(f"{MANIFEST} was changed after it was written.", where=where, fix=_AGAIN)
     try:
-        return Manifest.model_validate(told)
+        return Manifest.model_validate(card)
     except ValidationError as error:
         raise JudgeError(
             f"{MANIFEST} does not fit this version: {why_invalid(error)}.",
             where=where,
-            fix=f"It was written by Beholder {shortened(told.get('beholder'))}; this is "
+            fix=f"It was written by Beholder {shortened(card.get('beholder'))}; this is "
             f"{__version__}.",
         ) from error
 
