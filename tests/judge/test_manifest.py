@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 from small_judge import make_model
 
 from beholder.export.graphs import judge_graphs
 from beholder.export.judge_file import pack
 from beholder.export.precision import Version
+from beholder.judge import Judge
 from beholder.judge.calibration import Calibration
 from beholder.judge.generation import GenerationConfig
 from beholder.judge.store.folder import load_judge, save_judge
@@ -62,3 +65,16 @@ def test_generation_has_the_published_defaults_and_bounds() -> None:
     for wrong in ({"n_best": 6}, {"n_best": 0}, {"max_length": 1}):
         with pytest.raises(ValueError, match="must be"):
             GenerationConfig(**wrong)
+
+
+def test_beams_can_be_taken_away_and_given_back() -> None:
+    judge = Judge.of_model(make_model(), torch.device("cpu"), beam_size=None)
+    picture = Image.effect_noise((40, 40), 60).convert("RGB")
+    assert judge.beam_size is None and judge(picture).comment is None
+    judge.beam_size = 3
+    verdict = judge(picture)
+    assert verdict.comment is not None and len(verdict.alternatives) <= 2
+    judge.beam_size = None
+    assert judge(picture).comment is None
+    judge.beam_size = 3
+    assert judge(picture) == verdict

@@ -78,7 +78,7 @@ class Judge:
         self.calibration = calibration or Calibration()
         self.views = views or ViewConfig()
         self.views.check(transform)
-        self.generation = generation
+        self.generation = self._writes = generation
         self.score_range = score_range
         self.provenance = dict(provenance or {})
         self.source: Path | None = None  # where it was loaded from
@@ -262,17 +262,19 @@ class Judge:
 
         assert model.backbone is not None, "a judge without a backbone can't see"
         length = model.comment.config.max_length if "comment" in model.heads else 2
-        return cls(
+        judge = cls(
             TorchEngine(model, device, amp),
             model.backbone.transform,
             classes=model.classes if "attributes" in model.heads else {},
             vocabulary=model.vocabulary,
             calibration=model.config.calibration,
             views=model.config.views,
-            generation=GenerationConfig.of_judge(model.vocabulary, length, beam_size),
+            generation=GenerationConfig.of_judge(model.vocabulary, length, beam_size or 1),
             score_range=model.score_range,
             provenance=provenance,
         )
+        judge.beam_size = beam_size
+        return judge
 
     @property
     def beam_size(self) -> int | None:
@@ -281,10 +283,9 @@ class Judge:
 
     @beam_size.setter
     def beam_size(self, beam_size: int | None) -> None:
-        if beam_size is None or self.generation is None:
-            self.generation = None
-        else:
-            self.generation = self.generation.with_beams(beam_size)
+        self.generation = None
+        if beam_size is not None and self._writes is not None:
+            self.generation = self._writes.with_beams(beam_size)
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str, but is a path

@@ -61,9 +61,8 @@ def import_reference(
     read = [read_reference_checkpoint(path) for path in checkpoints]
     config = infer_config(read[0].body, heads=heads, enc_expansions=enc_expansions)
     _check_words(config, words, vocabulary)
-    bodies = [
-        _body(config, checkpoint, path) for checkpoint, path in zip(read, checkpoints, strict=True)
-    ]
+    pairs = zip(read, checkpoints, strict=True)
+    bodies = [_body(config, checkpoint, path) for checkpoint, path in pairs]
     backbones = _backbones(read, checkpoints, backbone)
     first, *others = backbones
     judge = JudgeConfig(
