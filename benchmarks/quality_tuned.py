@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from beholder.evaluation.predictions import read_predictions
 from beholder.pipeline.recipe import Recipe, parse_recipe
 from beholder.pipeline.runner import fit_recipe
 from quality_pictures import Pictures
@@ -101,8 +102,8 @@ def fine_tuned(
     annotations.parent.mkdir(exist_ok=True)
     table_of(splits, cache).write_csv(annotations)
     fit_recipe(recipe(annotations, cache, variant, epochs, steps), run)
-    said = pl.read_parquet(run / "evaluation" / "predictions.parquet")
-    scores = dict(said.select("image", "predicted_score").iter_rows())
+    predictions = read_predictions(run / "evaluation" / "predictions.parquet")
+    scores = dict(predictions.select("image", "score").iter_rows())
     return [
         np.array([scores[keyed(own, key, cache)] for key in own.keys]) for own in splits["test"]
     ]
