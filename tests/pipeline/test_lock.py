@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,31 @@ def test_lock_of_a_killed_process_blocks_nobody(tmp_path: Path) -> None:
     assert (tmp_path / ".lock").exists()
     with run_lock(tmp_path):
         assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
+
+
+FORK = """
+import os, sys, time
+from pathlib import Path
+from beholder.pipeline.lock import run_lock
+with run_lock(Path(sys.argv[1])):
+    if os.fork() == 0:
+        time.sleep(30)
+        os._exit(0)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_forked_workers_do_not_keep_the_lock_of_a_killed_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "HOLD", FORK)
+    process = hold(tmp_path)
+    process.kill()
+    process.wait()
+    time.sleep(0.5)  # the child may not have come to give it up
+    with run_lock(tmp_path):
+        pass
 
 
 def test_lock_can_be_taken_again_after_it_was_given_back(tmp_path: Path) -> None:

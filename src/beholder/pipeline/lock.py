@@ -1,16 +1,17 @@
 """One process per run folder.
 
-A POSIX record lock: the kernel drops it when its process ends, however it ends, and forked
-loader workers do not inherit it. A lock file left by a dead process therefore blocks nobody.
+The kernel drops the lock when its process ends, however it ends, and forked loader workers give it
+up. A lock file left by a dead process therefore blocks nobody.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from beholder.errors import OutputError, RunError
 
@@ -24,9 +25,17 @@ def run_lock(folder: Path) -> Iterator[None]:
         OutputError: the folder can't be made or written.
     """
     path = folder / ".lock"
+    lock = FileLock(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        holder = path.read_text("utf-8", errors="replace").strip()
+        raise RunError(
+            f"Another process ({holder or 'unknown'}) is working in this run folder.",
+            where=str(folder),
+            fix="Wait for it, stop it, or choose another folder with --into FOLDER.",
+        ) from error
     except OSError as error:
         raise OutputError(
             f"The run folder can't be written: {error.strerror or error}.",
@@ -34,17 +43,7 @@ def run_lock(folder: Path) -> Iterator[None]:
             fix="Choose a folder that you may write to, with --into FOLDER.",
         ) from error
     try:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(descriptor, 32).decode(errors="replace").strip()
-            raise RunError(
-                f"Another process ({holder or 'unknown'}) is working in this run folder.",
-                where=str(folder),
-                fix="Wait for it, stop it, or choose another folder with --into FOLDER.",
-            ) from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        path.write_text(f"{os.getpid()}\n", "utf-8")
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
