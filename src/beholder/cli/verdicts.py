@@ -73,7 +73,11 @@ def judge(
         _write(context, model, pictures, listed, images, file, batch_size, workers, engine,
                ray_address, gpus_per_worker, backend, reading)  # fmt: skip
         return
-    refuse(context, ("engine", "ray_address", "gpus_per_worker"), "is an option of beholder batch.")
+    refuse(
+        context,
+        ("engine", "ray_address", "gpus_per_worker"),
+        "goes with --engine ray of beholder batch.",
+    )
     if explain and into:
         _tell_moved("judge --explain OPINION --into FOLDER", "explain --opinion OPINION --into ...")
     from beholder.judge import Judge
