@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from markupsafe import escape
 
 import beholder
 from beholder.auto import compose, run
@@ -41,7 +42,9 @@ def test_scores_alone_from_a_frame(place: Path) -> None:
         "candidate", "skill", "score", "seconds", "pictures",
     }  # fmt: skip
     assert trained.leaderboard["skill"].is_sorted(descending=True)
-    assert trained.report.is_file()
+    report = trained.report.read_text("utf-8")
+    assert all(str(escape(sentence)) in report for sentence in trained.sentences)
+    assert "Compared features" in report and "efficientnet-lite0-content" in report
     text = "\n".join(told)
     assert "5 pictures that it has not seen, of 5 groups" in text
     assert "always saying" in text

@@ -14,8 +14,7 @@ from beholder.auto.search import Candidate, Standing
 from beholder.data.files import write_json
 from beholder.errors import RecipeError
 from beholder.features.config import BackboneConfig
-
-PLAN = "plan.json"
+from beholder.report.collect import PLAN
 
 
 class Compared(BaseModel):

@@ -30,6 +30,7 @@ from beholder.errors import BeholderError, DataError
 from beholder.pipeline.data import RunData, load_data
 from beholder.pipeline.manifest import digest
 from beholder.pipeline.recipe import DataConfig, Recipe, parse_recipe
+from beholder.report.collect import SENTENCES
 
 if TYPE_CHECKING:
     from beholder.judge import Judge
@@ -41,7 +42,6 @@ MOST_EPOCHS = 40  # passes over the comments
 ENDING = 15.0  # seconds for report and sentences
 FEW_GROUPS = 40
 SPLIT_OF_FEW = {"train": 0.6, "val": 0.2, "test": 0.2}
-SUMMARY = "summary.txt"
 
 
 @dataclass(frozen=True)
@@ -253,12 +253,12 @@ def _quietly() -> Iterator[None]:
 
 
 def _told(plan: Plan, data: RunData, folder: Path, tell: Callable[[str], None]) -> Trained:
-    """Write report and sentences, and tell them."""
+    """Write sentences and report, and tell them."""
     from beholder.report import write_report
 
-    write_report(folder)
     trained = Trained(folder, tuple(_sentences(plan, data, folder)))
-    write_text(folder / SUMMARY, "\n".join(trained.sentences) + "\n")
+    write_text(folder / SENTENCES, "\n".join(trained.sentences) + "\n")
+    write_report(folder)
     tell("Compared features:")
     tell(render_leaderboard(trained.leaderboard))
     tell("\n".join(["", *trained.sentences, ""]))

@@ -20,6 +20,8 @@ from beholder.metrics.ceiling import Scores
 from beholder.metrics.opinion_check import OpinionCheck, check_opinions
 from beholder.pipeline.manifest import READ, Manifest, load_manifest
 
+PLAN, SENTENCES = "plan.json", "summary.txt"  # of a run that `beholder train` made
+
 # stage -> name of the curve -> [(step, value)]
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
 
@@ -59,6 +61,10 @@ class ReportData:
     """What was understood of the table, see `formats.Reading.to_dict`; None: the sample's."""
     opinions: OpinionCheck | None = None
     """What the table's ratings say of raters and pictures; None: it does not say who rated what."""
+    sentences: list[str] = field(default_factory=list)
+    """What a person should know of the judge, as `beholder train` says it."""
+    leaderboard: list[dict[str, Any]] = field(default_factory=list)
+    """The candidates that `beholder train` compared, best first."""
 
 
 def collect(run: Path) -> ReportData:
@@ -81,11 +87,14 @@ def collect(run: Path) -> ReportData:
     read = _text(run / READ)
     quarantine_path = run / "quarantine.csv"
     table = AnnotationTable.from_parquet(table_path) if table_path.exists() else None
+    plan = _text(run / PLAN)
     return ReportData(
         folder=run,
         manifest=manifest,
         recipe=recipe,
         read=json.loads(read) if read else None,
+        sentences=_text(run / SENTENCES).splitlines(),
+        leaderboard=json.loads(plan)["leaderboard"] if plan else [],
         curves=read_curves(run / "metrics.jsonl"),
         alarms=read_alarms(run / "metrics.jsonl"),
         speeds=read_speeds(run / "metrics.jsonl"),
