@@ -107,3 +107,49 @@ def test_import_and_help_load_nothing_heavy() -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+LONGEST_FILE, LONGEST_FUNCTION = 450, 60
+
+
+def module_of(path: Path) -> str:
+    name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def imported_modules(path: Path, modules: set[str]) -> set[str]:
+    """Modules of the package that a file names in an import, wherever it stands."""
+    named: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                named.add(inner if inner in modules else node.module)
+        elif isinstance(node, ast.Import):
+            named.update(alias.name for alias in node.names)
+    return (named & modules) - {module_of(path)}
+
+
+def test_no_files_import_each_other() -> None:
+    paths = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+    left = {name: imported_modules(path, set(paths)) for name, path in paths.items()}
+    # take away what imports nothing that is left, until nothing or only circles are
+    while leaves := {name for name, imports in left.items() if not imports & set(left)}:
+        left = {name: imports for name, imports in left.items() if name not in leaves}
+    importing = {name for imports in left.values() for name in imports}
+    assert sorted(name for name in left if name in importing) == []
+
+
+def test_files_and_functions_fit_a_reader() -> None:
+    too_long = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_text("utf-8")
+        lines = len(text.splitlines())
+        if lines > LONGEST_FILE:
+            too_long.append(f"{path.relative_to(PACKAGE)}: {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > LONGEST_FUNCTION:
+                    too_long.append(f"{path.relative_to(PACKAGE)}: {node.name} has {length} lines")
+    assert too_long == []

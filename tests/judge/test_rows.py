@@ -19,7 +19,7 @@ from beholder.batch.local import judge_to_file
 from beholder.batch.printing import print_verdicts
 from beholder.judge import Attribute, Failure, Judge, Verdict
 from beholder.judge.calibration import Calibration
-from beholder.judge.row import columns_of, csv_row, json_row, parse_row, table_row
+from beholder.judge.row import columns_of, csv_row, parse_row, table_row
 from beholder.judge.runner import Request, judge_pictures
 from beholder.metrics.conformal import ConformalInterval
 from beholder.serve.app import create_app
@@ -56,7 +56,7 @@ def test_the_columns_are_these() -> None:
 
 
 def test_json_keeps_the_agreed_names() -> None:
-    row = json_row(FULL)
+    row = FULL.to_dict()
     assert list(row) == [
         "image", "score", "interval", "low", "high", "comment", "alternatives", "attributes",
         "probabilities", "judge",
@@ -67,17 +67,17 @@ def test_json_keeps_the_agreed_names() -> None:
         "kind.of": {"label": "b", "probability": 0.5},
     }
     assert row["probabilities"]["kind.of"] == {"b": 0.5, "c": 0.3, "a": 0.2}  # type: ignore[index]
-    assert json_row(FAILED) == {
+    assert FAILED.to_dict() == {
         "image": "b.png",
         "error": {"code": "truncated", "message": "The file ends, too early."},
     }
-    assert json_row(Verdict("a"))["interval"] is None
+    assert Verdict("a").to_dict()["interval"] is None
 
 
 @pytest.mark.parametrize("judged", [FULL, FAILED, verdict({}, comment="x", score=0.0)])
 def test_nothing_is_lost_in_any_form(judged: Verdict | Failure, tmp_path: Path) -> None:
     classes = CLASSES if not isinstance(judged, Verdict) or judged.attributes else {}
-    assert parse_row(json.loads(json.dumps(json_row(judged)))) == judged
+    assert parse_row(json.loads(json.dumps(judged.to_dict()))) == judged
     with (tmp_path / "a.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerows([columns_of(list(classes)), csv_row(judged, classes)])

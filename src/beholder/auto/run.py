@@ -23,7 +23,7 @@ from beholder.auto.afterwards import cross_validated, halved_skills, test_neighb
 from beholder.auto.compose import compose
 from beholder.auto.opinions import Opinion, find_opinions
 from beholder.auto.plan import Plan, compared, leaderboard_rows, matching_plan
-from beholder.auto.search import Search, candidates_of
+from beholder.auto.search import Search, Standing, candidates_of
 from beholder.auto.summary import nothing_held_out, render_leaderboard, sentences
 from beholder.data.files import write_text
 from beholder.errors import BeholderError, DataError
@@ -130,18 +130,32 @@ def train(
         if plan is None:
             search = _search(data, teachable.opinions, folder, seed)
             standings = search.compare(candidates_of(backbones), SEARCH_SHARE * 60 * minutes)
-            plan = Plan(
-                made_from=made_from,
-                opinions=teachable.opinions,
-                leaderboard=tuple(compared(standing) for standing in standings),
-                comment_epochs=MOST_EPOCHS,
-            )
-            if "comments" in plan.opinions:
-                seconds = 60 * minutes - (time.monotonic() - began)
-                plan = _within(plan, data, wishes, folder, seconds)
+            left = 60 * minutes - (time.monotonic() - began)
+            plan = _planned(standings, made_from, teachable.opinions, data, wishes, folder, left)
             plan.save(folder)
     fit_recipe(_recipe(plan, data, wishes, folder), folder)
     return _told(plan, data, folder, tell or _log)
+
+
+def _planned(
+    standings: Sequence[Standing],
+    made_from: str,
+    opinions: tuple[Opinion, ...],
+    data: RunData,
+    wishes: Mapping[str, Any],
+    folder: Path,
+    seconds: float,
+) -> Plan:
+    """The plan that the standings lead to, with as many passes over comments as there is time."""
+    plan = Plan(
+        made_from=made_from,
+        opinions=opinions,
+        leaderboard=tuple(compared(standing) for standing in standings),
+        comment_epochs=MOST_EPOCHS,
+    )
+    if "comments" not in opinions:
+        return plan
+    return _within(plan, data, wishes, folder, seconds)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import polars as pl
 
-from beholder.judge.row import LABEL, PROBABILITIES, PROBABILITY, columns_of, json_row, table_row
+from beholder.judge.row import LABEL, PROBABILITIES, PROBABILITY, columns_of, table_row
 from beholder.judge.verdict import Failure, Judged
 
 Format = Literal[1, 2]
@@ -46,7 +46,7 @@ class CurrentLayout:
     """The row that every output has: `judge.row`."""
 
     def line(self, judged: Judged) -> dict[str, object]:
-        return json_row(judged)
+        return judged.to_dict()
 
     def schema(self, classes: Classes) -> dict[str, Any]:
         kinds: dict[str, Any] = {
@@ -77,7 +77,7 @@ class FirstLayout:
 
     def line(self, judged: Judged) -> dict[str, object]:
         kept = ("image", "score", "interval", "comment", "attributes", "error")
-        return {name: value for name, value in json_row(judged).items() if name in kept}
+        return {name: value for name, value in judged.to_dict().items() if name in kept}
 
     def schema(self, classes: Classes) -> dict[str, Any]:
         return {

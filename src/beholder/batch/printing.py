@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from beholder.judge.row import columns_of, csv_row, json_row
+from beholder.judge.row import columns_of, csv_row
 from beholder.judge.verdict import Judged, Verdict
 
 Style = Literal["table", "jsonl", "csv"]
@@ -27,7 +27,7 @@ def print_verdicts(verdicts: Iterable[Judged], style: Style, classes: Classes) -
 
 def _print_jsonl(verdicts: Iterable[Judged], classes: Classes) -> Iterator[Judged]:
     for judged in verdicts:
-        sys.stdout.write(json.dumps(json_row(judged), ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(judged.to_dict(), ensure_ascii=False) + "\n")
         sys.stdout.flush()
         yield judged
 

@@ -100,8 +100,7 @@ def extract(
         workers: number of decoding processes; 0 decodes in this one; `auto`: by cores and device.
         dtype: `float16` or `float32`.
         device: None: the best one available.
-        flip: whether to mirror every picture left to right.
-        tokens: whether to keep the tokens, not only the pooled features.
+        flip, tokens: mirror every picture left to right; keep tokens beside pooled features.
         amp: arithmetic of the forward pass: `auto` (bf16 or fp16 on accelerators), `off`, `bf16`
             or `fp16`. A store holds features of one arithmetic.
         processes: those that all call this and do a part each, into one store in a shared folder;
@@ -129,11 +128,8 @@ def extract(
     parts = processes.all_gather(part)  # afterwards all shards are there
     failures = [failure for other in parts for failure in other.failures]
     if processes.rank == 0:
-        _finish(
-            writer if processes.world_size == 1 else FeatureWriter(store_path, card),
-            table,
-            failures,
-        )
+        whole = writer if processes.world_size == 1 else FeatureWriter(store_path, card)
+        _finish(whole, table, failures)
     processes.all_gather(None)  # no process goes on before the index is there
     return _summary(parts, time.perf_counter() - start_time)
 

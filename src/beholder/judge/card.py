@@ -6,12 +6,9 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from beholder.judge.verdict import Attribute, Verdict
 
 THUMBNAIL = 160  # pixels of the longer side
 CLASSES = 3  # of an attribute, the most probable ones
@@ -27,27 +24,32 @@ _BAR = (
 )
 
 
-def verdict_card(verdict: Verdict) -> str:
-    """The card; the picture is on it if its file is where the verdict's name says."""
-    parts = [f'<div style="{_QUIET}">{escape(Path(verdict.image).name)}</div>']
-    if verdict.score is not None:
-        parts.append(f'<div style="font-size:1.6em"><b>{verdict.score:.2f}</b>{_interval(verdict)}')
-        parts.append("</div>")
-    if verdict.comment is not None:
-        parts.append(f"<div>{escape(verdict.comment)}</div>")
-    parts += [_bars(name, one) for name, one in verdict.attributes.items()]
-    return f'<div style="{_BOX}">{_thumbnail(verdict.image)}<div>{"".join(parts)}</div></div>'
+def verdict_card(
+    image: str,
+    score: float | None,
+    interval: tuple[float, float] | None,
+    comment: str | None,
+    attributes: Mapping[str, Mapping[str, float]],
+) -> str:
+    """The card; the picture is on it if its file is where its name says.
+
+    Args:
+        attributes: of each the classes' probabilities, most probable first.
+    """
+    parts = [f'<div style="{_QUIET}">{escape(Path(image).name)}</div>']
+    if score is not None:
+        span = ""
+        if interval is not None:
+            span = f' <span style="{_QUIET}">{interval[0]:.2f} – {interval[1]:.2f}</span>'
+        parts.append(f'<div style="font-size:1.6em"><b>{score:.2f}</b>{span}</div>')
+    if comment is not None:
+        parts.append(f"<div>{escape(comment)}</div>")
+    parts += [_bars(name, shares) for name, shares in attributes.items()]
+    return f'<div style="{_BOX}">{_thumbnail(image)}<div>{"".join(parts)}</div></div>'
 
 
-def _interval(verdict: Verdict) -> str:
-    if verdict.interval is None:
-        return ""
-    low, high = verdict.interval
-    return f' <span style="{_QUIET}">{low:.2f} – {high:.2f}</span>'
-
-
-def _bars(name: str, attribute: Attribute) -> str:
-    shown = list(attribute.probabilities.items())[:CLASSES]
+def _bars(name: str, shares: Mapping[str, float]) -> str:
+    shown = list(shares.items())[:CLASSES]
     bars = "".join(
         f'<div style="{_BAR.format(share=round(100 * share))}">'
         f"<span>{escape(label)}</span><span>{share:.0%}</span></div>"

@@ -40,33 +40,6 @@ def columns_of(attributes: Sequence[str]) -> list[str]:
     ]
 
 
-def json_row(judged: Judged) -> dict[str, object]:
-    """The row as JSON values."""
-    if isinstance(judged, Failure):
-        return {"image": judged.image, "error": {"code": judged.code, "message": judged.message}}
-    low, high = judged.interval or (None, None)
-    row: dict[str, object] = {
-        "image": judged.image,
-        "score": judged.score,
-        "interval": None if judged.interval is None else [low, high],
-        "low": low,
-        "high": high,
-        "comment": judged.comment,
-        "alternatives": list(judged.alternatives),
-        "attributes": {
-            name: {"label": attribute.label, "probability": attribute.probability}
-            for name, attribute in judged.attributes.items()
-        },
-        "probabilities": {
-            name: dict(attribute.probabilities) for name, attribute in judged.attributes.items()
-        },
-        "judge": judged.judge,
-    }
-    if judged.explanations:
-        row["explanations"] = dict(judged.explanations)
-    return row
-
-
 def table_row(judged: Judged, classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """The row of a table: column -> value, in the order of `columns_of`.
 

@@ -41,15 +41,34 @@ class Verdict:
 
     def to_dict(self) -> dict[str, object]:
         """One line of `beholder judge --format jsonl`: see `judge.row`."""
-        from beholder.judge.row import json_row
-
-        return json_row(self)
+        low, high = self.interval or (None, None)
+        row: dict[str, object] = {
+            "image": self.image,
+            "score": self.score,
+            "interval": None if self.interval is None else [low, high],
+            "low": low,
+            "high": high,
+            "comment": self.comment,
+            "alternatives": list(self.alternatives),
+            "attributes": {
+                name: {"label": attribute.label, "probability": attribute.probability}
+                for name, attribute in self.attributes.items()
+            },
+            "probabilities": {
+                name: dict(attribute.probabilities) for name, attribute in self.attributes.items()
+            },
+            "judge": self.judge,
+        }
+        if self.explanations:
+            row["explanations"] = dict(self.explanations)
+        return row
 
     def _repr_html_(self) -> str:
         """A card, in notebooks."""
         from beholder.judge.card import verdict_card
 
-        return verdict_card(self)
+        shares = {name: attribute.probabilities for name, attribute in self.attributes.items()}
+        return verdict_card(self.image, self.score, self.interval, self.comment, shares)
 
 
 @dataclass(frozen=True)
@@ -69,9 +88,7 @@ class Failure:
 
     def to_dict(self) -> dict[str, object]:
         """One line of `beholder judge --format jsonl`: see `judge.row`."""
-        from beholder.judge.row import json_row
-
-        return json_row(self)
+        return {"image": self.image, "error": {"code": self.code, "message": self.message}}
 
 
 Judged = Verdict | Failure

@@ -24,7 +24,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from beholder.errors import BeholderError, DataError, OpinionError, OutOfMemory, PictureError
 from beholder.judge import Judge
-from beholder.judge.row import json_row
 from beholder.judge.runner import BY_THE_JUDGE, Box, checked_box
 from beholder.judge.verdict import Failure, Judged
 from beholder.serve.batcher import Busy, MicroBatcher
@@ -156,8 +155,8 @@ def _verdicts_response(judged: Sequence[Judged]) -> Response:
             if isinstance(failure, Failure) and failure.code in BY_THE_JUDGE:
                 status = 503 if failure.code == OutOfMemory.code else 500
                 return JSONResponse(error_body(failure.code, failure.message), status)
-        return JSONResponse({"verdicts": [json_row(entry) for entry in judged]}, 422)
-    return JSONResponse({"verdicts": [json_row(entry) for entry in judged]})
+        return JSONResponse({"verdicts": [entry.to_dict() for entry in judged]}, 422)
+    return JSONResponse({"verdicts": [entry.to_dict() for entry in judged]})
 
 
 def _add_explanations(app: FastAPI, batcher: MicroBatcher) -> None:

@@ -10,21 +10,33 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from beholder.data.vocabulary import Vocabulary
 from beholder.errors import JudgeError, MissingExtra
+from beholder.judge.calibration import Calibration
+from beholder.judge.generation import GenerationConfig
 from beholder.judge.store.manifest import CARD as JUDGE_CARD
 from beholder.judge.store.manifest import VOCABULARY, WEIGHTS
 from beholder.judge.store.packed import read_packed
-
-if TYPE_CHECKING:
-    from beholder.judge.judge import Judge
 
 FOLDER = (JUDGE_CARD, WEIGHTS, VOCABULARY)
 FILE = "judge.beholder"
 CARD = "README.md"
 TAGS = ("beholder", "image-quality-assessment")
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class Described(Protocol):
+    """What a judge knows of itself."""
+
+    source: Path | None
+    score_range: tuple[float, float] | None
+    calibration: Calibration
+    vocabulary: Vocabulary | None
+    generation: GenerationConfig | None
+    classes: dict[str, tuple[str, ...]]
+    provenance: dict[str, Any]
 
 
 def download(
@@ -112,7 +124,7 @@ def upload(
 
 
 def push(
-    judge: Judge,
+    judge: Described,
     repo: str,
     card: str | None,
     *,
@@ -132,7 +144,7 @@ def push(
     return upload(judge.source, repo, text, private=private, token=token, endpoint=endpoint)
 
 
-def short_card(judge: Judge, repo: str) -> str:
+def short_card(judge: Described, repo: str) -> str:
     """What a judge knows of itself, in Markdown, with the Hub's header."""
     opinions = []
     if judge.score_range is not None:
