@@ -404,12 +404,13 @@ class Judge:
         raw = self._opinions([views], None)
         check_opinions(raw, self.classes, [name_of(picture)])
         index = None
+        verdict = self._verdict(name_of(picture), raw, 0)
         if opinion in self.classes:
-            attribute = self._verdict(name_of(picture), raw, 0).attributes[opinion]
+            attribute = verdict.attributes[opinion]
             label = label or attribute.label
             value, index = attribute.probabilities[label], self.classes[opinion].index(label)
-        elif raw.score_B is not None:
-            value = float(raw.score_B[0])
+        elif verdict.score is not None:
+            value = verdict.score
         else:
             raise JudgeError("The judge gives no score that could be explained.")
         heat = scale_heat(engine.heat_map(views[0], opinion, index))
@@ -443,5 +444,6 @@ class Judge:
 
     def _verdict(self, name: str, raw: HeadOutputs, row: int) -> Verdict:
         return verdict_of(
-            name, raw, row, self.classes, self.calibration, self.vocabulary, self.identity
-        )
+            name, raw, row, self.classes, self.calibration, self.vocabulary, self.identity,
+            self.score_range,
+        )  # fmt: skip

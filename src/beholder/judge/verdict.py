@@ -24,7 +24,8 @@ class Verdict:
     """Score, interval, comment and attributes of one picture.
 
     What the judge has no head for is None (attributes: empty). `score` is on the scale of the
-    table the judge was trained on; `interval` is None unless the judge was calibrated.
+    table the judge was trained on and within its range, as `interval` is, which is None unless the
+    judge was calibrated.
     `alternatives` are the other comments of the beam, best first. `judge` tells which judge it was
     (`Judge.identity`); None: one that was never saved.
     `explanations` holds the files of overlays, by opinion, where they were asked for.

@@ -20,6 +20,7 @@ def verdict_of(
     calibration: Calibration,
     vocabulary: Vocabulary | None,
     judge: str | None,
+    score_range: tuple[float, float] | None = None,
 ) -> Verdict:
     """The verdict on a picture of a batch.
 
@@ -28,9 +29,14 @@ def verdict_of(
         row: of the picture in the batch.
         classes: attribute -> labels in the order of the network's outputs.
         judge: `Judge.identity`.
+        score_range: what scores and the ends of their intervals are cut to; None: to nothing.
     """
     score = None if raw.score_B is None else float(raw.score_B[row])
     interval = None if score is None else calibration.interval(score)
+    if score is not None and score_range is not None:
+        score = within(score, score_range)
+        if interval is not None:
+            interval = (within(interval[0], score_range), within(interval[1], score_range))
     comments: list[str] = []
     if raw.comments_B is not None and vocabulary is not None:
         written = [vocabulary.decode(tokens) for tokens in raw.comments_B[row]]
@@ -46,3 +52,10 @@ def verdict_of(
     comment = comments[0] if comments else None
     alternatives = tuple(filter(None, comments[1:]))
     return Verdict(name, score, interval, comment, alternatives, attributes, judge=judge)
+
+
+def within(score: float, score_range: tuple[float, float]) -> float:
+    """The score, or the end of the scale that it is beyond: nobody would give more than the highest
+    score, and an interval that is cut to the scale covers what it covered."""
+    low, high = score_range
+    return min(max(score, low), high)

@@ -43,6 +43,15 @@ class RunContext:
         """Whether what is made is worth comparing with what it was made from."""
         return True
 
+    @property
+    def score_range(self) -> tuple[float, float] | None:
+        """Lowest and highest score that there is: of the scale that the recipe tells, or of the
+        whole table; None: it has no scores."""
+        scores = self.data.table.frame["score"].drop_nulls()
+        if scores.is_empty():
+            return None
+        return self.recipe.data.scale or (float(scores.min()), float(scores.max()))  # type: ignore[arg-type]
+
     def output(self, stage: str, name: str) -> Path:
         """Where an output of a finished stage is."""
         record = self.manifest.find(stage)

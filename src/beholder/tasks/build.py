@@ -32,12 +32,14 @@ def judge_config(
     backbone: BackboneConfig,
     pooled_dim: int,
     token_dim: int,
+    score_range: tuple[float, float] | None = None,
 ) -> JudgeConfig:
     """The judge with the heads that `task` trains.
 
     Args:
         table: the training rows.
         pooled_dim, token_dim: sizes of the backbone's pooled vector and tokens.
+        score_range: lowest and highest score that the judge may give; None: those of the table.
 
     Raises:
         DataError: the table has none of the opinions that the task learns.
@@ -47,6 +49,8 @@ def judge_config(
     fields: dict[str, Any] = {}
     for part in task.parts.values():
         fields |= _head_fields(part, table, pooled_dim, token_dim)
+    if score_range is not None and "score_range" in fields:
+        fields["score_range"] = score_range
     return JudgeConfig(backbone=backbone, pooled_dim=pooled_dim, token_dim=token_dim, **fields)
 
 

@@ -208,7 +208,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _predict(task: Task, source: FeatureSource, batch_size: int) -> pl.DataFrame:
-    """Image keys and predicted scores of all pictures of a source."""
+    """Image keys and predicted scores of all pictures of a source, within the judge's range."""
     import torch
 
     from beholder.training.loader import to_device
@@ -223,7 +223,9 @@ def _predict(task: Task, source: FeatureSource, batch_size: int) -> pl.DataFrame
             score_B = model.opinions(model.features(batch, tokens=False)).score_B
         assert score_B is not None, "the stage has a score head"
         scores += score_B.cpu().double().tolist()
-    return pl.DataFrame({"image": source.keys, "predicted": scores})
+    low, high = model.score_range or (None, None)
+    frame = pl.DataFrame({"image": source.keys, "predicted": scores})
+    return frame.with_columns(pl.col("predicted").clip(low, high))
 
 
 def _quality(frame: pl.DataFrame) -> dict[str, float]:

@@ -393,6 +393,7 @@ class Train(Stage[TrainStage]):
             backbone=stage_config(self.context, self.name),
             pooled_dim=backbone.pooled_dim,
             token_dim=backbone.token_dim,
+            score_range=self.context.score_range,
         )
 
     def _teacher(self, config: JudgeConfig) -> Teacher | None:
