@@ -205,7 +205,7 @@ def test_heads_that_do_not_fit_are_found_before_anything_runs(
     finished: Path, tmp_path: Path
 ) -> None:
     task = raw_recipe(finished)["stages"]["rf"]["task"]
-    with pytest.raises(RecipeError, match=r"vocabulary is not the one(.|\n)*stages\.rf\.start"):
+    with pytest.raises(RecipeError, match=r"vocabulary is not the(.|\n)*stages\.rf\.warm_start"):
         fit_recipe(changed(finished, rf__task=task | {"min_count": 6}), tmp_path / "run")
     wider = task | {"head": HEAD | {"ff": 32}}
     with pytest.raises(RecipeError, match=r"comment\.ff was 16, here it is 32"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from served import run_server
+
+from beholder.judge.row import columns_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -132,10 +135,16 @@ def test_results_are_downloaded(page: Page, tmp_path: Path, picture: Callable[..
     with page.expect_download() as saving:
         page.click("#csv")
     saving.value.save_as(tmp_path / "verdicts.csv")
-    head, first, *_, last = (tmp_path / "verdicts.csv").read_text("utf-8-sig").splitlines()
-    assert head == "image,score,low,high,comment,light,light probability,error"
-    assert first.startswith("dark.png,7.8") and ",A dark picture.,dark," in first
-    assert last == "notes.jpg,,,,,,,This is not a picture."
+    with (tmp_path / "verdicts.csv").open(encoding="utf-8-sig", newline="") as stream:
+        first, *_, last = reader = list(csv.DictReader(stream))
+    assert list(first) == columns_of(["light"])
+    assert first["image"] == "dark.png" and first["score"].startswith("7.8")
+    assert first["comment"] == "A dark picture." and first["attributes.light"] == "dark"
+    assert set(json.loads(first["probabilities.light"])) == {"dark", "bright"}
+    assert len(reader) == 3 and last["image"] == "notes.jpg" and last["score"] == ""
+    assert json.loads(last["error"]) == {
+        "code": "not_a_picture", "message": "This is not a picture.",
+    }  # fmt: skip
     with page.expect_download() as saving:
         page.click("#json")
     saving.value.save_as(tmp_path / "verdicts.json")

@@ -157,8 +157,10 @@ class Parts:
 
     def write_part(self, number: int, verdicts: Iterable[Judged]) -> None:
         rows = [self.layout.row(judged, self.classes) for judged in verdicts]
+        part = io.BytesIO()  # written by us, so that a full disk is told as what it is
+        pl.DataFrame(rows, self.layout.schema(self.classes)).write_parquet(part)
         with atomic_path(self.part(number)) as temporary:
-            pl.DataFrame(rows, self.layout.schema(self.classes)).write_parquet(temporary)
+            temporary.write_bytes(part.getvalue())
 
     def failures(self) -> Iterator[tuple[str, str, str]]:
         for part in self._parts():
@@ -194,8 +196,8 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, pl.exceptions.ComputeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise OutputError(
             f"The verdicts can't be written: {reason}.",
             where=str(path),
