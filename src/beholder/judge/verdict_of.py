@@ -32,11 +32,12 @@ def verdict_of(
         score_range: what scores and the ends of their intervals are cut to; None: to nothing.
     """
     score = None if raw.score_B is None else float(raw.score_B[row])
-    interval = None if score is None else calibration.interval(score)
     if score is not None and score_range is not None:
         score = within(score, score_range)
-        if interval is not None:
-            interval = (within(interval[0], score_range), within(interval[1], score_range))
+    # around the score as it is told, whose errors the interval was fitted to
+    interval = None if score is None else calibration.interval(score)
+    if interval is not None and score_range is not None:
+        interval = (within(interval[0], score_range), within(interval[1], score_range))
     comments: list[str] = []
     if raw.comments_B is not None and vocabulary is not None:
         written = [vocabulary.decode(tokens) for tokens in raw.comments_B[row]]
