@@ -169,5 +169,6 @@ def _nothing_to_learn(opinion: str, wanted: str, task: SingleTaskConfig) -> Data
     article = "an" if opinion == "attribute" else "a"
     return DataError(
         f"No training row has {article} {opinion}, which the {task.kind} task learns.",
-        fix=f"Give the table {wanted}, or leave the {task.kind} stage out.",
+        fix=f"Give the table {wanted}, or leave the {task.kind} stage out; `beholder train TABLE` "
+        "learns what a table has.",
     )
