@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import numpy_helper
-from small_judge import make_model
+from small_judge import load_uncut, make_model
 
 from beholder import Judge
 from beholder.cli import main
@@ -205,7 +205,7 @@ def test_float16_has_half_the_bytes_and_says_nearly_the_same(
     packed = read_packed(half)
     assert packed.manifest.precision == "fp16"
     paths = sorted(pictures.iterdir())[1:]
-    scores = [[v.score for v in Judge.load(path)(paths)] for path in (exported, half)]
+    scores = [[v.score for v in load_uncut(path)(paths)] for path in (exported, half)]
     difference = np.abs(np.subtract(*scores)).max()
     assert 0 < difference < 0.01
     assert packed.manifest.parity["score_difference"] == pytest.approx(difference, rel=0.3)

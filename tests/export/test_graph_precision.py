@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto
+from small_judge import load_uncut
 
-from beholder import Judge
 from beholder.cli import main
 from beholder.export import precision as quantise
 from beholder.export.parity import LIMITS, Parity
@@ -132,7 +132,7 @@ def test_parity_decides_how_much_that_is(
     assert packed.manifest.parity == asked[-1].to_dict()
     assert f"in floating point: {packed.manifest.floating}" in capsys.readouterr().out
     pictures = sorted(many.iterdir())[1:20]
-    said = [Judge.load(one)(pictures) for one in (judge, path)]
+    said = [load_uncut(file)(pictures) for file in (judge, path)]
     assert np.ptp([v.score for v in said[0]]) > 0
     differences = [abs(a.score - b.score) for a, b in zip(*said, strict=True)]
     assert 0 < max(differences) < 0.2 * np.ptp([v.score for v in said[0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from beholder.data.vocabulary import Vocabulary
 from beholder.features.backbones import Backbone, create_backbone
 from beholder.features.config import BackboneConfig
+from beholder.judge import Judge
 from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.models.config import HeadConfig
 from beholder.models.expansionnet import ExpansionNetConfig
@@ -67,3 +69,10 @@ def _adapt(model: JudgeModel) -> None:
         writer.input.weight.mul_(2 / (std_C + 1e-3))
         writer.input.bias.copy_(-(writer.input.weight @ mean_C))
         writer.output.weight.mul_(4)  # surer than a fresh one
+
+
+def load_uncut(path: Path) -> Judge:
+    """A judge whose scores are not cut to its scale: those of random weights lie far off it."""
+    judge = Judge.load(path)
+    judge.score_range = None
+    return judge

@@ -238,7 +238,8 @@ def test_a_calibrated_judge_gives_intervals_of_scores(finished: Path, run: Path)
     margin = sorted(errors)[5]  # ceil(7 * 0.8) of 6
     frame = pl.read_parquet(run / "evaluation" / "predictions.parquet")
     for key, score, low, high in frame.select("image", "score", "low", "high").rows():
-        assert (low, high) == pytest.approx((score - margin, score + margin), abs=1e-5)
+        ends = np.clip((score - margin, score + margin), *loaded.score_range)
+        assert (low, high) == pytest.approx(tuple(ends), abs=1e-5)
         assert loaded(finished / "pictures" / key).interval == pytest.approx((low, high), abs=1e-5)
     told = json.loads((run / "evaluation" / "metrics.json").read_text())["interval"]
     assert (told["level"], told["calibrated_on"], told["pictures"]) == (0.8, 6, 6)

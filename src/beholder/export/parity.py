@@ -248,18 +248,23 @@ def prepared(judge: Judge, requests: Sequence[Request]) -> list[NDArray[np.float
 
 
 def verdicts(judge: Judge, pictures: Material) -> dict[str, Verdict]:
-    """What a judge says of those pictures that can be used, by name.
+    """What a judge says of those pictures that can be used, by name. Scores are not cut to the
+    scale: a difference beyond its ends is a difference too.
 
     Raises:
         OpinionError: it fails on a picture that can be used.
     """
-    judging = judge_pictures(judge, pictures.requests, batch_size=16)
-    by_name: dict[str, Verdict] = {}
-    for judged in progress(judging, "comparing", total=len(pictures.requests)):
-        if isinstance(judged, Verdict):
-            by_name[judged.image] = judged
-        elif judged.code in BY_THE_JUDGE:
-            raise OpinionError(judged.message, where=judged.image)
+    scale, judge.score_range = judge.score_range, None
+    try:
+        judging = judge_pictures(judge, pictures.requests, batch_size=16)
+        by_name: dict[str, Verdict] = {}
+        for judged in progress(judging, "comparing", total=len(pictures.requests)):
+            if isinstance(judged, Verdict):
+                by_name[judged.image] = judged
+            elif judged.code in BY_THE_JUDGE:
+                raise OpinionError(judged.message, where=judged.image)
+    finally:
+        judge.score_range = scale
     return by_name
 
 
