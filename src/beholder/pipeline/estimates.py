@@ -27,11 +27,12 @@ def render_plan(plan: list[PlannedStage], free: int) -> str:
         free: bytes that the disk has room for.
     """
     width = max(len(stage.name) for stage in plan)
+    kinds = max(len(stage.kind) for stage in plan)
     lines = ["Plan:"]
     for stage in plan:
         cost = _shown(stage.cost) if stage.reason and stage.cost else ""
         lines.append(
-            f"  {stage.name:<{width}}  {stage.kind:<9} "
+            f"  {stage.name:<{width}}  {stage.kind:<{kinds}}  "
             f"{'run: ' + stage.reason if stage.reason else 'done':<40} {cost}".rstrip()
         )
     if any(stage.reason for stage in plan):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+import polars as pl
 from pydantic import Field
 
 from beholder.data.files import atomic_path, sha256_file, write_json
@@ -26,7 +28,7 @@ from beholder.evaluation.overlays import explain_some
 from beholder.judge import Judge
 from beholder.metrics.correlation import bootstrap
 from beholder.pipeline.checks import Problems
-from beholder.pipeline.cost import Cost, measured
+from beholder.pipeline.cost import Cost, folder_bytes, measured
 from beholder.pipeline.manifest import path_digest
 from beholder.pipeline.processes import current_processes
 from beholder.pipeline.schema import Needs, StageConfig
@@ -87,6 +89,8 @@ class Evaluate(Stage[EvaluateStage]):
         root = context.data.root
         cost = with_verdicts(smoke.cost, [judge], few, root, pictures, processes=size)
         further = 0.0
+        table = smoke.result.outputs["predictions"][0]
+        disk = cost.disk_bytes + (pictures - len(few)) * _row_bytes(pl.read_parquet(table))
         if judge.score_range is not None:
             given, predicted = np.random.default_rng(0).random((2, pictures))
             with measured() as resampling:
@@ -97,8 +101,10 @@ class Evaluate(Stage[EvaluateStage]):
         if overlays > 0 and requests and judge.explainable():
             with tempfile.TemporaryDirectory(dir=context.folder) as folder, measured() as drawing:
                 explain_some(judge, requests, 1, Path(folder))
+                drawn = folder_bytes(Path(folder))
             further += overlays * drawing.seconds
-        return replace(cost, seconds=cost.seconds + further)
+            disk += overlays * drawn
+        return replace(cost, seconds=cost.seconds + further, disk_bytes=disk)
 
     def run(self, folder: Path) -> StageResult:
         context = self.context
@@ -145,3 +151,13 @@ class Evaluate(Stage[EvaluateStage]):
             log.warning("no overlays: %s", error.what)
             return False
         return True
+
+
+def _row_bytes(frame: pl.DataFrame) -> int:
+    """Bytes that a further row takes in a Parquet file, most of which is its schema at first."""
+    half, sizes = frame.height // 2, []
+    for rows in (frame.head(half), frame):
+        file = io.BytesIO()
+        rows.write_parquet(file)
+        sizes.append(len(file.getvalue()))
+    return max(0, sizes[1] - sizes[0]) // max(1, frame.height - half)
