@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from beholder.data.files import atomic_path
 from beholder.data.sealed import Seal
@@ -35,6 +33,8 @@ def save_parts(
     quality: dict[str, dict[str, float]],
 ) -> None:
     """Write an ensemble's members, its own arrays and its quality, atomically."""
+    from safetensors.numpy import save_file
+
     tensors = {f"ensemble.{name}": np.ascontiguousarray(array) for name, array in arrays.items()}
     for member, learnt in members.items():
         for name, array in learnt.arrays.items():
@@ -54,6 +54,9 @@ def load_parts(folder: Path) -> Parts:
     Raises:
         RegressorError: missing, incomplete, changed, or of a newer format.
     """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
     card = _SEAL.read(folder)
     try:
         tensors = load_file(folder / _ARRAYS)
