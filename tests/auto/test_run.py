@@ -87,6 +87,13 @@ def test_a_training_that_never_began_leaves_no_trace(place: Path) -> None:
     assert not (place / "nothing").exists()
 
 
+def test_a_frame_needs_its_pictures(place: Path) -> None:
+    frame = pl.DataFrame({"image": ["00.png"], "score": [1.0]})
+    with pytest.raises(DataError, match="does not say where its pictures are"):
+        beholder.train(frame, into=place / "no", minutes=1)
+    assert not (place / "no").exists()
+
+
 def test_less_than_a_minute_is_refused(place: Path) -> None:
     with pytest.raises(DataError, match="at least one minute"):
         beholder.train(place / "table.csv", place / "photos", into=place / "no", minutes=0.5)

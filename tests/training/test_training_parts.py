@@ -13,10 +13,9 @@ from tiny_training import CorrelationTask, TinySource, TinyTask, config, weights
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from beholder.data.sharing import Processes
+from beholder.data.sharing import Processes, part_of
 from beholder.errors import DataError, PictureError
 from beholder.training import TrainConfig, train
-from beholder.training.distributed import share
 from beholder.training.gradients import Gradients
 from beholder.training.loader import Loader, Plan
 from beholder.training.optimisers import (
@@ -206,7 +205,7 @@ def test_orders_differ_by_seed_and_epoch():
 
 @given(rows=st.integers(0, 40), size=st.integers(1, 7))
 def test_shares_are_contiguous_and_even(rows, size):
-    parts = [share(list(range(rows)), rank, size) for rank in range(size)]
+    parts = [part_of(list(range(rows)), Processes(rank, size)) for rank in range(size)]
     assert [row for part in parts for row in part] == list(range(rows))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 

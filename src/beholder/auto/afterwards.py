@@ -12,18 +12,18 @@ import polars as pl
 
 from beholder.auto.opinions import Opinion
 from beholder.auto.search import FOLDS
-from beholder.auto.skill import attribute_skill, neighbour_cider, score_skill
+from beholder.auto.skill import MOST_ATTRIBUTES, attribute_skill, neighbour_cider, score_skill
 from beholder.data.splits import assign_folds
 from beholder.errors import DataError
 from beholder.features.store import FeatureStore
-from beholder.metrics.correlation import srcc
+from beholder.metrics.correlation import rmse, srcc
 from beholder.pipeline.data import RunData
 from beholder.pipeline.manifest import load_manifest
 
-MOST_PICTURES = 2000  # that a learning curve is made with
+MOST_PICTURES = 1000  # evenly from the table, that is as many as a look back takes
 
 
-def test_neighbour_cider(data: RunData, folder: Path) -> float | None:
+def copied_comments_cider(data: RunData, folder: Path) -> float | None:
     """CIDEr-D on the test split of the comment of the most similar training picture; None: there is
     no comment on one side."""
     frame, features_NP = _features(data, folder, pl.col("comments").list.len() > 0)
@@ -63,8 +63,8 @@ def cross_validated(data: RunData, folder: Path) -> CrossValidated | None:
         frame.height,
         len({data.units[key] for key in frame["image"]}),
         srcc(target, frame["predicted"].to_numpy()),
-        float(np.sqrt(np.square(target - frame["predicted"].to_numpy()).mean())),
-        float(np.sqrt(np.square(target - constant).mean())),
+        rmse(target, frame["predicted"].to_numpy()),
+        rmse(target, constant),
     )
 
 
@@ -73,26 +73,25 @@ def halved_skills(
 ) -> dict[str, tuple[float, float]]:
     """Opinion -> its cross-validated skill when linear models learn from half of the groups, and
     when they learn from all; of the pictures that are not held out."""
-    learnt = pl.col("split").is_in(["train", "val"])
+    frame, features_NP = _features(data, folder, pl.col("split").is_in(["train", "val"]))
     skills: dict[str, tuple[float, float]] = {}
     if "score" in opinions:
-        frame, features_NP = _features(data, folder, learnt & pl.col("score").is_not_null())
-        folds_N, half_N = _folds_and_half(frame, data)
+        rows_N, folds_N, half_N = _folds_and_half(frame, frame["score"], data)
         if folds_N is not None:
-            scores_N = frame["score"].to_numpy()
+            scores_N = frame["score"].to_numpy()[rows_N]
             skills["the score"] = (
-                score_skill(features_NP, scores_N, folds_N, half_N),
-                score_skill(features_NP, scores_N, folds_N),
+                score_skill(features_NP[rows_N], scores_N, folds_N, half_N),
+                score_skill(features_NP[rows_N], scores_N, folds_N),
             )
-    for name in data.table.attribute_names if "attributes" in opinions else ():
-        column = f"attribute.{name}"
-        frame, features_NP = _features(data, folder, learnt & pl.col(column).is_not_null())
-        folds_N, half_N = _folds_and_half(frame, data)
-        if folds_N is not None and frame[column].n_unique() > 1:
-            labels = frame[column].to_list()
+    names = data.table.attribute_names[:MOST_ATTRIBUTES] if "attributes" in opinions else ()
+    for name in names:
+        labels = frame[f"attribute.{name}"]
+        rows_N, folds_N, half_N = _folds_and_half(frame, labels, data)
+        known = labels.drop_nulls().to_list()
+        if folds_N is not None and len(set(known)) > 1:
             skills[name] = (
-                attribute_skill(features_NP, labels, folds_N, half_N)[0],
-                attribute_skill(features_NP, labels, folds_N)[0],
+                attribute_skill(features_NP[rows_N], known, folds_N, half_N, powers=(0.0,))[0],
+                attribute_skill(features_NP[rows_N], known, folds_N, powers=(0.0,))[0],
             )
     return skills
 
@@ -104,7 +103,8 @@ def _features(data: RunData, folder: Path, chosen: pl.Expr) -> tuple[pl.DataFram
     if record is None:
         raise DataError("The run has no features.", where=str(folder))
     store = FeatureStore.open(folder / record.outputs["store"].path)
-    frame = data.table.frame.filter(chosen & pl.col("image").is_in(store.keys)).head(MOST_PICTURES)
+    frame = data.table.frame.filter(chosen & pl.col("image").is_in(store.keys))
+    frame = frame.gather_every(-(-frame.height // MOST_PICTURES) or 1)
     if frame.is_empty():
         return frame, np.empty((0, 0))
     _, pooled_NP = store.read(frame["image"].to_list(), tokens=False)
@@ -112,12 +112,13 @@ def _features(data: RunData, folder: Path, chosen: pl.Expr) -> tuple[pl.DataFram
 
 
 def _folds_and_half(
-    frame: pl.DataFrame, data: RunData
-) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
-    """Folds, groups kept apart, and which rows are of the half to learn from; None where there are
-    too few groups for either."""
-    units = [data.units[key] for key in frame["image"]]
+    frame: pl.DataFrame, opinion: pl.Series, data: RunData
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Which rows have the opinion, and of these the folds, groups kept apart, and which are of the
+    half to learn from; None where there are too few groups for either."""
+    rows_N = opinion.is_not_null().to_numpy()
+    units = [data.units[key] for key in frame["image"].filter(opinion.is_not_null())]
     count = min(FOLDS, len(set(units)) // 2)
     if count < 2:
-        return None, None
-    return assign_folds(units, count), assign_folds(units, 2, seed=1) == 0
+        return rows_N, None, None
+    return rows_N, assign_folds(units, count), assign_folds(units, 2, seed=1) == 0

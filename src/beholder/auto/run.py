@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from beholder.auto.afterwards import cross_validated, halved_skills, test_neighbour_cider
+from beholder.auto.afterwards import copied_comments_cider, cross_validated, halved_skills
 from beholder.auto.compose import compose
 from beholder.auto.opinions import Opinion, find_opinions
-from beholder.auto.plan import Plan, compared, leaderboard_rows, matching_plan
+from beholder.auto.plan import Plan, compared, leaderboard_rows, matching_plan, read_plan
 from beholder.auto.search import Search, Standing, candidates_of
 from beholder.auto.summary import nothing_held_out, render_leaderboard, sentences
 from beholder.data.files import write_text
@@ -30,7 +30,7 @@ from beholder.errors import BeholderError, DataError
 from beholder.pipeline.data import RunData, load_data
 from beholder.pipeline.manifest import digest
 from beholder.pipeline.recipe import DataConfig, Recipe, parse_recipe
-from beholder.report.collect import SENTENCES
+from beholder.report.collect import PLAN, SENTENCES
 
 if TYPE_CHECKING:
     from beholder.judge import Judge
@@ -67,8 +67,6 @@ class Trained:
     @cached_property
     def leaderboard(self) -> pl.DataFrame:
         """The candidates that were compared, best first: skill and its parts, seconds, pictures."""
-        from beholder.auto.plan import PLAN, read_plan
-
         return pl.DataFrame(leaderboard_rows(read_plan(self.folder / PLAN)))
 
     @property
@@ -98,7 +96,9 @@ def train(
         images: the folder that the table's pictures are in; None: beside the table, or inside it.
         into: folder of the run; None: `runs/` and the table's name. What an earlier call with the
             same table and wishes has done there is not done again.
-        minutes: for all of it, at least 1.
+        minutes: about how long it may take, at least 1: a quarter of it for comparing features (one
+            candidate is always compared), what is left for passes over the comments. Reading
+            pictures and training the other heads take what they take.
         max_mb: megabytes (10^6 bytes) that the exported file may have.
         backbones: by the names that recipes use; empty: the one that needs no network.
         only: opinions to learn, of `score`, `attributes`, `comments`; empty: all that there are.
@@ -180,6 +180,8 @@ def _data_settings(
 ) -> dict[str, Any]:
     """The recipe's `data`; a frame is written into the run first."""
     if not isinstance(table, (str, Path)):
+        if images is None:
+            raise DataError("A frame does not say where its pictures are.", fix="Give images=...")
         frame = table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)
         path = folder / "table.parquet"
         frame.write_parquet(path)
@@ -187,8 +189,6 @@ def _data_settings(
     settings: dict[str, Any] = {"annotations": str(table), "score_name": "score", **reading}
     if images is not None:
         settings["images"] = str(images)
-    elif not isinstance(table, (str, Path)):
-        raise DataError("A frame does not say where its pictures are.", fix="Give images=...")
     return settings
 
 
@@ -288,7 +288,7 @@ def _sentences(plan: Plan, data: RunData, folder: Path) -> list[str]:
         metrics,
         data.table,
         test_groups=len({data.units[key] for key in test.keys}),
-        neighbour_cider=test_neighbour_cider(data, folder) if "comments" in metrics else None,
+        neighbour_cider=copied_comments_cider(data, folder) if "comments" in metrics else None,
         halved=halved_skills(data, folder, plan.opinions),
         crossed=cross_validated(data, folder),
     )

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from beholder.auto.opinions import Opinion
-from beholder.auto.skill import attribute_skill, comment_skill, score_skill
+from beholder.auto.skill import MOST_ATTRIBUTES, attribute_skill, comment_skill, score_skill
 from beholder.data.annotations import AnnotationTable
 from beholder.data.splits import assign_folds
 from beholder.errors import BackboneError, DataError, MissingExtra
@@ -181,7 +181,7 @@ class Search:
         self, features_NP: np.ndarray, table: AnnotationTable
     ) -> Iterator[tuple[str, float]]:
         powers = []
-        for name in table.attribute_names:
+        for name in table.attribute_names[:MOST_ATTRIBUTES]:
             labels = table.frame[f"attribute.{name}"]
             rows = labels.is_not_null().to_numpy()
             if labels.drop_nulls().n_unique() < 2:

@@ -17,6 +17,7 @@ from beholder.metrics.correlation import srcc
 
 ALPHAS = np.logspace(-1, 5, 13)  # of the ridge, on standardised features
 POWERS = (0.0, 0.5, 1.0)  # of class weights, count^-power
+MOST_ATTRIBUTES = 10  # that are looked at, the table's first ones: each takes seconds
 Features = NDArray[np.float64]
 Folds = NDArray[np.int64]
 
@@ -62,11 +63,13 @@ def attribute_skill(
     labels_N: Sequence[str],
     folds_N: Folds,
     usable_N: NDArray[np.bool_] | None = None,
+    powers: Sequence[float] = POWERS,
 ) -> tuple[float, float]:
     """How many of the majority class's errors a linear classifier avoids, and with which weights.
 
     Args:
         usable_N: rows that may be learnt from; None: all.
+        powers: of class weights, to try.
 
     Returns:
         (accuracy - majority) / (1 - majority), at most 1, of the best power; and the power of
@@ -80,21 +83,21 @@ def attribute_skill(
     if len(classes) < 2:
         return 0.0, 0.0
     usable_N = np.ones(len(truth_N), bool) if usable_N is None else usable_N
-    right = dict.fromkeys(POWERS, 0)
+    right = dict.fromkeys(powers, 0)
     for fold in np.unique(folds_N):
         held_N, learnt_N = folds_N == fold, (folds_N != fold) & usable_N
         known = np.unique(index_N[learnt_N])
         if len(known) < 2:
-            for power in POWERS:
+            for power in powers:
                 right[power] += int(np.isin(index_N[held_N], known).sum())
             continue
         inputs_NP = standardised(features_NP, learnt_N)
-        for power in POWERS:
+        for power in powers:
             weights_N = counts_K[index_N[learnt_N]] ** -power
             model = RidgeClassifierCV(ALPHAS)
             model.fit(inputs_NP[learnt_N], index_N[learnt_N], sample_weight=weights_N)
             right[power] += int((model.predict(inputs_NP[held_N]) == index_N[held_N]).sum())
-    best = max(POWERS, key=lambda power: (right[power], -power))
+    best = max(powers, key=lambda power: (right[power], -power))
     return float((right[best] / len(truth_N) - majority) / (1 - majority)), best
 
 

@@ -13,6 +13,7 @@ import polars as pl
 from beholder.auto.afterwards import CrossValidated
 from beholder.auto.search import Standing
 from beholder.data.annotations import AnnotationTable
+from beholder.metrics.correlation import rmse as error_of
 from beholder.metrics.opinion_check import check_opinions
 
 HELPS = 0.02  # of a skill: what less than that brings can't be told from chance
@@ -69,7 +70,7 @@ def _score_lines(
     train = table.subset("train").frame["score"].drop_nulls()
     test = table.subset("test").frame["score"].drop_nulls().to_numpy()
     constant = float(train.mean())  # type: ignore[arg-type]  # there are scores to learn from
-    always = float(np.sqrt(np.square(test - constant).mean()))
+    always = error_of(test, np.full(len(test), constant))
     span = _span(srcc)
     yield (
         f"Scores: SRCC {srcc['value']:.2f}{span} with people's; off by {rmse['value']:.2f} "

@@ -25,7 +25,7 @@ def train(
     into: Annotated[
         Path | None, typer.Option(help="Folder of the run; default: runs/ and the table's name.")
     ] = None,
-    minutes: Annotated[float, typer.Option(min=1.0, help="Time for all of it.")] = 10.0,
+    minutes: Annotated[float, typer.Option(min=1.0, help="About how long it may take.")] = 10.0,
     max_mb: Annotated[
         float, typer.Option(min=0.001, help="Most that the one file may have; 1 MB is 10^6 bytes.")
     ] = 25.0,

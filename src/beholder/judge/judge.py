@@ -54,7 +54,7 @@ class Judge:
         views: what of a picture is looked at; scores and probabilities are means over the views,
             comments and explanations are of the first.
         generation: how a comment is written; None: no comment.
-        score_range: lowest and highest score of the table it was trained on; None: no score.
+        score_range: lowest and highest score that it may give; None: no score.
         provenance: which recipe and run it comes from, as saved with it.
     """
 

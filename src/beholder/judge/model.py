@@ -76,7 +76,7 @@ class JudgeConfig(BaseModel):
         ViewConfig(), description="views of a picture that scores and attributes are means over"
     )
     score_range: tuple[FiniteFloat, FiniteFloat] | None = Field(
-        None, description="lowest and highest score of the training table"
+        None, description="lowest and highest score that it may give"
     )
     calibration: Calibration = Field(
         Calibration(), description="how far the opinions can be trusted"

@@ -40,11 +40,6 @@ def start(device: str | torch.device | None = None) -> Processes:
     return Processes(0, 1, chosen)
 
 
-def share(rows: list[int], rank: int, size: int) -> list[int]:
-    """A process's contiguous part of `rows`; parts differ by at most one row."""
-    return rows[rank * len(rows) // size : (rank + 1) * len(rows) // size]
-
-
 def _leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()

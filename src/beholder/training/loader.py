@@ -24,7 +24,6 @@ from beholder.data.sharing import ALONE, Processes, part_of
 from beholder.errors import BeholderError, DataError
 from beholder.features.workers import load_batches, worker_count
 from beholder.training.config import TrainConfig
-from beholder.training.distributed import share
 
 Batch = dict[str, Any]
 
@@ -158,7 +157,10 @@ class Loader:
         for epoch, micro_batches in self.plan.steps(first, last):
             yield (
                 epoch,
-                [[share(rows, rank, len(ranks)) for rank in ranks] for rows in micro_batches],
+                [
+                    [list(part_of(rows, Processes(rank, len(ranks)))) for rank in ranks]
+                    for rows in micro_batches
+                ],
             )
 
     def _requests(self, first: int, last: int) -> Iterator[tuple[int, list[int]]]:

@@ -37,7 +37,7 @@ class Description(BaseModel):
     heads: tuple[str, ...] = Field(description="those it has of score, attributes, comment")
     classes: Classes = Field({}, description="attribute -> labels, in order")
     score_range: tuple[FiniteFloat, FiniteFloat] | None = Field(
-        None, description="lowest and highest score of the training table"
+        None, description="lowest and highest score that it may give"
     )
     views: ViewConfig = ViewConfig()
     calibration: Calibration = Calibration()
