@@ -134,7 +134,7 @@ def train(
             plan = _planned(standings, made_from, teachable.opinions, data, wishes, folder, left)
             plan.save(folder)
     fit_recipe(_recipe(plan, data, wishes, folder), folder)
-    return _told(plan, data, folder, tell or _log)
+    return _finished(plan, data, folder, tell or _log)
 
 
 def _planned(
@@ -266,7 +266,7 @@ def _quietly() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _told(plan: Plan, data: RunData, folder: Path, tell: Callable[[str], None]) -> Trained:
+def _finished(plan: Plan, data: RunData, folder: Path, tell: Callable[[str], None]) -> Trained:
     """Write sentences and report, and tell them."""
     from beholder.report import write_report
 

@@ -147,12 +147,12 @@ class Search:
         from beholder.features.extract import extract
         from beholder.features.store import FeatureStore
 
-        place = self.folder / candidate.name
+        store_folder = self.folder / candidate.name
         extract(
-            create_backbone(candidate.backbone), self._rows, self.root, place,
+            create_backbone(candidate.backbone), self._rows, self.root, store_folder,
             batch_size=BATCH, tokens=False,
         )  # fmt: skip
-        store = FeatureStore.open(place)
+        store = FeatureStore.open(store_folder)
         frame = self._rows.frame.filter(pl.col("image").is_in(store.keys))
         if frame.height < 2:
             raise DataError("Not two of the pictures can be read.", where=str(self.root))

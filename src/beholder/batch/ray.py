@@ -268,16 +268,16 @@ def _device_of_workers(device: str | None, gpus: float, backend: Backend | None)
             where="gpus_per_worker",
             fix="Give a whole number, or a share of one GPU like 0.5.",
         )
-    asked = asked_device(device)
-    kind = asked.name.partition(":")[0] if asked else None
+    wanted = asked_device(device)
+    kind = wanted.name.partition(":")[0] if wanted else None
     if not gpus:
-        if asked and kind in _ON_GPU:
+        if wanted and kind in _ON_GPU:
             raise DeviceError(
-                f"Workers on Ray see no GPU for {asked.name!r} unless they ask for one.",
-                where=asked.origin,
+                f"Workers on Ray see no GPU for {wanted.name!r} unless they ask for one.",
+                where=wanted.origin,
                 fix="Add --gpus-per-worker 1, or choose cpu.",
             )
-        return asked.name if asked else "cpu"
+        return wanted.name if wanted else "cpu"
     if kind not in (None, *_ON_GPU) or backend == "openvino":
         what = f"on {kind}" if kind not in (None, *_ON_GPU) else "with OpenVINO"
         raise DeviceError(

@@ -139,10 +139,10 @@ def _check_parity(network: AttributeNetwork, path: Path, dtype: NumberType) -> N
     shape = (3, 3, *network.backbone.transform.size)
     pixels = generator.normal(0, 1, shape).astype(np.float32)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = session.run(None, {"pixels": pixels})
+    exported = session.run(None, {"pixels": pixels})
     with torch.inference_mode():
         expected = [one.numpy() for one in network(torch.from_numpy(pixels))]
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(exported, expected, strict=True):
         worst = float(np.abs(np.asarray(one) - other).max() / max(np.ptp(other), 1e-6))
         if not worst <= TOLERANCE[dtype]:
             raise GateError(

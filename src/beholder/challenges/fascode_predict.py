@@ -46,10 +46,10 @@ class Model:
         self.session = onnxruntime.InferenceSession(
             path, options, providers=["CPUExecutionProvider"]
         )
-        told = json.loads(self.session.get_modelmeta().custom_metadata_map["beholder"])
-        self.classes: dict[str, list[str]] = told["classes"]
+        description = json.loads(self.session.get_modelmeta().custom_metadata_map["beholder"])
+        self.classes: dict[str, list[str]] = description["classes"]
         self.values = {name: values_of(labels) for name, labels in self.classes.items()}
-        self.transform = EvalTransform.from_dict(told["transform"])
+        self.transform = EvalTransform.from_dict(description["transform"])
 
     def read(self, path: Path, box: tuple[float, ...] | None) -> np.ndarray:
         """A picture as the network sees it; PictureError if it can't be used."""
@@ -59,8 +59,8 @@ class Model:
         """Attribute -> index of the most probable class [B]."""
         logits = self.session.run(None, {"pixels": pixels_B3HW})
         return {
-            name: np.asarray(one).argmax(axis=1)
-            for name, one in zip(self.classes, logits, strict=True)
+            name: np.asarray(scores).argmax(axis=1)
+            for name, scores in zip(self.classes, logits, strict=True)
         }
 
 
@@ -74,23 +74,25 @@ def values_of(labels: list[str]) -> list[str]:
 def predict(model: Model, table: Path, images: Path, output: Path, batch_size: int = 16) -> int:
     """Write the table with the attributes' classes; returns how many pictures could not be used."""
     header, rows = read_table(table)
-    named = {name.casefold(): name for name in header}
-    columns = {name: named.get(name.casefold(), name) for name in model.classes}
+    columns_by_name = {name.casefold(): name for name in header}
+    columns = {name: columns_by_name.get(name.casefold(), name) for name in model.classes}
     failed = 0
     for start in range(0, len(rows), batch_size):
         usable, pixels = [], []
         for row in rows[start : start + batch_size]:
             row.update(dict.fromkeys(columns.values(), ""))
-            key = next(row[named[name]] for name in IMAGE_COLUMNS if name in named)
+            key = next(
+                row[columns_by_name[name]] for name in IMAGE_COLUMNS if name in columns_by_name
+            )
             try:
-                pixels.append(model.read(images / key, box_of(row, named)))
+                pixels.append(model.read(images / key, box_of(row, columns_by_name)))
                 usable.append(row)
             except PictureError as error:
                 failed += 1
                 sys.stderr.write(f"{key}: {error.what}\n")
         if usable:
-            for name, found in model(np.stack(pixels)).items():
-                for row, index in zip(usable, found, strict=True):
+            for name, labels in model(np.stack(pixels)).items():
+                for row, index in zip(usable, labels, strict=True):
                     row[columns[name]] = model.values[name][index]
     with output.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(dict.fromkeys([*header, *columns.values()])))
@@ -114,9 +116,9 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return header, list(reader)
 
 
-def box_of(row: dict[str, str], named: dict[str, str]) -> tuple[float, ...] | None:
+def box_of(row: dict[str, str], columns_by_name: dict[str, str]) -> tuple[float, ...] | None:
     """The box of a row; None where the table has none."""
-    corners = [row[named[name]] for name in BOX_COLUMNS if name in named]
+    corners = [row[columns_by_name[name]] for name in BOX_COLUMNS if name in columns_by_name]
     if len(corners) < len(BOX_COLUMNS) or not any(corners):
         return None
     try:
@@ -131,9 +133,11 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: as many as it has")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        failed = predict(Model(threads=given.threads), given.table, given.images, given.output)
+        failed = predict(
+            Model(threads=arguments.threads), arguments.table, arguments.images, arguments.output
+        )
     except MissingExtra as error:
         sys.exit(error.what)
     if failed:

@@ -117,17 +117,17 @@ def _predictions(path: Path, columns: tuple[str, ...], problems: list[Problem]) 
     spelt = {name.casefold(): name for name in frame.columns}
     image = next((spelt[name] for name in IMAGE_COLUMNS if name in spelt), None)
     value = next((spelt[name] for name in columns if name in spelt), None)
-    for found, wanted in ((image, IMAGE_COLUMNS), (value, columns)):
-        if found is None:
+    for column, wanted in ((image, IMAGE_COLUMNS), (value, columns)):
+        if column is None:
             message = f"There is no column {' or '.join(wanted)} among {', '.join(frame.columns)}."
             problems.append(Problem("error", "columns", message, file=str(path)))
     if image is None or value is None:
         return {}
     values: dict[str, Any] = {}
-    for name, said in frame.select(image, value).iter_rows():
+    for name, prediction in frame.select(image, value).iter_rows():
         key = make_key(str(name))
-        if values.setdefault(key, said) != said:
-            message = f"Two predictions: {values[key]!r} and {said!r}."
+        if values.setdefault(key, prediction) != prediction:
+            message = f"Two predictions: {values[key]!r} and {prediction!r}."
             problems.append(Problem("error", "repeated", message, str(path), field=value, key=key))
     return values
 
@@ -184,7 +184,7 @@ def _look_up(
     for key in values:
         for form in _forms(key):
             answers[form].add(key)
-    found: dict[str, tuple[str, Any]] = {}
+    matched: dict[str, tuple[str, Any]] = {}
     for row, name in names.items():
         keys: list[str] = []
         for form in _forms(make_key(name)):
@@ -193,13 +193,13 @@ def _look_up(
                 break
         if len(keys) == 1:
             key = keys[0]
-            found[name] = key, values[key]
+            matched[name] = key, values[key]
         elif values:
             message = f"There is no {what} of this picture in {file}."
             if keys:
                 message = f"Several pictures in {file} answer to this name: {', '.join(keys)}."
             problems.append(Problem("error", "no_match", message, row=row, field=what, key=name))
-    return found
+    return matched
 
 
 def _forms(key: str) -> list[str]:
@@ -214,26 +214,26 @@ def _forms(key: str) -> list[str]:
 
 
 def _score(
-    name: str, row: int, found: tuple[str, Any] | None, file: str, problems: list[Problem]
+    name: str, row: int, prediction: tuple[str, Any] | None, file: str, problems: list[Problem]
 ) -> str:
-    if found is None:
+    if prediction is None:
         return ""
     try:
-        value = float(found[1])
+        value = float(prediction[1])
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):
-        message = f"The score in {file} is no finite number: {found[1]!r}."
+        message = f"The score in {file} is no finite number: {prediction[1]!r}."
         problems.append(Problem("error", "score", message, row=row, field="mos", key=name))
     return repr(value)
 
 
 def _comment(
-    name: str, row: int, found: tuple[str, Any] | None, file: str, problems: list[Problem]
+    name: str, row: int, prediction: tuple[str, Any] | None, file: str, problems: list[Problem]
 ) -> str:
-    if found is None:
+    if prediction is None:
         return ""
-    text = " ".join(str(found[1] or "").split())
+    text = " ".join(str(prediction[1] or "").split())
     if not text:
         message = f"The comment in {file} is empty."
         problems.append(Problem("error", "comment", message, row=row, field="comments", key=name))

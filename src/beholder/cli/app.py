@@ -51,8 +51,8 @@ app.command("import")(import_)
 app.add_typer(recipes, name="recipes")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"beholder {__version__}")
         raise typer.Exit
 

@@ -188,9 +188,9 @@ class Backbone(nn.Module):
                 where="training.layer_decay",
                 fix="Leave layer_decay out, or choose another backbone.",
             )
-        named = [*self.trunk.named_parameters(), (_CLASSIFIER, self.trunk)]
+        parameters = [*self.trunk.named_parameters(), (_CLASSIFIER, self.trunk)]
         layers = group_with_matcher(
-            iter(named), self.trunk.group_matcher(coarse=False), reverse=True
+            iter(parameters), self.trunk.group_matcher(coarse=False), reverse=True
         )
         top = layers.pop(_CLASSIFIER)
         return {f"trunk.{name}": top - layer for name, layer in layers.items()}

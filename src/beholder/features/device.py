@@ -70,21 +70,21 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     """
     import torch
 
-    asked = asked_device(device)
-    if asked is None:
+    wanted = asked_device(device)
+    if wanted is None:
         best = next(kind for kind in ("cuda", "mps", "cpu") if count_devices(kind))
         return _set_up(_with_index(torch.device(best)))
     try:
-        chosen = torch.device(asked.name)
+        chosen = torch.device(wanted.name)
     except RuntimeError as error:
-        raise _not_there(asked, f"{asked.name!r} is not the name of a device.") from error
+        raise _not_there(wanted, f"{wanted.name!r} is not the name of a device.") from error
     count = count_devices(chosen.type)
     if not count:
-        raise _not_there(asked, f"There is no device {asked.name!r} here.")
+        raise _not_there(wanted, f"There is no device {wanted.name!r} here.")
     if chosen.index is not None and chosen.index >= count:
         devices = "is one" if count == 1 else f"are {count}, counted from 0"
         raise _not_there(
-            asked, f"There is no device {asked.name!r} here: of {chosen.type} there {devices}."
+            wanted, f"There is no device {wanted.name!r} here: of {chosen.type} there {devices}."
         )
     return _set_up(_with_index(chosen))
 
@@ -152,12 +152,12 @@ def exact_float32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def _not_there(asked: AskedDevice, what: str) -> DeviceError:
+def _not_there(wanted: AskedDevice, what: str) -> DeviceError:
     usable = []
     for kind in ("cuda", "mps", "xpu", _custom_type(), "cpu"):
         count = count_devices(kind)
         usable += [kind] if count == 1 else [f"{kind}:{index}" for index in range(count)]
-    return DeviceError(what, where=asked.origin, fix=f"Use one of: {', '.join(usable)}.")
+    return DeviceError(what, where=wanted.origin, fix=f"Use one of: {', '.join(usable)}.")
 
 
 def _custom_type() -> str:

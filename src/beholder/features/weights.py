@@ -57,8 +57,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
             break
-    named = content.items() if isinstance(content, dict) else ()
-    tensors = {k: v for k, v in named if isinstance(k, str) and isinstance(v, Tensor)}
+    entries = content.items() if isinstance(content, dict) else ()
+    tensors = {k: v for k, v in entries if isinstance(k, str) and isinstance(v, Tensor)}
     if any(name.startswith(_PUBLISHED_SWIN) for name in tensors):
         tensors = {
             name.removeprefix(_PUBLISHED_SWIN): tensor
@@ -133,10 +133,10 @@ def _filtered(trunk: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Ten
         return None
 
 
-def hash_tensors(named: Iterable[tuple[str, Tensor]], into: object) -> None:
+def hash_tensors(tensors: Iterable[tuple[str, Tensor]], into: object) -> None:
     """Feed names, dtypes, shapes and bytes of tensors to a hash object, sorted by name."""
     update = into.update  # type: ignore[attr-defined]
-    for name, tensor in sorted(named, key=lambda pair: pair[0]):
+    for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
         update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         if flat.numel():

@@ -233,10 +233,10 @@ def reliability(
     if not ((confidence >= -1e-6) & (confidence <= 1 + 1e-6)).all():
         raise DataError("Probabilities must be within 0 to 1.")
     hit = (true == guess)[labelled]
-    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins).tolist()
-    sure = np.bincount(place, weights=confidence, minlength=bins).tolist()
-    right = np.bincount(place, weights=hit, minlength=bins).tolist()
+    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    counts = np.bincount(bin_of, minlength=bins).tolist()
+    sure = np.bincount(bin_of, weights=confidence, minlength=bins).tolist()
+    right = np.bincount(bin_of, weights=hit, minlength=bins).tolist()
     return [
         ReliabilityBin(
             index / bins,

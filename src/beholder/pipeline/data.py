@@ -182,17 +182,19 @@ def _default_root(config: DataConfig, path: Path, folder: Path) -> Path:
         OutputError: there is no room for them.
     """
     beside = path if path.is_dir() else path.parent
-    place = folder / _UNPACKED
-    unpacked = unpack_pictures(path, place, replace(config.read_options(place), images=None))
+    unpacked_folder = folder / _UNPACKED
+    unpacked = unpack_pictures(
+        path, unpacked_folder, replace(config.read_options(unpacked_folder), images=None)
+    )
     if unpacked is None:
         return beside
     log.info(
         "%d pictures inside the table are unpacked into %s, %d of them were there already",
         unpacked.written + unpacked.kept,
-        place,
+        unpacked_folder,
         unpacked.kept,
     )
-    return place
+    return unpacked_folder
 
 
 @dataclass(frozen=True)
@@ -208,8 +210,8 @@ def _look_alikes(table: AnnotationTable, look_of: dict[str, bytes | None]) -> _L
     pairs = near_pairs(looks)
     ranks = dict(zip(table.keys, held_out(table), strict=True))
     links = near_sets(looks, pairs, [ranks[key] for key in keys])
-    named = [[(keys[a], keys[b]) for a, b in found] for found in (pairs, links)]
-    return _LookAlikes(*named)
+    key_pairs = [[(keys[a], keys[b]) for a, b in found] for found in (pairs, links)]
+    return _LookAlikes(*key_pairs)
 
 
 def _tell_near_leaks(table: AnnotationTable, pairs: list[tuple[str, str]], kept: str) -> None:
@@ -232,9 +234,9 @@ def _unlabelled(table: AnnotationTable, root: Path, folder: str) -> AnnotationTa
     Raises:
         DataError: no such folder below the root, or no further picture in it.
     """
-    place = root / folder
-    inner = place.relative_to(root).as_posix()
-    keys = [make_key(f"{inner}/{name}") for name in pictures_below(place)]
+    pictures_folder = root / folder
+    inner = pictures_folder.relative_to(root).as_posix()
+    keys = [make_key(f"{inner}/{name}") for name in pictures_below(pictures_folder)]
     known = set(table.keys)
     keys = [key for key in keys if key not in known]
     if not keys:
@@ -304,9 +306,10 @@ def _known_pictures(keys: list[str], root: Path, cache: Path, *, looks: bool) ->
     if fresh:
         seen = fingerprint_all(root, fresh) if looks else _hash_all(root, fresh)
         rows += [
-            {"image": one.key, "size": files[one.key][0], "mtime_ns": files[one.key][1],
-             "sha256": one.content, _LOOK: one.look, "opened": looks}
-            for one in seen
+            {"image": picture.key, "size": size, "mtime_ns": mtime_ns,
+             "sha256": picture.content, _LOOK: picture.look, "opened": looks}
+            for picture in seen
+            for size, mtime_ns in [files[picture.key]]
         ]  # fmt: skip
         rows.sort(key=lambda row: row["image"])
         with atomic_path(cache) as temporary:

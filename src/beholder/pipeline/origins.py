@@ -83,9 +83,9 @@ def check_weights(recipe: RecipeOutline, origin: Origin) -> None:
     on_a_hub = not path.exists() and config.name.startswith("clip/")
     if config.weights in ("pretrained", "random") or path.is_file() or path.is_dir() or on_a_hub:
         return
-    place = f"backbones.{origin.backbone}" if origin.backbone else "backbone"
+    backbone_field = f"backbones.{origin.backbone}" if origin.backbone else "backbone"
     raise BackboneError(
         "The file of the backbone's weights does not exist.",
-        where=f"{place}.weights: {config.weights}",
+        where=f"{backbone_field}.weights: {config.weights}",
         fix="Name a file, or `pretrained` or `random`.",
     )

@@ -103,8 +103,8 @@ def apply_overrides(
         for depth, key in enumerate(keys[:-1]):
             nested = target.setdefault(key, {})
             if not isinstance(nested, dict):
-                place = ".".join(keys[: depth + 1])
-                raise RecipeError(f"{place} is a value, it has no key {keys[depth + 1]!r}.")
+                parent = ".".join(keys[: depth + 1])
+                raise RecipeError(f"{parent} is a value, it has no key {keys[depth + 1]!r}.")
             target = nested
         target[keys[-1]] = value
     return raw
@@ -163,9 +163,9 @@ def validate(schema: type[Schema], raw: dict[str, Any], where: str) -> Schema:
 def _explain(schema: type[BaseModel], entry: dict[str, Any]) -> str:
     location = list(entry["loc"])
     holder, known = _walk(schema, location[:-1])
-    place = ".".join(str(part) for part in holder)
+    parent = ".".join(str(part) for part in holder)
     key = str(location[-1]) if location else ""
-    dotted = f"{place}.{key}" if place else key
+    dotted = f"{parent}.{key}" if parent else key
     if entry["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
         hint = f" (nearest known: {nearest[0]!r})" if nearest else ""
@@ -173,10 +173,10 @@ def _explain(schema: type[BaseModel], entry: dict[str, Any]) -> str:
     if entry["type"] in ("union_tag_not_found", "union_tag_invalid"):
         holder = [*holder, key] if key else holder
         expected = entry["ctx"].get("expected_tags", entry["ctx"].get("discriminator", ""))
-        given = entry["ctx"].get("tag")
+        kind = entry["ctx"].get("tag")
         name = ".".join(str(part) for part in holder)
-        found = f"kind {given!r} is unknown" if given else "`kind` is missing"
-        return f"{name}: {found}" + (f"; one of {expected}" if given else "")
+        trouble = f"kind {kind!r} is unknown" if kind else "`kind` is missing"
+        return f"{name}: {trouble}" + (f"; one of {expected}" if kind else "")
     value = entry.get("input")
     plain = entry["type"] != "missing" and not isinstance(value, (dict, list, BaseModel))
     shown = f" (given: {value!r})" if plain else ""

@@ -179,12 +179,12 @@ def _run_if_needed(name: str, order: list[str], context: RunContext, processes: 
         return True
     inputs = inputs_hash(name, context)
     relative = stage_folder(name, context)
-    place = context.folder / relative
+    work_folder = context.folder / relative
     log.info("[%s] %s", name, context.recipe.stages[name].kind)
     started = datetime.now(UTC)
-    place.mkdir(parents=True, exist_ok=True)
+    work_folder.mkdir(parents=True, exist_ok=True)
     with measured() as meter:
-        result = stage.run(place)
+        result = stage.run(work_folder)
     if processes.is_main:
         record = StageRecord(
             name=name,
@@ -202,12 +202,12 @@ def _run_if_needed(name: str, order: list[str], context: RunContext, processes: 
             seconds=round(meter.seconds, 3),
             host_bytes=meter.host_bytes,
             device_bytes=meter.device_bytes,
-            disk_bytes=left_bytes(place, [path for path, _ in result.outputs.values()]),
+            disk_bytes=left_bytes(work_folder, [path for path, _ in result.outputs.values()]),
         )
         context.manifest.put(record, order)
         context.manifest.save(context.folder)
-        for old in place.parent.iterdir():
-            if old != place:
+        for old in work_folder.parent.iterdir():
+            if old != work_folder:
                 shutil.rmtree(old)
     context.manifest = processes.broadcast(context.manifest)
     log.info("[%s] done in %.1f s", name, meter.seconds)

@@ -41,7 +41,7 @@ def check_shared_folder(processes: Processes, recipe: Recipe, folder: Path) -> N
     everyone = processes.all_gather((facts, socket.gethostname()))
     if processes.is_main:
         token.unlink()
-    unseen = [host for told, host in everyone if not told["run folder"]]
+    unseen = [host for seen, host in everyone if not seen["run folder"]]
     if unseen:
         raise RunError(
             f"{len(unseen)} of {processes.world_size} processes do not see the run folder of the "
@@ -67,8 +67,8 @@ def check_shared_data(processes: Processes, data: RunData) -> None:
 def _same(everyone: list[tuple[dict[str, object], str]], name: str, fix: str) -> None:
     differing = [
         f"process {rank} on {host}"
-        for rank, (told, host) in enumerate(everyone)
-        if told[name] != everyone[0][0][name]
+        for rank, (facts, host) in enumerate(everyone)
+        if facts[name] != everyone[0][0][name]
     ]
     if differing:
         raise RunError(

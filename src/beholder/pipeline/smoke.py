@@ -50,13 +50,13 @@ def smoke_run(pending: list[str], context: RunContext, processes: Processes) -> 
     Raises:
         BeholderError: a stage fails.
     """
-    place = context.folder / FOLDER
+    smoke_folder = context.folder / FOLDER
     if processes.is_main:
-        shutil.rmtree(place, ignore_errors=True)  # what a kill has left
-        place.mkdir(parents=True)
+        shutil.rmtree(smoke_folder, ignore_errors=True)  # what a kill has left
+        smoke_folder.mkdir(parents=True)
     keys = processes.broadcast(few_rows(context.data) if processes.is_main else [])
     few = SmokeContext(
-        folder=place,
+        folder=smoke_folder,
         recipe=context.recipe,
         data=context.data,
         manifest=_where_they_are(context.manifest, context.folder),
@@ -87,7 +87,7 @@ def smoke_run(pending: list[str], context: RunContext, processes: Processes) -> 
                     bar.advance()
     finally:
         if processes.is_main:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(smoke_folder, ignore_errors=True)
     return costs
 
 
@@ -129,27 +129,27 @@ def _by_unit(table: AnnotationTable, units: dict[str, str]) -> list[str]:
 
 def _readable(keys: list[str], root: Path, count: int) -> list[str]:
     """The first so many whose pictures can be read."""
-    found: list[str] = []
+    readable: list[str] = []
     for key in keys:
-        if len(found) == count:
+        if len(readable) == count:
             break
         try:
             read_image(resolve_key(root, key))
         except PictureError:
             continue
-        found.append(key)
-    return found
+        readable.append(key)
+    return readable
 
 
 def _run(name: str, context: SmokeContext, processes: Processes) -> SmokeRun:
     """Run one stage and note its result in the smoke run's manifest."""
     stage = make_stage(name, context.recipe.stages[name], context)
-    place = context.folder / "stages" / name
-    place.mkdir(parents=True, exist_ok=True)
+    stage_folder = context.folder / "stages" / name
+    stage_folder.mkdir(parents=True, exist_ok=True)
     result = StageResult({})
     with measured() as meter:
         if processes.is_main or stage.everywhere:
-            result = stage.run(place)
+            result = stage.run(stage_folder)
     if processes.is_main:
         record = StageRecord(
             name=name,

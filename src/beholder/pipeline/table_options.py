@@ -78,38 +78,38 @@ def with_table_options(command: Callable[..., None]) -> Callable[..., None]:
     command.__annotations__.pop("reading")
     hints = inspect.get_annotations(command, eval_str=True)
     signature = inspect.signature(command, eval_str=True)
-    kept = [one for one in signature.parameters.values() if one.name != "reading"]
+    kept = [parameter for parameter in signature.parameters.values() if parameter.name != "reading"]
     keyword = inspect.Parameter.KEYWORD_ONLY
     added = [
         inspect.Parameter(name, keyword, default=default, annotation=annotation)
         for name, (annotation, default) in _OPTIONS.items()
     ]
-    kept = [one.replace(kind=keyword) for one in kept]
+    kept = [parameter.replace(kind=keyword) for parameter in kept]
 
     @functools.wraps(command)
-    def called(**given: Any) -> None:
-        said = {name: given.pop(name) for name in _OPTIONS}
-        command(**given, reading=options_of(said))
+    def called(**arguments: Any) -> None:
+        table_options = {name: arguments.pop(name) for name in _OPTIONS}
+        command(**arguments, reading=options_of(table_options))
 
     called.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
-    annotations = {one.name: hints[one.name] for one in kept}
+    annotations = {parameter.name: hints[parameter.name] for parameter in kept}
     called.__annotations__ = annotations | {n: a for n, (a, _) in _OPTIONS.items()}
     del called.__wrapped__
     return called
 
 
-def options_of(said: dict[str, Any]) -> ReadOptions:
+def options_of(table_options: dict[str, Any]) -> ReadOptions:
     """The options as a command line has them."""
     from beholder.data.formats.options import ReadOptions, columns_from
 
     return ReadOptions(
-        columns=columns_from(said["columns"] or []),
-        header=False if said["no_header"] else None,
-        separator=said["separator"],
-        encoding=said["encoding"],
-        root=said["root"],
-        score_range=said["scale"],
-        lower_is_better=said["lower_is_better"],
+        columns=columns_from(table_options["columns"] or []),
+        header=False if table_options["no_header"] else None,
+        separator=table_options["separator"],
+        encoding=table_options["encoding"],
+        root=table_options["root"],
+        score_range=table_options["scale"],
+        lower_is_better=table_options["lower_is_better"],
     )
 
 

@@ -125,7 +125,7 @@ def _problems_where(
     bad = frame.filter(condition.fill_null(False))
     key = _RAW if _RAW in frame.columns else "image"
     shown = bad.select(ROW, pl.col(key).alias("k"), pl.col(name)).head(LISTED)
-    for place, (row, picture, value) in enumerate(shown.iter_rows(), 1):
+    for listed, (row, picture, value) in enumerate(shown.iter_rows(), 1):
         yield Problem(
             "warning" if severity == "warning" else "error",
             code,
@@ -134,7 +134,7 @@ def _problems_where(
             row=row,
             field=rows.names.get(name, name),
             key=picture,
-            unlisted=bad.height - LISTED if place == LISTED else 0,
+            unlisted=bad.height - LISTED if listed == LISTED else 0,
         )
 
 
@@ -274,20 +274,20 @@ def _with_labels(
     """An attribute's labels and its classes: the known ones, or else those that occur, sorted."""
     frame = _with_text(frame, name)
     attribute = name.removeprefix(ATTRIBUTE_PREFIX)
-    named = rows.codebook.get(attribute.casefold())
-    labels = tuple(named.values()) if named else rows.classes.get(attribute)
+    code_names = rows.codebook.get(attribute.casefold())
+    labels = tuple(code_names.values()) if code_names else rows.classes.get(attribute)
     if labels is None:
         return frame, tuple(sorted(frame[name].drop_nulls().unique()))
     # a column with gaps comes out of many programs as 3.0 instead of 3
     whole = pl.col(name).str.replace(r"^(-?\d+)\.0+$", "$1")
-    known = [*labels, *(named or ())]
+    known = [*labels, *(code_names or ())]
     frame = frame.with_columns(
         pl.when(pl.col(name).is_in(known)).then(pl.col(name)).otherwise(whole).alias(name)
     )
-    if named:
-        frame = frame.with_columns(pl.col(name).replace(dict(named)).alias(name))
+    if code_names:
+        frame = frame.with_columns(pl.col(name).replace(dict(code_names)).alias(name))
     unknown = pl.col(name).is_not_null() & ~pl.col(name).is_in(list(labels))
-    shown = [f"{value} ({label})" for value, label in named.items()] if named else labels
+    shown = [f"{value} ({label})" for value, label in code_names.items()] if code_names else labels
     message = "The class {!r} is not one of " + _literal(", ".join(shown)) + "."
     problems += _problems_where(frame, unknown, rows, "unknown_class", name, message)
     return frame.with_columns(pl.when(~unknown).then(pl.col(name)).alias(name)), labels
@@ -314,8 +314,8 @@ def _repetition_problems(frame: pl.DataFrame, rows: Rows, further: list[str]) ->
             pl.int_range(pl.len()).over(_KEY) > 0
         )
         for row, key, earlier in later.select(ROW, _KEY, "first").iter_rows():
-            place = "" if earlier is None else f" in row {earlier}"
-            message = f"The picture is there already{place}."
+            of_row = "" if earlier is None else f" in row {earlier}"
+            message = f"The picture is there already{of_row}."
             where = rows.names.get("image", "image")
             yield Problem("error", "duplicate_key", message, rows.file, row, where, key)
         return

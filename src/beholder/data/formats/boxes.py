@@ -28,13 +28,13 @@ def boxes_of(
             `as_text`.
     """
     frame = without_missing(frame)
-    named = _named(frame)
+    box_columns = _box_columns(frame)
     names = [columns.get(role, "") for role in BOX_FIELDS]
     if all(names):
         corners = pl.concat_list(_text(name) for name in names)
         blank = pl.all_horizontal(_text(name).fill_null("") == "" for name in names)
-    elif named:
-        corners, blank = _numbers(named[0]), _text(named[0]).fill_null("") == ""
+    elif box_columns:
+        corners, blank = _numbers(box_columns[0]), _text(box_columns[0]).fill_null("") == ""
     else:
         return None, []
     numbers = corners.cast(pl.List(pl.Float64), strict=False)
@@ -55,11 +55,11 @@ def boxes_of(
 
 def as_text(frame: pl.DataFrame) -> pl.DataFrame:
     """The list with boxes that are lists of numbers as text, before others take them for votes."""
-    lists = [name for name in _named(frame) if isinstance(frame.schema[name], pl.List)]
+    lists = [name for name in _box_columns(frame) if isinstance(frame.schema[name], pl.List)]
     return frame.with_columns(pl.col(lists).cast(pl.List(pl.String)).list.join(","))
 
 
-def _named(frame: pl.DataFrame) -> list[str]:
+def _box_columns(frame: pl.DataFrame) -> list[str]:
     return [name for name in frame.columns if name.strip().lower() == BOX]
 
 

@@ -135,7 +135,7 @@ def _karpathy_entry(entry: Mapping[str, Any]) -> _Parsed:
     sentences = _list(entry, "sentences")
     if not all(isinstance(sentence, (dict, str)) for sentence in sentences):
         raise _Unusable("sentences", "A sentence is neither text nor an object.")
-    texts = [said.get("raw") if isinstance(said, dict) else said for said in sentences]
+    texts = [text.get("raw") if isinstance(text, dict) else text for text in sentences]
     raw = _strings(texts, "sentences[].raw")
     return f"{folder}/{name}" if folder else name, _split(entry), raw
 

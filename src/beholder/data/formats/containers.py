@@ -180,9 +180,9 @@ def data_set_kind(folder: Path) -> str | None:
 
 def _arrow_files(folder: Path) -> list[tuple[str | None, Path]]:
     """(split, file) of the shards."""
-    found: list[tuple[str | None, Path]] = [(None, path) for path in sorted(folder.glob("*.arrow"))]
-    if found:
-        return found
+    files: list[tuple[str | None, Path]] = [(None, path) for path in sorted(folder.glob("*.arrow"))]
+    if files:
+        return files
     return [
         (SPLIT_NAMES.get(path.parent.name.lower()), path)
         for path in sorted(folder.glob("*/*.arrow"))
@@ -233,12 +233,12 @@ def _metadata_files(folder: Path) -> list[Path]:
 
 def metadata_files(folder: Path) -> list[tuple[Path, str, str | None]]:
     """(file, folder that its names start from, split) of an `imagefolder`."""
-    found = []
+    files = []
     for path in _metadata_files(folder):
         inner = path.parent.relative_to(folder).as_posix()
         split = SPLIT_NAMES.get(path.parent.name.lower()) if inner != "." else None
-        found.append((path, "" if inner == "." else inner + "/", split))
-    return found
+        files.append((path, "" if inner == "." else inner + "/", split))
+    return files
 
 
 def table_of_object(source: Any) -> RawTable:
@@ -311,7 +311,7 @@ def may_have_pictures_inside(source: Any) -> bool:
         return True
     if not isinstance(source, Iterable):
         return False  # no table at all, which its reader tells
-    first = islice((one for one in source if isinstance(one, Mapping)), _BATCH)
+    first = islice((row for row in source if isinstance(row, Mapping)), _BATCH)
     return any(inside.picture_in(value) for record in first for value in record.values())
 
 

@@ -124,19 +124,19 @@ def _parse(text: str, file: str, guess: Guess, header: bool | None, skipped: int
     )  # fmt: skip
 
 
-def _width(rows: Sequence[Sequence[str]], named: int) -> int:
+def _width(rows: Sequence[Sequence[str]], header_width: int) -> int:
     """The number of columns: the header's, or without one that of most rows."""
     lengths = [len(row) for row in rows]
-    if named == 0:
+    if header_width == 0:
         return max(lengths, key=lengths.count) if lengths else 0
     body = lengths[1:]
     if (
         body
-        and all(length == named + 1 for length in body)
+        and all(length == header_width + 1 for length in body)
         and all(row[-1].strip() for row in rows[1:])
     ):
-        return named + 1
-    return named
+        return header_width + 1
+    return header_width
 
 
 def _frame(
@@ -176,10 +176,10 @@ def _regular(
     """The same by the quick way, for the tables that it is for."""
     if not body:
         return None
-    found = regular_frame(text, guess.separator, columns, body[0][0] - skipped)
-    if found is None:
+    parsed = regular_frame(text, guess.separator, columns, body[0][0] - skipped)
+    if parsed is None:
         return None
-    frame, numbers = found
+    frame, numbers = parsed
     frame = frame.with_columns(pl.Series(ROW, numbers + skipped, dtype=pl.Int64))
     return frame.filter(pl.any_horizontal(pl.col(columns).str.strip_chars() != ""))
 

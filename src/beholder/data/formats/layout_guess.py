@@ -78,11 +78,13 @@ def find_header(rows: _Rows) -> bool:
     if not body:
         return not any(pictures)
     columns = list(zip(*body, strict=True))
-    named = [
+    picture_columns = [
         sum(bool(_PICTURE.search(c.strip())) for c in cells) > len(cells) / 2 for cells in columns
     ]
-    if any(named):
-        return not any(here and below for here, below in zip(pictures, named, strict=True))
+    if any(picture_columns):
+        return not any(
+            here and below for here, below in zip(pictures, picture_columns, strict=True)
+        )
     if any(pictures):
         return False
     numbers = [_mostly_numbers(cells) for cells in columns]

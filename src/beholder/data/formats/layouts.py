@@ -164,9 +164,9 @@ def mapping_problems(header: Sequence[str], mapping: Mapping[str, str], file: st
     problems = []
     for name, column in mapping.items():
         counted = grade_of(name) is not None or rater_of(name) is not None
-        named = name.startswith(ATTRIBUTE_PREFIX) or counted
+        prefixed = name.startswith(ATTRIBUTE_PREFIX) or counted
         more = name.startswith("comments.")
-        if name not in FIELDS and not named and not more:
+        if name not in FIELDS and not prefixed and not more:
             message = (
                 f"There is no field {name!r}; use {', '.join(FIELDS)}, {ATTRIBUTE_PREFIX}<name>, "
                 f"{VOTE_PREFIX}<grade> or {RATING_PREFIX}<rater>."

@@ -149,19 +149,21 @@ def _open_parquet(path: Path, options: ReadOptions) -> Opened:
     try:
         return Opened(table=AnnotationTable.from_parquet(path))
     except DataError as error:
-        found = [replace(problem, file=str(path)) for problem in error.problems]
-        return Opened(problems=found or [Problem("error", "parquet", error.what, file=str(path))])
+        problems = [replace(problem, file=str(path)) for problem in error.problems]
+        return Opened(
+            problems=problems or [Problem("error", "parquet", error.what, file=str(path))]
+        )
 
 
 def _open_text(content: str, file: str, options: ReadOptions) -> Opened:
     format = options.format
     start = content.lstrip()[0]
-    asked = format in _JSON_FORMATS
+    is_json = format in _JSON_FORMATS
     # a bar or comma table may start with a bracket: JSON is what parses as JSON
-    if asked or (format in ("auto", "generic", "label-studio") and start in "[{"):
+    if is_json or (format in ("auto", "generic", "label-studio") and start in "[{"):
         opened = _open_json(content, file, options)
         broken = opened.raw is None and any(problem.code == "json" for problem in opened.problems)
-        if asked or not (broken and start == "["):
+        if is_json or not (broken and start == "["):
             return opened
         if len(content.lstrip().partition("\n")[0]) < 3 or content.lstrip()[1] in '{"[':
             return opened
@@ -189,11 +191,11 @@ def _open_json(content: str, file: str, options: ReadOptions) -> Opened:
         return Opened(problems=problems)
     known = captions.recognise_json(value)
     if known and options.format in ("auto", known):
-        frame, found = captions.json_rows(value, known, file)
+        frame, row_problems = captions.json_rows(value, known, file)
         names = captions.NAMES[known]
         columns = {role: names[role] for role in ("image", "split", "comments")}
         raw = RawTable(frame.rename(names), "JSON", format=known, columns=columns)
-        return Opened(raw, None, found)
+        return Opened(raw, None, row_problems)
     table = structured.table_of_json(value, file)
     if isinstance(table, Problem):
         return Opened(problems=[table])

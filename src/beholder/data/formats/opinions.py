@@ -35,7 +35,7 @@ def find_comments(roles: Roles, left: Mapping[str, Profile]) -> None:
     """Columns of sentences: those named so, if they hold text; else the only one of sentences."""
     if "comments" in roles.columns:
         return
-    named = [
+    named_columns = [
         column
         for name, column in left.items()
         if name not in roles.taken
@@ -44,10 +44,10 @@ def find_comments(roles: Roles, left: Mapping[str, Profile]) -> None:
     ]
     texts = [
         column
-        for column in named
+        for column in named_columns
         if column.kind != "numbers" and (column.filled == 0 or column.numeric < 1)
     ]
-    for column in named:
+    for column in named_columns:
         if column not in texts:
             roles.notes.append(
                 f"{column.name!r} holds numbers: it is taken as a count, no comment."
@@ -104,16 +104,16 @@ def find_scores(roles: Roles, left: Mapping[str, Profile], has_header: bool) -> 
     if "score" in roles.columns:
         return
     ranked: list[tuple[int, int, int, Profile]] = []
-    for place, (name, column) in enumerate(left.items()):
+    for position, (name, column) in enumerate(left.items()):
         rank = None if name in roles.taken else _score_rank(column, has_header)
         if rank is not None:
-            ranked.append((rank, preference(name), place, column))
+            ranked.append((rank, preference(name), position, column))
     ranked.sort(key=lambda entry: entry[:3])
-    named = [entry[3] for entry in ranked if entry[0] < 3]
+    well_named = [entry[3] for entry in ranked if entry[0] < 3]
     if any(role.startswith("rating.") for role in roles.columns):
-        named = [entry[3] for entry in ranked if entry[0] < 2]
-    if named:
-        best, *others = named
+        well_named = [entry[3] for entry in ranked if entry[0] < 2]
+    if well_named:
+        best, *others = well_named
         roles.take("score", best.name, "numbers, and its name")
         if others:
             shown = ", ".join(column.name for column in others)
@@ -224,8 +224,10 @@ def _is_no_label(name: str) -> bool:
 
 
 def _is_label(column: Profile) -> bool:
-    named = words.has(column.name, words.LABEL) or words.beyond_latin(column.name) == "label"
-    named = named or words.has(column.name, frozenset({"label", "target"}))
+    named_as_label = (
+        words.has(column.name, words.LABEL) or words.beyond_latin(column.name) == "label"
+    )
+    named_as_label = named_as_label or words.has(column.name, frozenset({"label", "target"}))
     if (
         column.distinct < 2
         or column.distinct >= column.filled
@@ -234,9 +236,9 @@ def _is_label(column: Profile) -> bool:
     ):
         return False
     if column.numeric > 0.5:
-        few = column.distinct == 2 or (named and column.distinct <= _MOST_CLASSES)
+        few = column.distinct == 2 or (named_as_label and column.distinct <= _MOST_CLASSES)
         return column.whole and few
-    most = column.filled * (0.9 if named else 0.5)
+    most = column.filled * (0.9 if named_as_label else 0.5)
     return column.words <= _LONGEST_LABEL and column.distinct <= min(max(most, 2), _MOST_CLASSES)
 
 

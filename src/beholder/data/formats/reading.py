@@ -96,14 +96,14 @@ def scan_with(source: Any, options: ReadOptions) -> Scan:
         raise DataError(
             f"There is no format {options.format!r}.", fix=f"Use auto, {', '.join(FORMATS)}."
         )
-    named: dict[str, dict[str, str]] = {}
+    codebook: dict[str, dict[str, str]] = {}
     wrong: tuple[Problem, ...] = ()
     if options.codebook is not None:
         try:
-            named = read_codebook(options.codebook)
+            codebook = read_codebook(options.codebook)
         except DataError as error:
             wrong = error.problems  # told together with what is wrong with the table
-    scan = _scan(source, options, named)
+    scan = _scan(source, options, codebook)
     scan = replace(scan, problems=bounded([*wrong, *scan.problems]))
     if scan.table is None and not any(problem.severity == "error" for problem in scan.problems):
         message = "The table is empty: there is no row in it."
@@ -129,9 +129,9 @@ def _scan(source: Any, options: ReadOptions, codebook: Mapping[str, Mapping[str,
         held = known_layout(raw.header, options.format) or raw.header
         return Scan(None, opened.problems if empty or held else [])
     scan = Interpreter(prepare(raw), file, options, codebook).scan()
-    found = [*opened.problems, *scan.problems]
-    found.sort(key=lambda problem: -1 if problem.row is None else problem.row)
-    return replace(scan, problems=found)
+    problems = [*opened.problems, *scan.problems]
+    problems.sort(key=lambda problem: -1 if problem.row is None else problem.row)
+    return replace(scan, problems=problems)
 
 
 def _own_table(table: AnnotationTable, options: ReadOptions) -> Scan:

@@ -67,36 +67,36 @@ class Reading:
 
     def lines(self) -> list[str]:
         """The same in words: what opens `beholder check` and `beholder fit`."""
-        said = self.to_dict()
+        facts = self.to_dict()
         held = self.container + (f" in {self.encoding}" if self.encoding else "")
         opening = f"Read as {self.format or 'no known format'} ({held})"
-        lines = [f"{opening}: {said['rows']} rows, {said['pictures']} pictures."]
+        lines = [f"{opening}: {facts['rows']} rows, {facts['pictures']} pictures."]
         for role, column in self.columns.items():
             if role.startswith(("rating.", "votes.")):
                 continue
             why = self.why.get(role)
             lines.append(f"  {role}: {column!r}{f' ({why})' if why else ''}")
-        lines += [f"  {entry}" for entry in self._opinions(said)]
+        lines += [f"  {entry}" for entry in self._opinions(facts)]
         if self.ignored:
             lines.append(f"  ignored: {', '.join(self.ignored)}")
         lines += [f"  note: {note}" for note in self.notes]
         return lines
 
-    def _opinions(self, said: Mapping[str, object]) -> list[str]:
+    def _opinions(self, facts: Mapping[str, object]) -> list[str]:
         lines = []
-        score = said["score"]
+        score = facts["score"]
         if isinstance(score, dict):
             span = f"{score['low']:.6g} to {score['high']:.6g}"
             lines.append(f"scores: {span}, of {score['rows']} pictures")
-        if said["comments"]:
-            lines.append(f"comments: {said['comments']}")
+        if facts["comments"]:
+            lines.append(f"comments: {facts['comments']}")
         for name, counts in _class_counts(self.table).items():
             shown = [f"{label} {count}" for label, count in counts[:_SHOWN_CLASSES]]
             more = len(counts) - len(shown)
             rest = f" and {more} more" if more > 0 else ""
             lines.append(f"{name}: {len(counts)} classes: {', '.join(shown)}{rest}")
-        lines += [f"{name}: {said[name]}" for name in ("raters", "groups") if said[name]]
-        splits = said["splits"]
+        lines += [f"{name}: {facts[name]}" for name in ("raters", "groups") if facts[name]]
+        splits = facts["splits"]
         if isinstance(splits, dict) and splits:
             lines.append("splits: " + ", ".join(f"{name} {n}" for name, n in splits.items()))
         return lines
@@ -125,5 +125,7 @@ def _class_counts(table: AnnotationTable | None) -> dict[str, list[tuple[str, in
     for name, labels in table.classes.items():
         column = table.frame[ATTRIBUTE_PREFIX + name].drop_nulls()
         seen = dict(column.value_counts().iter_rows())
-        counts[name] = sorted(((n, seen.get(n, 0)) for n in labels), key=lambda one: -one[1])
+        counts[name] = sorted(
+            ((n, seen.get(n, 0)) for n in labels), key=lambda label_count: -label_count[1]
+        )
     return counts

@@ -29,7 +29,7 @@ _NOBODY = words.word_set("user username email prompt author title caption questi
 def find_roles(
     frame: pl.DataFrame,
     profiles: Mapping[str, Profile],
-    given: Mapping[str, str],
+    user_roles: Mapping[str, str],
     *,
     exists: Callable[[str], float] | None = None,
     has_header: bool = True,
@@ -44,7 +44,7 @@ def find_roles(
         has_header: the names are not made up.
         attribute: the name of an attribute whose column has none.
     """
-    roles = Roles(dict(given), dict.fromkeys(given, "you said so"))
+    roles = Roles(dict(user_roles), dict.fromkeys(user_roles, "you said so"))
     left = {name: column for name, column in profiles.items() if name not in roles.taken}
     _explicit(roles, left)
     if "image" not in roles.columns:
@@ -104,8 +104,8 @@ def _find_image(
 def _evidence(column: Profile, exists: Callable[[str], float] | None) -> float | None:
     """How much says that a column names pictures; None: it can't."""
     if column.kind != "text" or column.filled == 0:
-        named = column.kind == "text" and role_of_name(column.name) == "image"
-        return _LEAST if named else None
+        named_as_image = column.kind == "text" and role_of_name(column.name) == "image"
+        return _LEAST if named_as_image else None
     share_existing = exists(column.name) if exists else 0.0
     name_score = _name_evidence(column.name)
     named_number = column.whole and name_score > 0 and not (column.counts and name_score < 2)
@@ -170,13 +170,13 @@ def _find_split(roles: Roles, left: Mapping[str, Profile], frame: pl.DataFrame) 
     for name, column in left.items():
         if name in roles.taken or column.kind != "text" or column.numeric > 0.5:
             continue
-        said = words.joined(name) == "split"
-        if column.distinct > 8 and not said:
+        named_split = words.joined(name) == "split"
+        if column.distinct > 8 and not named_split:
             continue
         values = frame[name].drop_nulls().str.strip_chars().str.to_lowercase()
         share = values.is_in(known).sum() / max(len(values), 1)
-        named = role_of_name(name) == "split" or words.has(name, words.SPLIT)
-        if (named and share > 0) or said or (share == 1 and column.distinct > 1):
+        split_name = role_of_name(name) == "split" or words.has(name, words.SPLIT)
+        if (split_name and share > 0) or named_split or (share == 1 and column.distinct > 1):
             roles.take("split", name, "its values are train, val, test")
 
 
@@ -185,10 +185,10 @@ _GROUP = words.REFERENCE - words.word_set("src source gt mask thumb thumbnail le
 
 def _find_group(roles: Roles, left: Mapping[str, Profile]) -> None:
     for name, column in left.items():
-        named = role_of_name(name) == "group"
+        named_group = role_of_name(name) == "group"
         like = words.has(name, _GROUP) or words.beyond_latin(name) == "group"
         repeated = column.distinct < column.filled and (column.numeric < 0.5 or column.whole)
-        if column.kind == "text" and (named or (like and repeated and column.varies)):
+        if column.kind == "text" and (named_group or (like and repeated and column.varies)):
             roles.take("group", name, "pictures of one reference stay together")
 
 

@@ -34,9 +34,11 @@ def command(columns: Mapping[str, str], file: str) -> str:
     return f"beholder check {shlex.quote(file)} {' '.join(pairs)}"
 
 
-def ambiguous(doubt: Doubt, given: Mapping[str, str], file: str) -> Problem:
+def ambiguous(doubt: Doubt, user_roles: Mapping[str, str], file: str) -> Problem:
     """Readings that are equally good, as commands; nothing is guessed."""
-    shown = [command({**given, **reading}, file) for reading in doubt.readings[:_MOST_COMMANDS]]
+    shown = [
+        command({**user_roles, **reading}, file) for reading in doubt.readings[:_MOST_COMMANDS]
+    ]
     message = f"{doubt.message} Say which, by one of:" + "".join(f"\n    {line}" for line in shown)
     return Problem("error", "ambiguous", message, file=file, row=1)
 
@@ -68,13 +70,13 @@ def no_pictures(frame: pl.DataFrame, roles: Roles, file: str, options: ReadOptio
         unique = column.filled and column.distinct > 0.9 * column.filled
         if column.kind == "text" and unique and (column.numeric < 0.5) and column.words < 3:
             likely.append(name)
-    said = {r: c for r, c in roles.columns.items() if r == "score" or r in options.columns}
+    settled = {r: c for r, c in roles.columns.items() if r == "score" or r in options.columns}
     base = no_layout(header, file, options.format)
     message = "No column names pictures for certain."
     if texts and not likely:
         message += f" It looks like a task about texts ({_shown(texts)}), not pictures."
     if likely:
-        lines = [command({"image": name, **said}, file) for name in likely[:_MOST_COMMANDS]]
+        lines = [command({"image": name, **settled}, file) for name in likely[:_MOST_COMMANDS]]
         message += " Say which one does, e.g. by:" + "".join(f"\n    {line}" for line in lines)
     return Problem("error", "columns", f"{message}\n{base.message}", file=file, row=1)
 

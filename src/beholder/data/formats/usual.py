@@ -43,9 +43,9 @@ SPLIT_NAMES = {
 
 _ROLES = {joined(name): role for role, names in USUAL_NAMES.items() for name in names.split()}
 _ORDER = {
-    joined(name): place
+    joined(name): position
     for names in USUAL_NAMES.values()
-    for place, name in enumerate(names.split())
+    for position, name in enumerate(names.split())
 }
 
 

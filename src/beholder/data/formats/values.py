@@ -64,8 +64,10 @@ class Profile:
 def could_be_pictures(values: Sequence[object]) -> bool:
     """Whether most of some values end like the name of a picture."""
     texts = [value for value in values[:200] if isinstance(value, str)]
-    found = pl.Series(texts, dtype=pl.String).str.contains(PICTURE_NAME).sum() if texts else 0
-    return len(texts) > 0 and found > len(texts) / 2
+    picture_names = (
+        pl.Series(texts, dtype=pl.String).str.contains(PICTURE_NAME).sum() if texts else 0
+    )
+    return len(texts) > 0 and picture_names > len(texts) / 2
 
 
 def without_missing(frame: pl.DataFrame, except_for: tuple[str, ...] = ()) -> pl.DataFrame:
@@ -151,8 +153,8 @@ def _list_profile(column: pl.Series, kind: str) -> Profile:
     )
 
 
-def _share(found: pl.Series) -> float:
-    return float(found.sum()) / len(found) if len(found) else 0.0
+def _share(matches: pl.Series) -> float:
+    return float(matches.sum()) / len(matches) if len(matches) else 0.0
 
 
 def _number(value: object) -> float | None:

@@ -26,8 +26,8 @@ def grade_of(column: str) -> float | None:
 
 def vote_columns(frame: pl.DataFrame) -> dict[float, str]:
     """The columns of votes by grade, rising."""
-    found = {grade_of(name): name for name in frame.columns}
-    return {grade: found[grade] for grade in sorted(g for g in found if g is not None)}
+    by_grade = {grade_of(name): name for name in frame.columns}
+    return {grade: by_grade[grade] for grade in sorted(g for g in by_grade if g is not None)}
 
 
 def wrong_votes(columns: Mapping[float, str]) -> pl.Expr:

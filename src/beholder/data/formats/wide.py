@@ -50,13 +50,13 @@ def wide_columns(roles: Roles, left: Mapping[str, Profile], frame: pl.DataFrame)
 
 def _numbered(roles: Roles, left: Mapping[str, Profile]) -> dict[str, dict[int, str]]:
     """Base of the name -> number -> column, for columns of numbers."""
-    found: dict[str, dict[int, str]] = defaultdict(dict)
-    for name, one in left.items():
+    by_base: dict[str, dict[int, str]] = defaultdict(dict)
+    for name, profile in left.items():
         match = _NUMBERED.match(name.strip())
-        if match and name not in roles.taken and one.kind == "text" and one.numeric > 0.9:
+        if match and name not in roles.taken and profile.kind == "text" and profile.numeric > 0.9:
             base = words.joined(match[1]).rstrip(":.")
-            found[base].setdefault(int(match[2]), name)
-    return {base: dict(sorted(members.items())) for base, members in found.items()}
+            by_base[base].setdefault(int(match[2]), name)
+    return {base: dict(sorted(members.items())) for base, members in by_base.items()}
 
 
 def _votes(
@@ -75,9 +75,9 @@ def _votes(
     if not counts.item():
         return None
     if total:
-        given = frame[total].str.strip_chars().cast(pl.Float64, strict=False)
+        stated_total = frame[total].str.strip_chars().cast(pl.Float64, strict=False)
         row = numbers.select(pl.sum_horizontal(columns)).to_series()
-        if (row == given).mean() > 0.9:  # type: ignore[operator]
+        if (row == stated_total).mean() > 0.9:  # type: ignore[operator]
             return "counts"
     highest = max(members)
     zero = whole.select(pl.min_horizontal(columns).min()).item() == 0

@@ -199,10 +199,10 @@ def _stamp(entries: Sequence[Entry]) -> dict[str, object]:
 def _is_built(folder: Path, stamp: dict[str, object]) -> bool:
     """Whether `folder` holds the sample of this stamp with all of its pictures."""
     try:
-        found = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        present = json.loads((folder / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    if found != stamp or not (folder / ANNOTATIONS).is_file():
+    if present != stamp or not (folder / ANNOTATIONS).is_file():
         return False
     table = AnnotationTable.from_parquet(folder / ANNOTATIONS)
     return all((folder / IMAGES / key).is_file() for key in table.keys)

@@ -59,10 +59,10 @@ def split_of(photo: str) -> str:
     for validation. Nobody picked them, and no result can change them.
     """
     order = sorted(photo_names(), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    place = order.index(photo)
-    if place < HELD_OUT_PHOTOS:
+    position = order.index(photo)
+    if position < HELD_OUT_PHOTOS:
         return "test"
-    return "val" if place < HELD_OUT_PHOTOS + VALIDATION_PHOTOS else "train"
+    return "val" if position < HELD_OUT_PHOTOS + VALIDATION_PHOTOS else "train"
 
 
 def crop_variants(photo: str, crop: int) -> list[Entry]:

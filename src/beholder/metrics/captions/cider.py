@@ -231,8 +231,8 @@ def _scores(hypotheses: Text, references: _References, rows: Ints, sigma: float)
 
 def _block(mine: Text, references: _References, rows: Ints, sigma: float) -> Floats:
     weights = _Weights(mine, references.frequencies)
-    group, asked, their_group = references.asked(rows)
-    theirs, captions = references.text.tokens[asked], references.text.caption[asked]
+    group, postings, their_group = references.asked(rows)
+    theirs, captions = references.text.tokens[postings], references.text.caption[postings]
     # an n-gram that I have k times is met at k places
     scale = weights.square * weights.unit[:, mine.caption] / np.maximum(weights.times, 1)
     parts = []

@@ -113,7 +113,7 @@ _NAMED = {
 }  # fmt: skip
 
 
-def _named(text: str) -> str:
+def _unescape_entity(text: str) -> str:
     return _NAMED.get(text.lower(), text)
 
 
@@ -375,12 +375,12 @@ def _signs(p: _Parts) -> list[_Row]:
             r"([-^x=~<>']_[-^x=~<>']|\([-^x=~<>'][_.]?[-^x=~<>']\)|\([\^x=~<>']-[\^x=~<>'`]\))",
             _brackets,
         ),
-        ("entity", r"&", r"((?i:&(?:amp|lt|gt);))", _named),
+        ("entity", r"&", r"((?i:&(?:amp|lt|gt);))", _unescape_entity),
         ("letter entity", rf"&|{p.letter}", rf"((?:{p.letter}|{_LETTER_ENTITY})+)", _same),
         ("dropped entity", r"&", r"((?i:&(?:nbsp|quot|apos|MD|mdash|ndash);))", None),
         ("other entity", r"&", r"((?i:&(?:HT|TL|UR|LR|QC|QL|QR|odq|cdq|#[0-9]+);))", _same),
         ("marks", r"[?!_#@*\\<>-]", r"([?!]{2,}|-{5,}|_+|#+|@+|\*+|(?:\\\*){1,3}|<<|>>)", _same),
-        ("named", _NAMED_SIGNS, rf"({_NAMED_SIGNS})", _named),
+        ("named", _NAMED_SIGNS, rf"({_NAMED_SIGNS})", _unescape_entity),
         ("superscript", r"[⁺⁻⁰-⁹¹²³]", r"([⁺⁻]?[⁰¹²³⁴-⁹]+)", _same),
         ("subscript", r"[₊₋₀-₉]", r"([₊₋]?[₀-₉]+)", _same),
         ("dropped", rf"{_DROPPED}", rf"(-{{1,4}}|\.{{3,5}}|''|``|{_DROPPED})", None),

@@ -179,10 +179,10 @@ def _standardised(features: NDArray[Any], arrays: dict[str, NDArray[Any]]) -> Fe
     return np.clip(x, -CLAMP, CLAMP, out=x).astype(np.float32)
 
 
-def _quality(given: Scores, predicted: Scores, scale: float) -> dict[str, float]:
+def _quality(targets: Scores, predicted: Scores, scale: float) -> dict[str, float]:
     values = {
-        "plcc": plcc(given, predicted),
-        "srcc": srcc(given, predicted),
-        "rmse": rmse(given, predicted) * scale,
+        "plcc": plcc(targets, predicted),
+        "srcc": srcc(targets, predicted),
+        "rmse": rmse(targets, predicted) * scale,
     }
     return {name: value for name, value in values.items() if np.isfinite(value)}

@@ -69,11 +69,11 @@ def load_parts(folder: Path) -> Parts:
             fix=_SEAL.again,
         ) from error
 
-    def own(prefix: str) -> dict[str, NDArray[Any]]:
+    def with_prefix(prefix: str) -> dict[str, NDArray[Any]]:
         return {n.removeprefix(prefix): a for n, a in tensors.items() if n.startswith(prefix)}
 
     members = {}
     for name, has_text in known.items():
         text = (folder / f"{name}.txt").read_text("utf-8") if has_text else None
-        members[name] = Learnt(own(f"{name}."), text)
-    return members, own("ensemble."), quality
+        members[name] = Learnt(with_prefix(f"{name}."), text)
+    return members, with_prefix("ensemble."), quality

@@ -249,8 +249,8 @@ class Assemble(Stage[AssembleStage]):
         frame = pl.read_parquet(self.context.output(self.config.intervals, "predictions"))
         units = self.context.data.units
         return [
-            Compared(given, predicted, units[key])
-            for key, given, predicted in frame.select("image", "score", "predicted").iter_rows()
+            Compared(target, predicted, units[key])
+            for key, target, predicted in frame.select("image", "score", "predicted").iter_rows()
         ]
 
     def _calibrated(self, model: JudgeModel) -> tuple[JudgeModel, dict[str, float]]:
@@ -259,13 +259,13 @@ class Assemble(Stage[AssembleStage]):
         if self.config.calibrate:
             judge = Judge.of_model(model, devices.choose_device(), beam_size=None)
             table = self.context.rows(self.config.calibrate)
-            found = calibrate_judge(judge, table, data.root, level=level, compared=compared)
+            fitted = calibrate_judge(judge, table, data.root, level=level, compared=compared)
         elif compared:
-            found = fit_interval(compared, level)
+            fitted = fit_interval(compared, level)
         else:
             return model, {}
-        model.config = model.config.model_copy(update={"calibration": found.calibration})
-        return model, found.metrics
+        model.config = model.config.model_copy(update={"calibration": fitted.calibration})
+        return model, fitted.metrics
 
     def _model(self) -> JudgeModel:
         """One judge with the heads of all stages on the backbone that they belong to."""
@@ -317,14 +317,14 @@ class Assemble(Stage[AssembleStage]):
         """The stage whose checkpoints write together; none without an ensemble."""
         if self.config.ensemble == 1:
             return []
-        found = [n for n in self.config.heads if "comment" in self._stage(n).opinions]
-        if not found:
+        names = [n for n in self.config.heads if "comment" in self._stage(n).opinions]
+        if not names:
             raise RecipeError(
                 "An ensemble needs a comment head; there is none.",
                 where=f"stages.{self.name}.ensemble",
                 fix="Leave `ensemble` out, or use `soup`.",
             )
-        return found
+        return names
 
     def _stage(self, name: str) -> TrainStage:
         stage = self.context.recipe.stages[name]

@@ -97,11 +97,11 @@ class Average(Stage[AverageStage]):
         for name in self.config.of:
             part = pl.read_parquet(context.output(name, "predictions"))
             several = len(self.config.of) > 1
-            named = pl.format("{} {}", pl.lit(name), "regressor").alias("regressor")
-            parts.append(part.with_columns(named) if several else part)
+            regressor_name = pl.format("{} {}", pl.lit(name), "regressor").alias("regressor")
+            parts.append(part.with_columns(regressor_name) if several else part)
         averaged = average_predictions(pl.concat(parts))
-        given = context.data.table.frame.select("image", "split", "group", "score")
-        frame = given.join(averaged, on="image", how="inner", maintain_order="left")
+        targets = context.data.table.frame.select("image", "split", "group", "score")
+        frame = targets.join(averaged, on="image", how="inner", maintain_order="left")
         interval = self._interval(frame)
         frame = _with_interval(frame, interval)
         metrics = self._metrics(frame)
@@ -132,12 +132,12 @@ class Average(Stage[AverageStage]):
             return None
         known = frame.filter((pl.col("split") == config.calibrate) & pl.col("score").is_not_null())
         self._warn_of_few_groups(known["image"].to_list())
-        given, predicted = known["score"].to_numpy(), known["predicted_score"].to_numpy()
+        targets, predicted = known["score"].to_numpy(), known["predicted_score"].to_numpy()
         if not config.normalised:
-            return fit_conformal(given, predicted, level=config.level)
+            return fit_conformal(targets, predicted, level=config.level)
         training = frame.filter(pl.col("split") == "train")["spread"]
         return fit_conformal(
-            given,
+            targets,
             predicted,
             level=config.level,
             spread_N=known["spread"].to_numpy(),
@@ -157,18 +157,18 @@ class Average(Stage[AverageStage]):
     def _metrics(self, frame: pl.DataFrame) -> dict[str, dict[str, float]]:
         """Per held-out split: correlations, and of intervals that were not fitted on it, how many
         scores they cover and how wide they are."""
-        found: dict[str, dict[str, float]] = {}
+        by_split: dict[str, dict[str, float]] = {}
         for split in ("val", "test"):
             known = frame.filter((pl.col("split") == split) & pl.col("score").is_not_null())
             if known.height < 2:
                 continue
-            given, predicted = known["score"].to_numpy(), known["predicted_score"].to_numpy()
-            values = {name: metric(given, predicted) for name, metric in _METRICS.items()}
+            targets, predicted = known["score"].to_numpy(), known["predicted_score"].to_numpy()
+            values = {name: metric(targets, predicted) for name, metric in _METRICS.items()}
             if self.config.calibrate is not None and split != self.config.calibrate:
                 low, high = known["low"].to_numpy(), known["high"].to_numpy()
-                _, values["coverage"], values["interval_width"] = coverage(given, low, high)
-            found[split] = {name: value for name, value in values.items() if np.isfinite(value)}
-        return found
+                _, values["coverage"], values["interval_width"] = coverage(targets, low, high)
+            by_split[split] = {name: value for name, value in values.items() if np.isfinite(value)}
+        return by_split
 
 
 def _with_interval(frame: pl.DataFrame, interval: ConformalInterval | None) -> pl.DataFrame:

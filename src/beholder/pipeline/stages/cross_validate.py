@@ -96,7 +96,7 @@ class CrossValidate(Stage[CrossValidateStage]):
         training = Train(self.config.of, self._stage, self.context).training
         # what a smoke run takes beside its training, it has taken for each of its folds
         smoke_folds = smoke.result.metrics["folds"]
-        each = training_cost(
+        fold_cost = training_cost(
             replace(smoke, cost=replace(smoke.cost, seconds=smoke.cost.seconds / smoke_folds)),
             training,
             trained=pictures - 2 * pictures // folds,
@@ -104,7 +104,9 @@ class CrossValidate(Stage[CrossValidateStage]):
             loading=0.0,
             workers=0,
         )
-        return replace(each, seconds=folds * each.seconds, disk_bytes=folds * each.disk_bytes)
+        return replace(
+            fold_cost, seconds=folds * fold_cost.seconds, disk_bytes=folds * fold_cost.disk_bytes
+        )
 
     def run(self, folder: Path) -> StageResult:
         from beholder.training.distributed import start
@@ -121,10 +123,10 @@ class CrossValidate(Stage[CrossValidateStage]):
                 continue
             predicted, timings = self._fold(table, folds, fold, folder / f"fold-{fold}")
             if processes.is_main:
-                said = srcc(predicted["score"].to_numpy(), predicted["predicted"].to_numpy())
+                fold_srcc = srcc(predicted["score"].to_numpy(), predicted["predicted"].to_numpy())
                 log.info(
                     "[%s] fold %d of %d: srcc %.3f of %d pictures",
-                    self.name, fold + 1, len(parts), said, len(predicted),
+                    self.name, fold + 1, len(parts), fold_srcc, len(predicted),
                 )  # fmt: skip
                 part.parent.mkdir(exist_ok=True)
                 with atomic_path(part) as temporary:
@@ -190,8 +192,8 @@ class CrossValidate(Stage[CrossValidateStage]):
                 checkpoint_dir=folder / CHECKPOINTS,
             )
         predicted = _predict(task, left, trainer.training.batch_size)
-        given = divided.subset("test").frame.select("image", "score")
-        joined = given.join(predicted, on="image").with_columns(fold=pl.lit(fold))
+        targets = divided.subset("test").frame.select("image", "score")
+        joined = targets.join(predicted, on="image").with_columns(fold=pl.lit(fold))
         return joined, training_timings(result)
 
 
@@ -230,10 +232,10 @@ def _predict(task: Task, source: FeatureSource, batch_size: int) -> pl.DataFrame
 
 def _quality(frame: pl.DataFrame) -> dict[str, float]:
     """Correlations over all pictures, each predicted by what has not seen its group."""
-    given, predicted = frame["score"].to_numpy(), frame["predicted"].to_numpy()
+    targets, predicted = frame["score"].to_numpy(), frame["predicted"].to_numpy()
     values = {
-        "plcc": plcc(given, predicted),
-        "srcc": srcc(given, predicted),
-        "rmse": rmse(given, predicted),
+        "plcc": plcc(targets, predicted),
+        "srcc": srcc(targets, predicted),
+        "rmse": rmse(targets, predicted),
     }
     return {name: round(value, 6) for name, value in values.items() if np.isfinite(value)}

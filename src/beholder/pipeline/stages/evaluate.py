@@ -92,9 +92,9 @@ class Evaluate(Stage[EvaluateStage]):
         table = smoke.result.outputs["predictions"][0]
         disk = cost.disk_bytes + (pictures - len(few)) * _row_bytes(pl.read_parquet(table))
         if judge.score_range is not None:
-            given, predicted = np.random.default_rng(0).random((2, pictures))
+            targets, predicted = np.random.default_rng(0).random((2, pictures))
             with measured() as resampling:
-                bootstrap(given, predicted, CORRELATIONS, n=self.config.resamples)
+                bootstrap(targets, predicted, CORRELATIONS, n=self.config.resamples)
             further += resampling.seconds
         overlays = min(pictures, self.config.explain) - min(1, self.config.explain)
         requests, _ = find_requests(few, context.data.root)
@@ -132,8 +132,8 @@ class Evaluate(Stage[EvaluateStage]):
             for name, file in (("metrics", "metrics.json"), ("predictions", "predictions.parquet"))
         }
         if self._explain(judge, result, target / EXPLANATIONS):
-            place = target / EXPLANATIONS
-            outputs["explanations"] = (place, path_digest(place))
+            explanations = target / EXPLANATIONS
+            outputs["explanations"] = (explanations, path_digest(explanations))
         return StageResult(outputs, headline(result.metrics), result.metrics["signature"])
 
     def _explain(self, judge: Judge, result: Evaluation, folder: Path) -> bool:

@@ -122,9 +122,11 @@ class Extract(Stage[ExtractStage]):
         else:
             (self.context.folder / QUARANTINE).unlink(missing_ok=True)
         # the index names the pictures, the card the backbone and all else that decides the features
-        made = digest([sha256_file(store / name) for name in ("index.parquet", "store.json")])
+        store_digest = digest(
+            [sha256_file(store / name) for name in ("index.parquet", "store.json")]
+        )
         return StageResult(
-            outputs={"store": (store, made)},
+            outputs={"store": (store, store_digest)},
             metrics={
                 "written": summary.written,
                 "reused": summary.reused,
@@ -146,22 +148,25 @@ class Extract(Stage[ExtractStage]):
                 transform.read(resolve_key(context.data.root, key), box)
         seconds = []
         for _ in range(PASSES):  # the quickest: the first are slow, and so is a busy moment
-            with tempfile.TemporaryDirectory(dir=context.folder) as place, measured() as extracting:
+            with (
+                tempfile.TemporaryDirectory(dir=context.folder) as scratch,
+                measured() as extracting,
+            ):
                 extract(
-                    backbone, few, context.data.root, Path(place) / "store",
+                    backbone, few, context.data.root, Path(scratch) / "store",
                     batch_size=config.batch_size, workers=0,
                     dtype=config.dtype, flip=config.flip, tokens=config.tokens, amp=config.amp,
                 )  # fmt: skip
             seconds.append(extracting.seconds)
         computing = max(0.0, min(seconds) - reading.seconds)
         workers = worker_count(config.workers, devices.choose_device(), decodes=True)
-        each = overlapped(reading.seconds, computing, workers) / len(few)
+        seconds_each = overlapped(reading.seconds, computing, workers) / len(few)
         pictures = len(self.context.data.table)
         store, _ = smoke.result.outputs["store"]
         start = max(0.0, smoke.cost.seconds - min(seconds))
         return replace(
             smoke.cost,
-            seconds=start + each * pictures / current_processes().world_size,
+            seconds=start + seconds_each * pictures / current_processes().world_size,
             disk_bytes=_store_bytes(store, pictures / len(few)),
         )
 

@@ -37,9 +37,9 @@ def with_comments(
     """
     frame = _train_rows(table).join(written, on="image", how="left", maintain_order="left")
     none = pl.lit([], dtype=pl.List(pl.String))
-    own = none if instead else pl.col("comments")
+    existing = none if instead else pl.col("comments")
     further = pl.when(pl.col("written").is_null()).then(none).otherwise(pl.concat_list("written"))
-    frame = frame.with_columns(pl.concat_list(own, further).alias("comments"))
+    frame = frame.with_columns(pl.concat_list(existing, further).alias("comments"))
     return table.with_frame(frame.drop("written"))
 
 

@@ -140,9 +140,9 @@ class Regress(Stage[RegressStage]):
             if not part.exists():
                 clock = time.perf_counter()
                 regressor = self._regressor(folder / MODELS / name, stores[name], keys[name])
-                own = {other: stores[other] for other in related}
+                own_stores = {other: stores[other] for other in related}
                 predicted = [
-                    predict_stores(regressor, name, {o: s}, keys[o]) for o, s in own.items()
+                    predict_stores(regressor, name, {o: s}, keys[o]) for o, s in own_stores.items()
                 ]
                 with atomic_path(part) as temporary:
                     pl.concat(predicted).write_parquet(temporary)
@@ -167,25 +167,25 @@ class Regress(Stage[RegressStage]):
         Raises:
             StoreError: the store is of other pictures than the table.
         """
-        place, table = self.context.output(name, "store"), self.context.data.table
+        store_folder, table = self.context.output(name, "store"), self.context.data.table
         chosen = self.context.chosen(table).keys
         # a smoke run may have made a store of its few rows alone, or find one that is done
         expected = chosen if len(store.keys) <= len(chosen) else table.keys
-        usable = set(usable_keys(store, expected, quarantined_keys(place / QUARANTINE)))
+        usable = set(usable_keys(store, expected, quarantined_keys(store_folder / QUARANTINE)))
         return [key for key in chosen if key in usable]
 
     def _regressor(
-        self, place: Path, store: FeatureStore, keys: list[str]
+        self, folder: Path, store: FeatureStore, keys: list[str]
     ) -> ScoreEnsemble | AutoGluonRegressor:
         """The regressor of one store: as it was saved before the stage was stopped, or fitted."""
-        if place.exists():
-            return ScoreEnsemble.load(place)
+        if folder.exists():
+            return ScoreEnsemble.load(folder)
         scored = self._scored("train").filter(pl.col("image").is_in(keys))
         names = scored["image"].to_list()
         features, scores = stored_features(store, names), scored["score"].to_numpy()
         units = [self.context.data.units[key] for key in names]
         config, seed = self.config.regressor, self.context.recipe.seed
-        log.info("[%s] %s: fitting on %d x %d features", self.name, place.name, *features.shape)
+        log.info("[%s] %s: fitting on %d x %d features", self.name, folder.name, *features.shape)
         if isinstance(config, AutoGluonConfig):
             return AutoGluonRegressor.fit(
                 features, scores, units, config=config, seed=seed, keys=names
@@ -195,17 +195,20 @@ class Regress(Stage[RegressStage]):
             weight = ensemble.weights.get(member, 1.0)
             log.info(
                 "[%s] %s: %-6s out of fold SRCC %.3f, weight %.2f",
-                self.name, place.name, member, quality.get("srcc", np.nan), weight,
+                self.name, folder.name, member, quality.get("srcc", np.nan), weight,
             )  # fmt: skip
-        ensemble.save(place)
+        ensemble.save(folder)
         return ensemble
 
     def _quality(self, name: str, predictions: pl.DataFrame) -> dict[str, float]:
         """Correlations of a regressor's predictions of its own store with the scores of `val`."""
-        own = predictions.filter(pl.col("store") == name).rename({"score": "predicted"})
-        both = self._scored("val").join(own, on="image")
-        given, predicted = both["score"].to_numpy(), both["predicted"].to_numpy()
-        values = {f"plcc.{name}": plcc(given, predicted), f"srcc.{name}": srcc(given, predicted)}
+        own_predictions = predictions.filter(pl.col("store") == name).rename({"score": "predicted"})
+        both = self._scored("val").join(own_predictions, on="image")
+        targets, predicted = both["score"].to_numpy(), both["predicted"].to_numpy()
+        values = {
+            f"plcc.{name}": plcc(targets, predicted),
+            f"srcc.{name}": srcc(targets, predicted),
+        }
         return {key: round(value, 6) for key, value in values.items() if np.isfinite(value)}
 
     def _scored(self, split: str) -> pl.DataFrame:
@@ -214,7 +217,7 @@ class Regress(Stage[RegressStage]):
         return table.frame.select("image", "score").filter(pl.col("score").is_not_null())
 
 
-def _fit_cost(config: EnsembleConfig, rows: int, dim: int, place: Path) -> Cost:
+def _fit_cost(config: EnsembleConfig, rows: int, dim: int, scratch: Path) -> Cost:
     """What a fit takes, told from fits of fewer rows of made-up features."""
 
     def probe(count: int) -> Cost:
@@ -222,7 +225,7 @@ def _fit_cost(config: EnsembleConfig, rows: int, dim: int, place: Path) -> Cost:
         features = generator.standard_normal((count, dim), np.float32)
         scores = features[:, 0] + generator.standard_normal(count)
         units = [str(row) for row in range(count)]
-        with tempfile.TemporaryDirectory(dir=place) as folder:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
             with measured() as meter:
                 ensemble = ScoreEnsemble.fit(features, scores, units, config=config)
                 ensemble.save(Path(folder) / "ensemble")

@@ -66,7 +66,9 @@ def training_cost(
     if warm_start:
         evaluated.add(0)
     saved = _saved_after(training, steps, per_epoch)
-    each = timings.get("evaluation_seconds", 0.0) / max(1, timings.get("evaluated_pictures", 1))
+    seconds_each = timings.get("evaluation_seconds", 0.0) / max(
+        1, timings.get("evaluated_pictures", 1)
+    )
     # what every other evaluation finds is the best so far
     saves = len(saved) + len(evaluated - saved) / 2
     saving = timings.get("save_seconds", 0.0)
@@ -77,7 +79,7 @@ def training_cost(
         + prepared * trained
         + timings["first_step_seconds"]
         + step * (steps - 1)
-        + each * validated * len(evaluated)
+        + seconds_each * validated * len(evaluated)
         + saving * saves
         + timings.get("teacher_seconds_per_view", 0.0) * teacher_views
     )

@@ -110,8 +110,8 @@ class Write(Stage[WriteStage]):
             batch_size=self.config.batch_size,
         )
         log.info("[%s] %s", self.name, summary)
-        said = pl.read_ndjson(verdicts, schema={"image": pl.String, "comment": pl.String})
-        written = said.select("image", written=pl.col("comment").replace("", None))
+        verdict_rows = pl.read_ndjson(verdicts, schema={"image": pl.String, "comment": pl.String})
+        written = verdict_rows.select("image", written=pl.col("comment").replace("", None))
         target = self.context.folder / FOLDER / self.name
         with atomic_path(target) as temporary:
             temporary.mkdir()
@@ -145,7 +145,7 @@ class Write(Stage[WriteStage]):
     def _requests(self) -> list[Request]:
         """The pictures to write about; those whose file is not there are told and left out."""
         data = self.context.data
-        found = []
+        requests = []
         for key, box in (
             taught_rows(self.context.chosen(data.table)).select("image", "box").iter_rows()
         ):
@@ -154,8 +154,8 @@ class Write(Stage[WriteStage]):
             except PictureError as error:
                 log.warning("[%s] no comment of %s: %s", self.name, key, error.what)
                 continue
-            found.append(Request(key, path, None if box is None else tuple(box)))
-        return found
+            requests.append(Request(key, path, None if box is None else tuple(box)))
+        return requests
 
 
 def _no_comments(what: str, where: str) -> RecipeError:

@@ -64,11 +64,11 @@ def prepare(words: Sequence[Word], data: MeteorData) -> Sentence:
 
 def align(hypothesis: Sentence, reference: Sentence, data: MeteorData) -> list[Match]:
     """The chosen matches, in the order of the reference."""
-    own, theirs = hypothesis.words, reference.words
-    if own == theirs:
-        return [Match(EXACT, index, 1, index, 1) for index in range(len(own))]
+    ours, theirs = hypothesis.words, reference.words
+    if ours == theirs:
+        return [Match(EXACT, index, 1, index, 1) for index in range(len(ours))]
     options = _options(hypothesis, reference, data)
-    own_cover, cover = [0] * len(own), [0] * len(theirs)
+    own_cover, cover = [0] * len(ours), [0] * len(theirs)
     for matches in options:
         for match in matches:
             for index in range(match.start, match.start + match.length):
@@ -90,10 +90,10 @@ def align(hypothesis: Sentence, reference: Sentence, data: MeteorData) -> list[M
 
 def _options(hypothesis: Sentence, reference: Sentence, data: MeteorData) -> list[list[Match]]:
     """All matches, by the place in the reference at which they start."""
-    own, theirs = hypothesis.words, reference.words
+    ours, theirs = hypothesis.words, reference.words
     options: list[list[Match]] = [[] for _ in theirs]
     for module in (EXACT, STEM, SYNONYM):
-        for own_start, mine in enumerate(own):
+        for own_start, mine in enumerate(ours):
             for start, word in enumerate(theirs):
                 if module == EXACT:
                     fits = mine.text == word.text

@@ -114,21 +114,21 @@ class Meteor:
 
 def score(statistics: Floats) -> float:
     """The METEOR score of (summed) statistics, 0 to 1."""
-    own, theirs = statistics[:_SIDE], statistics[_SIDE:-1]
-    precision, recall = _weighted_share(own), _weighted_share(theirs)
+    ours, theirs = statistics[:_SIDE], statistics[_SIDE:-1]
+    precision, recall = _weighted_share(ours), _weighted_share(theirs)
     if precision <= 0 or recall <= 0:
         return 0.0
     mean = 1.0 / ((1.0 - ALPHA) / precision + ALPHA / recall)
-    own_matched, matched = own[2:].sum(), theirs[2:].sum()
+    our_matched, their_matched = ours[2:].sum(), theirs[2:].sum()
     chunks = statistics[-1]
-    fragmentation = 0.0 if _whole(statistics) else chunks / ((own_matched + matched) / 2)
+    fragmentation = 0.0 if _whole(statistics) else chunks / ((our_matched + their_matched) / 2)
     return float(mean * (1.0 - GAMMA * fragmentation**BETA))
 
 
 def _whole(statistics: Floats) -> bool:
     """Whether every word of both captions is matched, in one chunk."""
-    own, theirs = statistics[:_SIDE], statistics[_SIDE:-1]
-    return bool(statistics[-1] == 1 and own[2:].sum() == own[0] and theirs[2:].sum() == theirs[0])
+    ours, theirs = statistics[:_SIDE], statistics[_SIDE:-1]
+    return bool(statistics[-1] == 1 and ours[2:].sum() == ours[0] and theirs[2:].sum() == theirs[0])
 
 
 def _weighted_share(side: Floats) -> float:
