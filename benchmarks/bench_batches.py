@@ -48,26 +48,26 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="default: one per core")
     parser.add_argument("--ray", action="store_true")
     parser.add_argument("--costs", action="store_true")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        model = given.judge or folder / "small.beholder"
-        if given.judge is None:
+        model = arguments.judge or folder / "small.beholder"
+        if arguments.judge is None:
             # a process of its own: PyTorch stays out of the memory that is measured
             subprocess.run([sys.executable, "-c", SMALL_JUDGE, str(model)], check=True)
         print(f"{os.cpu_count()} cores, {model.name}, {model.stat().st_size / 1e6:.1f} MB")
-        if given.costs:
-            show_costs(model, folder, given.sides)
+        if arguments.costs:
+            show_costs(model, folder, arguments.sides)
             return
-        files = write_pictures(folder / "pictures", given.different, given.sides)
+        files = write_pictures(folder / "pictures", arguments.different, arguments.sides)
         requests = [
             Request(f"{number:09}.jpg", files[number % len(files)])
-            for number in range(given.pictures)
+            for number in range(arguments.pictures)
         ]
-        rows = run_local(model, requests, folder / "local.parquet", given.workers)
-        if given.ray:
-            found = run_ray(model, requests, folder / "ray.parquet", given.workers)
-            print(f"the same rows: {found.equals(rows)}")
+        rows = run_local(model, requests, folder / "local.parquet", arguments.workers)
+        if arguments.ray:
+            by_ray = run_ray(model, requests, folder / "ray.parquet", arguments.workers)
+            print(f"the same rows: {by_ray.equals(rows)}")
 
 
 def write_pictures(folder: Path, different: int, sides: Sequence[int]) -> list[Path]:
@@ -91,10 +91,10 @@ def tile(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
     picture = Image.new("RGB", size)
     flipped = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for column, left in enumerate(range(0, size[0], photo.width)):
-        own = flipped if column % 2 else photo
-        upside = own.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+        turned = flipped if column % 2 else photo
+        upside = turned.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
         for row, top in enumerate(range(0, size[1], photo.height)):
-            picture.paste(upside if row % 2 else own, (left, top))
+            picture.paste(upside if row % 2 else turned, (left, top))
     return picture
 
 
@@ -181,9 +181,11 @@ def processor(work) -> float:  # type: ignore[no-untyped-def]
 
 
 def show(what: str, taken: Sequence[float], pictures: int) -> None:
-    each = sorted(1e3 * one / pictures for one in taken)
-    middle = statistics.median(each)
-    print(f"  {what:<36} {middle:7.2f} ms of a core ({each[0]:.2f} to {each[-1]:.2f})")
+    milliseconds = sorted(1e3 * seconds / pictures for seconds in taken)
+    middle = statistics.median(milliseconds)
+    print(
+        f"  {what:<36} {middle:7.2f} ms of a core ({milliseconds[0]:.2f} to {milliseconds[-1]:.2f})"
+    )
 
 
 SMALL_JUDGE = """

@@ -41,20 +41,20 @@ def multiply_adds(length: int) -> float:
 def compare(
     model: ExpansionNet, plain: PlainNet, features: Tensor, length: int, repeats: int, part: int
 ) -> None:
-    found: dict[str, list] = {}
+    results: dict[str, list] = {}
 
     def ours() -> None:
-        found["ours"] = beam_search(model, features, BEAMS, length, n_best=BEAMS)
+        results["ours"] = beam_search(model, features, BEAMS, length, n_best=BEAMS)
 
     def full_prefix() -> None:
-        found["plain"] = plain_beam_search([plain], features[:part], BEAMS, length)
+        results["plain"] = plain_beam_search([plain], features[:part], BEAMS, length)
 
     taken = medians({"ours": ours, "plain": full_prefix}, repeats)
     plain_seconds = taken["plain"] * PICTURES / part
     share = multiply_adds(length) / taken["ours"] / peak_multiply_adds()
     same = all(
         [h.tokens for h in hypotheses] == [tokens for tokens, _ in expected]
-        for hypotheses, expected in zip(found["ours"], found["plain"], strict=False)
+        for hypotheses, expected in zip(results["ours"], results["plain"], strict=False)
     )
     print(
         f"length {length}: full prefix {plain_seconds:.2f} s, ours {taken['ours']:.3f} s, "

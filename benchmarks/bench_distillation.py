@@ -87,28 +87,28 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     looks = create_backbone(BackboneConfig(name=arguments.teacher, weights="random"))
-    own = create_backbone(
+    student_backbone = create_backbone(
         BackboneConfig(name="timm/tiny_vit_5m_224", weights="random", size=224, resize="pad")
     )
     settings = DistillationTaskConfig(train_backbone=True, head=HeadConfig())
     config = TrainConfig(batch_size=arguments.batch, amp=arguments.amp)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         table = pictures(folder, arguments.pictures)
         student = JudgeModel(
             judge_config(
                 settings,
                 table,
-                backbone=own.config,
-                pooled_dim=own.pooled_dim,
-                token_dim=own.token_dim,
+                backbone=student_backbone.config,
+                pooled_dim=student_backbone.pooled_dim,
+                token_dim=student_backbone.token_dim,
             ),
-            own,
+            student_backbone,
         )
         heads = AttributeHeads(looks.pooled_dim, table.classes)
-        teacher = Teacher([Member(looks, heads, own.transform)], table.classes)
+        teacher = Teacher([Member(looks, heads, student_backbone.transform)], table.classes)
         changes = Augmentation(AugmentConfig(flip=0.5))
-        source = PictureSource(folder, table, own.transform, changes)
+        source = PictureSource(folder, table, student_backbone.transform, changes)
         store = write_teacher_logits(teacher, source, folder / "said", VIEWS, config, ALONE)
         live = DistillationTask(copy.deepcopy(student), settings, teacher).train()
         cached = DistillationTask(student, settings).train()

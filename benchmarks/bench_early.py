@@ -39,17 +39,17 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="pixels of a side")
     parser.add_argument("--pictures", type=int, default=8, help="of a training step")
     parser.add_argument("--repeats", type=int, default=7)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     config = BackboneConfig(
-        name="efficientnet-lite0", weights="random", size=given.size, pooling="early"
+        name="efficientnet-lite0", weights="random", size=arguments.size, pooling="early"
     )
     backbone = create_backbone(config)
-    print(f"{conditions()}; {given.size} pixels")
-    for form, count, name in ((look, 1, "forward"), (step, given.pictures, "step")):
-        pixels = torch.randn(count, 3, given.size, given.size)
+    print(f"{conditions()}; {arguments.size} pixels")
+    for form, count, name in ((look, 1, "forward"), (step, arguments.pictures, "step")):
+        pixels = torch.randn(count, 3, arguments.size, arguments.size)
         taken = medians(
             {part: form(backbone, pixels, tokens=part == "whole") for part in ("whole", "early")},
-            given.repeats,
+            arguments.repeats,
         )
         print(
             f"{name} of {count}: {taken['whole'] / count * 1e3:.1f} ms per picture with all "

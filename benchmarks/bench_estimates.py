@@ -32,8 +32,8 @@ def compare(recipe: str, overrides: list[str], folder: Path) -> None:
     plans: list[list[PlannedStage]] = []
     prepare = runner._prepare
 
-    def kept(*given: object) -> object:
-        context, plan = prepare(*given)
+    def kept(*args: object) -> object:
+        context, plan = prepare(*args)
         plans.append(plan)
         return context, plan
 
@@ -52,8 +52,8 @@ def compare(recipe: str, overrides: list[str], folder: Path) -> None:
             ((cost.host_bytes or 0) / 1e6, (record.host_bytes or 0) / 1e6),
             (cost.disk_bytes / 1e6, (record.disk_bytes or 0) / 1e6),
         )
-        told = " ".join(f"{a:7.2f} {b:7.2f} {a / max(b, 1e-9):5.2f}" for a, b in pairs)
-        print(f"{planned.name:<26} {told}")
+        columns = " ".join(f"{a:7.2f} {b:7.2f} {a / max(b, 1e-9):5.2f}" for a, b in pairs)
+        print(f"{planned.name:<26} {columns}")
     print(f"{'all':<26} {sums[0]:7.2f} {sums[1]:7.2f} {sums[0] / sums[1]:5.2f}")
 
 

@@ -102,7 +102,7 @@ def make_judge() -> JudgeModel:
 
 def write_files(model: JudgeModel, folder: Path, precisions: Sequence[Precision]) -> None:
     """A file for each precision, but for those that are there; int8 with nothing left out."""
-    missing = [one for one in precisions if not (folder / one).exists()]
+    missing = [kind for kind in precisions if not (folder / kind).exists()]
     graphs = judge_graphs(model) if missing else {}
     stored = Stored(model, BEAMS)
     generator = np.random.default_rng(2)
@@ -149,11 +149,13 @@ def compare(model: JudgeModel, folder: Path, picture: Path, arguments: Any) -> N
         trunk(eager_pixels)
 
     forms: dict[str, Callable[[], object]] = {"eager": eager}
-    kinds = [(one, backend) for one in arguments.precisions for backend in arguments.backends]
+    kinds = [
+        (precision, backend) for precision in arguments.precisions for backend in arguments.backends
+    ]
     for name, backend in kinds:
         judge = Judge.load(folder / name, backend=backend)
-        said = judge.engine.opinions(pixels, BEAMS).comments_B
-        assert said is not None and len(said[0][0]) == LENGTH
+        comments = judge.engine.opinions(pixels, BEAMS).comments_B
+        assert comments is not None and len(comments[0][0]) == LENGTH
         kind = f"{name} {backend}"
         forms[f"{kind} heads"] = partial(judge.engine.opinions, pixels, None)
         forms[f"{kind} verdict"] = partial(judge.engine.opinions, pixels, BEAMS)

@@ -26,9 +26,9 @@ def write_table(path: Path, rows: int, comments: bool) -> None:
         for row in range(rows):
             split = ("train", "train", "train", "val", "test")[row % 5]
             score = 1 + row * 7919 % 4001 / 1000
-            said = f',"a photograph of a street, the {row % 5000}th"' if comments else ""
+            comment = f',"a photograph of a street, the {row % 5000}th"' if comments else ""
             name = f"photos/{row % 997:03d}/{row:08d}.jpg"
-            stream.write(f"{row},{name},{score:.3f},0.{row % 9 + 1},{split}{said}\n")
+            stream.write(f"{row},{name},{score:.3f},0.{row % 9 + 1},{split}{comment}\n")
 
 
 def measure(rows: int, comments: bool) -> bool:

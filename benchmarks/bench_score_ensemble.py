@@ -25,7 +25,7 @@ from measure import conditions, memory_growth
 FOLDS = 5
 
 
-def made(pictures: int, features: int) -> tuple[np.ndarray, np.ndarray]:
+def simulated(pictures: int, features: int) -> tuple[np.ndarray, np.ndarray]:
     """Features whose spectrum decays as those of networks do, and scores that hang on them."""
     generator = np.random.default_rng(0)
     hidden = generator.standard_normal((pictures, 256), dtype=np.float32)
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--members", action="store_true", help="each member apart")
     arguments = parser.parse_args()
-    x, y = made(arguments.pictures, arguments.features)
+    x, y = simulated(arguments.pictures, arguments.features)
     units = [str(row) for row in range(arguments.pictures)]
     print(f"{x.shape[0]} x {x.shape[1]} features, {FOLDS} folds, {conditions()}")
     with threadpool_limits(arguments.threads):

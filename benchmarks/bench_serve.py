@@ -51,19 +51,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("judge", nargs="?", type=Path, default=Path("runs/demo/judge"))
     parser.add_argument("pictures", nargs="?", default="runs/demo/sample/images")
-    given = parser.parse_args()
-    model = given.judge
+    arguments = parser.parse_args()
+    model = arguments.judge
     judge = Judge.load(model, "cpu")  # tells at once if there is none
-    paths = [one.path for one in find_pictures([given.pictures])][:PICTURES]
+    paths = [picture.path for picture in find_pictures([arguments.pictures])][:PICTURES]
     contents = [path.read_bytes() for path in paths]
     offline = [judge(content).to_dict() for content in contents]
     command = [sys.executable, "-m", "beholder", "serve", str(model), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            found = re.search(r":(\d+) ", server.stdout.readline())
-            assert found is not None
-            port = int(found[1])
+            address = re.search(r":(\d+) ", server.stdout.readline())
+            assert address is not None
+            port = int(address[1])
             asyncio.run(compare(port, contents))
             asyncio.run(flood(port, contents, offline))
         finally:
@@ -94,8 +94,8 @@ async def flood(port: int, contents: Sequence[bytes], offline: Sequence[dict[str
     assert looking.stdout is not None
     looking.stdout.readline()
     room = asyncio.Semaphore(AT_ONCE)
-    asked = [ask(port, contents[index % len(contents)], room) for index in range(AT_ONCE)]
-    answers = await asyncio.gather(*asked)
+    requests = [ask(port, contents[index % len(contents)], room) for index in range(AT_ONCE)]
+    answers = await asyncio.gather(*requests)
     waits = json.loads(looking.communicate("stop")[0])
     worst, wrong = 0.0, 0
     for index, (status, answer) in enumerate(answers):
@@ -128,8 +128,8 @@ async def request(port: int, method: str, path: str, body: bytes) -> Answer:
     writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     answer = await reader.read()
     writer.close()
-    told, _, text = answer.partition(b"\r\n\r\n")
-    return int(told.split()[1]), json.loads(text)
+    response_head, _, text = answer.partition(b"\r\n\r\n")
+    return int(response_head.split()[1]), json.loads(text)
 
 
 if __name__ == "__main__":

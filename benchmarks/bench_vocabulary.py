@@ -30,12 +30,12 @@ def comments(count: int) -> list[str]:
 
 
 def build_by_list(captions: list[str]) -> list[str]:
-    found = ["EOS", "PAD", "SOS", "UNK"]
+    words = ["EOS", "PAD", "SOS", "UNK"]
     for caption in captions:
         for word in normalise_caption(caption):
-            if word not in found:
-                found.append(word)
-    return found
+            if word not in words:
+                words.append(word)
+    return words
 
 
 def main() -> None:

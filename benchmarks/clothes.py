@@ -106,33 +106,36 @@ def recipe(table: Path, root: Path, model: str, seed: int, split: str) -> Recipe
 
 def learn(table: AnnotationTable, root: Path, seed: int, split: str = "test") -> dict[str, Scores]:
     """Scores of a split, model by model. They share a run, hence the teacher."""
-    found = {}
-    with tempfile.TemporaryDirectory() as place:
-        annotations = Path(place) / "clothes.parquet"
+    metrics = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        annotations = Path(scratch) / "clothes.parquet"
         table.to_parquet(annotations)
-        run = Path(place) / "run"
+        run = Path(scratch) / "run"
         for model in MODELS:
             clock = time.perf_counter()
             fit_recipe(recipe(annotations, root, model, seed, split), run)
             scores = read_scores(json.loads((run / "evaluation" / "metrics.json").read_text()))
-            found[model] = scores
+            metrics[model] = scores
             print(f"  seed {seed}, {time.perf_counter() - clock:3.0f} s: ", end="")
             show(model, [scores])
-    return found
+    return metrics
 
 
 def read_scores(metrics: Mapping[str, Any]) -> Scores:
     """The means, and top-1 of each labelled attribute, of an evaluation's metrics."""
-    each = {f"top1.{name}": one["top1"] for name, one in metrics["attributes"].items()}
+    by_attribute = {
+        f"top1.{name}": attribute_metrics["top1"]
+        for name, attribute_metrics in metrics["attributes"].items()
+    }
     means = {name: metrics[name] for name in METRICS}
-    return means | {name: value for name, value in each.items() if value is not None}
+    return means | {name: value for name, value in by_attribute.items() if value is not None}
 
 
 def differences(better: Sequence[Scores], worse: Sequence[Scores]) -> list[Scores]:
     """Seed by seed, what the first have more."""
     return [
-        {metric: one[metric] - other[metric] for metric in one}
-        for one, other in zip(better, worse, strict=True)
+        {metric: better_run[metric] - worse_run[metric] for metric in better_run}
+        for better_run, worse_run in zip(better, worse, strict=True)
     ]
 
 
@@ -143,21 +146,21 @@ def main() -> None:
     parser.add_argument(
         "--split", choices=("train", "test"), default="test", help="train: what was learnt"
     )
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     logging.disable(logging.INFO)  # a run tells much, and these runs are thrown away
-    root, pictures = clothes_pictures(given.cache)
+    root, pictures = clothes_pictures(arguments.cache)
     print(f"{len(pictures)} pictures, {torch.get_num_threads()} threads")
     learnt = []
-    for seed in range(given.seeds):
+    for seed in range(arguments.seeds):
         held_out = HELD_OUT[seed % len(HELD_OUT)]
         table = as_table(pictures, held_out)
         sizes = ", ".join(f"{len(table.subset(split))} {split}" for split in ("train", "test"))
         print(f"seed {seed}: {sizes}, held out {' '.join(held_out)}", flush=True)
-        learnt.append(learn(table, root, seed, given.split))
-    print(f"mean over {given.seeds} seeds:")
+        learnt.append(learn(table, root, seed, arguments.split))
+    print(f"mean over {arguments.seeds} seeds:")
     for model in MODELS:
-        show(model, [one[model] for one in learnt])
-    alone, taught = ([one[model] for one in learnt] for model in MODELS[1:])
+        show(model, [run[model] for run in learnt])
+    alone, taught = ([run[model] for run in learnt] for model in MODELS[1:])
     show("gain by teacher", differences(taught, alone))
 
 

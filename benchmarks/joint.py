@@ -92,9 +92,9 @@ def recipe(forms: Sequence[str], seed: int, epochs: int, heads: Sequence[str]) -
 
 def learn(forms: Sequence[str], seed: int, epochs: int, into: Path | None) -> dict[str, Scores]:
     """Scores of the held-out photographs: `joint`, `separate` of each form."""
-    found: dict[str, Scores] = {}
-    with tempfile.TemporaryDirectory() as place:
-        run = (into or Path(place)) / f"seed-{seed}"
+    metrics: dict[str, Scores] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        run = (into or Path(scratch)) / f"seed-{seed}"
         for form in forms:
             separate = [(f"{name}-{form}",) for name in TASKS]
             if form == "frozen":  # heads on one trunk, whose features they don't change
@@ -105,22 +105,22 @@ def learn(forms: Sequence[str], seed: int, epochs: int, into: Path | None) -> di
                 for heads in judges:
                     fit_recipe(recipe(forms, seed, epochs, heads), run)
                     scores |= read_scores(json.loads((run / "evaluation/metrics.json").read_text()))
-                found[f"{form}: {whose}"] = scores
+                metrics[f"{form}: {whose}"] = scores
                 print(f"  seed {seed}, {time.perf_counter() - clock:4.0f} s: ", end="")
                 show(f"{form}: {whose}", [scores])
-    return found
+    return metrics
 
 
 def read_scores(metrics: Mapping[str, Any]) -> Scores:
     """The opinions that an evaluation has compared, one figure each."""
-    found = {}
+    values = {}
     if "score" in metrics:
-        found["srcc"] = metrics["score"]["srcc"]["value"]
+        values["srcc"] = metrics["score"]["srcc"]["value"]
     if metrics.get("mean_top1") is not None:
-        found["top1"] = metrics["mean_top1"]
+        values["top1"] = metrics["mean_top1"]
     if "comments" in metrics:
-        found["cider"] = metrics["comments"]["CIDEr-D"]
-    return found
+        values["cider"] = metrics["comments"]["CIDEr-D"]
+    return values
 
 
 def losses(joint: Scores, separate: Scores) -> Scores:
@@ -135,13 +135,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="of the trunk")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
     parser.add_argument("--into", type=Path, help="keep the runs here, and go on with them")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     logging.disable(logging.INFO)  # a run tells much, and these runs are thrown away
-    print(f"{given.epochs} epochs of the trunk; {conditions()}")
-    learnt = [learn(given.forms, seed, given.epochs, given.into) for seed in range(given.seeds)]
-    print(f"mean over {given.seeds} seeds:")
-    for form in given.forms:
-        pairs = [(one[f"{form}: joint"], one[f"{form}: separate"]) for one in learnt]
+    print(f"{arguments.epochs} epochs of the trunk; {conditions()}")
+    learnt = [
+        learn(arguments.forms, seed, arguments.epochs, arguments.into)
+        for seed in range(arguments.seeds)
+    ]
+    print(f"mean over {arguments.seeds} seeds:")
+    for form in arguments.forms:
+        pairs = [(run[f"{form}: joint"], run[f"{form}: separate"]) for run in learnt]
         show(f"{form}: joint", [joint for joint, _ in pairs])
         show(f"{form}: separate", [separate for _, separate in pairs])
         show(f"{form}: lost by joining", [losses(*pair) for pair in pairs])

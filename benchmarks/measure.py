@@ -28,11 +28,11 @@ def medians(
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
-def show(name: str, found: Sequence[Mapping[str, float]]) -> None:
+def show(name: str, runs: Sequence[Mapping[str, float]]) -> None:
     """A line of means over several trainings, with deviations where there are several."""
     parts = []
-    for metric in found[0]:
-        values = [one[metric] for one in found]
+    for metric in runs[0]:
+        values = [run[metric] for run in runs]
         spread = f" ±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
         parts.append(f"{metric} {statistics.mean(values):.3f}{spread}")
     print(f"  {name:<28} {'  '.join(parts)}", flush=True)

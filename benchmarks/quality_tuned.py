@@ -70,13 +70,13 @@ def table_of(splits: Mapping[str, Sequence[Pictures]], root: Path) -> pl.DataFra
     parts = [
         pl.DataFrame(
             {
-                "image": [keyed(own, key, root) for key in own.keys],
-                "score": own.scores,
-                "split": [split] * len(own),
+                "image": [keyed(pictures, key, root) for key in pictures.keys],
+                "score": pictures.scores,
+                "split": [split] * len(pictures),
             }
         )
         for split, sets in splits.items()
-        for own in sets
+        for pictures in sets
     ]
     return pl.concat(parts)
 
@@ -105,5 +105,6 @@ def fine_tuned(
     predictions = read_predictions(run / "evaluation" / "predictions.parquet")
     scores = dict(predictions.select("image", "score").iter_rows())
     return [
-        np.array([scores[keyed(own, key, cache)] for key in own.keys]) for own in splits["test"]
+        np.array([scores[keyed(pictures, key, cache)] for key in pictures.keys])
+        for pictures in splits["test"]
     ]

@@ -46,16 +46,16 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=20)
-    given = parser.parse_args()
-    kind = given.device.partition(":")[0]
+    arguments = parser.parse_args()
+    kind = arguments.device.partition(":")[0]
     if not count_devices(kind):
         print(f"This machine has no {kind} device: nothing was run.")
         return 0
-    device = choose_device(given.device)
+    device = choose_device(arguments.device)
     print(f"{_name(device)}, torch {torch.__version__}")
-    measure(device, given.pictures, given.repeats)
+    measure(device, arguments.pictures, arguments.repeats)
     print(f"Tests of {TESTS} on {device}:", flush=True)
-    environment = {**os.environ, "BEHOLDER_TEST_DEVICE": given.device}
+    environment = {**os.environ, "BEHOLDER_TEST_DEVICE": arguments.device}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-v", str(TESTS)], env=environment, check=False
     ).returncode
@@ -138,10 +138,10 @@ def trainer(
 def judge(model: JudgeModel, pixels: Tensor) -> object:
     """Scores, attributes and comments of three beams."""
     features = model.eval().features({"pixels": pixels})
-    said = model.opinions(features)
+    opinions = model.opinions(features)
     tokens_BNC = model.comment_tokens(features)
     comments = beam_search(model.comment, tokens_BNC, beam_size=3, max_length=20)
-    return said, comments
+    return opinions, comments
 
 
 def _seconds(

@@ -29,7 +29,7 @@ def rates(stage: TrainStage) -> tuple[list[float], int]:
     training = stage.training
     per_epoch = -(-PICTURES // (training.batch_size * training.accumulate))
     total = training.epochs * per_epoch
-    found = [
+    rates_by_step = [
         learning_rate(
             training.schedule,
             it,
@@ -40,15 +40,15 @@ def rates(stage: TrainStage) -> tuple[list[float], int]:
         )
         for it in range(total)
     ]
-    return found, per_epoch
+    return rates_by_step, per_epoch
 
 
 def draw(name: str, stage: TrainStage, whole: Axes, start: Axes) -> None:
-    found, per_epoch = rates(stage)
-    whole.plot([it / per_epoch for it in range(len(found))], found, linewidth=1.2)
+    rates_by_step, per_epoch = rates(stage)
+    whole.plot([it / per_epoch for it in range(len(rates_by_step))], rates_by_step, linewidth=1.2)
     whole.set_title(name, fontsize=9)
     whole.set_xlabel("epoch", fontsize=8)
-    first = found[:400]
+    first = rates_by_step[:400]
     start.plot(range(len(first)), first, linewidth=1.2)
     schedule = stage.training.schedule
     assert isinstance(schedule, WarmupAnnealSchedule)

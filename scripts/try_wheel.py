@@ -53,8 +53,8 @@ def run(command: list[object], status: int, *, says: str, cwd: Path) -> None:
 
 def main(wheel: Path, *, train: bool) -> None:
     check_contents(wheel)
-    with tempfile.TemporaryDirectory() as place:
-        cwd = Path(place)
+    with tempfile.TemporaryDirectory() as scratch:
+        cwd = Path(scratch)
         beholder = try_it(wheel, "cpu", cwd / "light")
         judge, picture = BEFORE / "run" / "judge.beholder", BEFORE / "pictures" / "00.png"
         run([beholder, "--help"], 0, says="evaluate", cwd=cwd)

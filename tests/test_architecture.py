@@ -120,15 +120,15 @@ def module_of(path: Path) -> str:
 
 def imported_modules(path: Path, modules: set[str]) -> set[str]:
     """Modules of the package that a file names in an import, wherever it stands."""
-    named: set[str] = set()
+    names_imported: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                named.add(inner if inner in modules else node.module)
+                names_imported.add(inner if inner in modules else node.module)
         elif isinstance(node, ast.Import):
-            named.update(alias.name for alias in node.names)
-    return (named & modules) - {module_of(path)}
+            names_imported.update(alias.name for alias in node.names)
+    return (names_imported & modules) - {module_of(path)}
 
 
 def test_no_files_import_each_other() -> None:

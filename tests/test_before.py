@@ -60,8 +60,8 @@ def assert_same(line: dict[str, object], expected: dict[str, object]) -> None:
 def test_a_judge_says_what_it_said(before: Path, judge: str, expected: str) -> None:
     lines = verdicts(before / expected)
     assert len(lines) == PICTURES
-    found = Judge.load(judge, device="cpu")([str(line["image"]) for line in lines])
-    for verdict, line in zip(found, lines, strict=True):
+    loaded_verdicts = Judge.load(judge, device="cpu")([str(line["image"]) for line in lines])
+    for verdict, line in zip(loaded_verdicts, lines, strict=True):
         assert_same(verdict.to_dict(), line)
 
 

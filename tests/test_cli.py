@@ -128,8 +128,8 @@ def test_check_prints_problems_and_leaves_with_2(
     text = capsys.readouterr().out
     assert "none.png" in text
     assert run("check", table, "--images", data / "pictures", "--format", "json") == 2
-    found = json.loads(capsys.readouterr().out)
-    assert {problem["key"] for problem in found["problems"]} >= {"none.png"}
+    report = json.loads(capsys.readouterr().out)
+    assert {problem["key"] for problem in report["problems"]} >= {"none.png"}
 
 
 def test_check_tells_how_far_raters_can_be_trusted(
@@ -137,9 +137,9 @@ def test_check_tells_how_far_raters_can_be_trusted(
 ) -> None:
     offsets = {"ann": 0.0, "bob": 0.1, "cem": 2.0}
     rows = [
-        f"{index}.png,{rater},{index % 5 + offset + 0.3 * ((3 * index + place) % 4)}"
+        f"{index}.png,{rater},{index % 5 + offset + 0.3 * ((3 * index + position) % 4)}"
         for index in range(20)
-        for place, (rater, offset) in enumerate(offsets.items())
+        for position, (rater, offset) in enumerate(offsets.items())
     ]
     table = tmp_path / "ratings.csv"
     table.write_text("\n".join(["image,rater,score", *rows]))
@@ -170,7 +170,7 @@ def write_recipe(folder: Path, data: Path, text: str = "", **changes: object) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "override", "said"),
+    ("name", "override", "message"),
     [
         ("missing table", "data.annotations=none.csv", "none.csv"),
         ("missing image root", "data.images=none", "does not exist"),
@@ -183,18 +183,18 @@ def write_recipe(folder: Path, data: Path, text: str = "", **changes: object) ->
 )
 def test_bad_recipe_says_what_and_writes_nothing(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    name: str, override: str, said: str,
+    name: str, override: str, message: str,
 ) -> None:  # fmt: skip
     recipe = write_recipe(tmp_path / "in", data)
     assert run("fit", recipe, override, "--into", tmp_path / "run") == 2, name
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == [recipe.parent]
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("colour,taste\nred,sweet\n", "colour"),
         ("image,score\n", "row"),
@@ -202,13 +202,13 @@ def test_bad_recipe_says_what_and_writes_nothing(
     ],
 )
 def test_bad_table_says_what(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, said: str
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
 ) -> None:
     (tmp_path / "scores.csv").write_text(content)
     recipe = write_recipe(tmp_path / "in", data)
     override = f"data.annotations={tmp_path / 'scores.csv'}"
     assert run("fit", recipe, override, "--into", tmp_path / "run") == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -238,10 +238,10 @@ def test_evaluate_compares_caption_files(
     files = ("--references", references, "--hypotheses", results)
     assert run("evaluate", *files, "--metric", "CIDEr", "--metric", "Bleu", "--format", "json") == 0
     printed = capsys.readouterr()
-    found = json.loads(printed.out)
-    assert list(found["corpus"]) == ["CIDEr-D", *(f"BLEU-{order}" for order in range(1, 5))]
-    assert found["metrics"]["CIDEr-D"]["direction"] == "max"
-    assert [problem["key"] for problem in found["problems"]] == ["2"]
+    metrics = json.loads(printed.out)
+    assert list(metrics["corpus"]) == ["CIDEr-D", *(f"BLEU-{order}" for order in range(1, 5))]
+    assert metrics["metrics"]["CIDEr-D"]["direction"] == "max"
+    assert [problem["key"] for problem in metrics["problems"]] == ["2"]
     assert run("evaluate", *files, "--metric", "ROUGE_L") == 0
     text = capsys.readouterr().out
     assert "ROUGE_L  0.5" in text and "signature: ROUGE_L|beta 1.2|tokens: ptb-coco" in text
@@ -312,11 +312,11 @@ def test_every_command_that_computes_takes_a_device(
         "export": [judge, "--to", tmp_path / "file", "--pictures", data / "pictures"],
     }
     assert run(command, *arguments[command], "--device", "cuda:99") == 2
-    said = capsys.readouterr().err
-    assert "There is no device 'cuda:99' here" in said
-    assert "where: --device" in said
-    assert "Use one of:" in said
-    assert "Traceback" not in said
+    printed = capsys.readouterr().err
+    assert "There is no device 'cuda:99' here" in printed
+    assert "where: --device" in printed
+    assert "Use one of:" in printed
+    assert "Traceback" not in printed
     assert asked_device() is None, "the next command is free again"
 
 

@@ -21,34 +21,34 @@ def entry(value: float) -> dict[str, float]:
     return {"value": value, "low": value - 0.1, "high": value + 0.1}
 
 
-def told(metrics: dict[str, Any], groups: int = 20, **further: Any) -> str:
+def summary_of(metrics: dict[str, Any], groups: int = 20, **further: Any) -> str:
     whole = {"counts": {"pictures": 2, "failed": 0}, **metrics}
-    given = {"neighbour_cider": None, "halved": {}, **further}
-    return "\n".join(sentences(whole, TABLE, test_groups=groups, **given))
+    facts = {"neighbour_cider": None, "halved": {}, **further}
+    return "\n".join(sentences(whole, TABLE, test_groups=groups, **facts))
 
 
 def test_scores_beside_a_constant() -> None:
-    text = told({"score": {"srcc": entry(0.8), "rmse": entry(0.5)}})
+    text = summary_of({"score": {"srcc": entry(0.8), "rmse": entry(0.5)}})
     # always 3: the errors are -2 and 2
     assert "SRCC 0.80 (95 %: 0.70 to 0.90)" in text
     assert "off by 0.50 (RMSE), always saying 3.00 by 2.00" in text
     assert "no better" not in text
-    assert "do not use them yet" in told({"score": {"srcc": entry(0.1), "rmse": entry(2.5)}})
+    assert "do not use them yet" in summary_of({"score": {"srcc": entry(0.1), "rmse": entry(2.5)}})
 
 
 def test_cross_validation_has_the_last_word() -> None:
     metrics = {"score": {"srcc": entry(0.8), "rmse": entry(2.5)}}
     good = CrossValidated(40, 8, 0.7, 0.6, 1.1)
-    text = told(metrics, crossed=good)
+    text = summary_of(metrics, crossed=good)
     assert "their 8 groups at a time: SRCC 0.70, off by 0.60" in text
     assert "do not use" not in text and "trust their order" not in text
-    assert "trust their order" in told(metrics, crossed=CrossValidated(40, 8, 0.7, 1.2, 1.1))
+    assert "trust their order" in summary_of(metrics, crossed=CrossValidated(40, 8, 0.7, 1.2, 1.1))
 
 
 def test_few_groups_are_a_first_impression() -> None:
-    assert "first impression" in told({}, groups=3)
-    assert "of one group." in told({}, groups=1)
-    assert "first impression" not in told({}, groups=10)
+    assert "first impression" in summary_of({}, groups=3)
+    assert "of one group." in summary_of({}, groups=1)
+    assert "first impression" not in summary_of({}, groups=10)
 
 
 def test_labels_beside_the_most_frequent_class() -> None:
@@ -57,7 +57,7 @@ def test_labels_beside_the_most_frequent_class() -> None:
         "style": {"top1": 0.5, "majority": 0.5},
         "empty": {"top1": None, "majority": None},
     }
-    text = told({"attributes": attributes})
+    text = summary_of({"attributes": attributes})
     assert "kind: 90% right; the most frequent class alone would be 40%." in text
     assert "style: 50% right; the most frequent class alone would be 50%: no better" in text
     assert "empty" not in text
@@ -65,14 +65,14 @@ def test_labels_beside_the_most_frequent_class() -> None:
 
 def test_comments_beside_copied_ones() -> None:
     metrics = {"comments": {"CIDEr-D": 0.4}}
-    assert "does not beat that yet" in told(metrics, neighbour_cider=0.5)
-    assert "does not beat that yet" not in told(metrics, neighbour_cider=0.3)
+    assert "does not beat that yet" in summary_of(metrics, neighbour_cider=0.5)
+    assert "does not beat that yet" not in summary_of(metrics, neighbour_cider=0.3)
 
 
 def test_what_would_help() -> None:
-    text = told({}, halved={"the score": (0.5, 0.6), "kind": (0.9, 0.91)})
+    text = summary_of({}, halved={"the score": (0.5, 0.6), "kind": (0.9, 0.91)})
     assert "More pictures would help most: with half of them the score was told with 0.50" in text
-    assert "would help little" in told({}, halved={"kind": (0.9, 0.91)})
+    assert "would help little" in summary_of({}, halved={"kind": (0.9, 0.91)})
 
 
 def test_without_held_out_pictures_that_is_said() -> None:

@@ -24,7 +24,7 @@ SCORES = [0.0, 250.0, 125.0]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A judge of brightness, and pictures that are black on the left and white on the right."""
     write_brightness_judge(tmp_path / "judge.beholder")
     for name in ("a.png", "b.png", "c.png"):
@@ -66,34 +66,34 @@ FORMS: list[tuple[str, Callable[[Path], None]]] = [
 
 @pytest.mark.parametrize(("name", "write"), FORMS)
 def test_of_a_list(
-    place: Path, name: str, write: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+    folder: Path, name: str, write: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(place / name)
-    requests = listed_pictures(place / name)
+    write(folder / name)
+    requests = listed_pictures(folder / name)
     assert [request.box and list(request.box) for request in requests] == BOXES
     assert [requests[index] for index in range(3)] == list(requests) == list(requests[:3])
     with pytest.raises(SystemExit) as left:
-        judge = str(place / "judge.beholder")
-        main(["judge", judge, "--list", str(place / name), "--format", "jsonl"])
+        judge = str(folder / "judge.beholder")
+        main(["judge", judge, "--list", str(folder / name), "--format", "jsonl"])
     assert not left.value.code
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["image"] for row in rows] == NAMES
     assert [row["score"] for row in rows] == pytest.approx(SCORES, abs=0.5)
 
 
-def test_of_an_evaluation(place: Path) -> None:
+def test_of_an_evaluation(folder: Path) -> None:
     """In the layout of FASCODE: the judge sees the box alone."""
     header = "image_name,BBox_xmin,BBox_ymin,BBox_xmax,BBox_ymax,Daily,Gender,Embellishment"
     rows = [
         f"{name},{','.join(map(str, box))},0,0,0"
         for name, box in zip("abc", [LEFT] * 3, strict=True)
     ]
-    table = place / "table.csv"
+    table = folder / "table.csv"
     table.write_text("\n".join([header, *(row.replace(",", ".png,", 1) for row in rows)]) + "\n")
-    judge = Judge.load(place / "judge.beholder")
-    result = evaluate_judge(judge, read_annotations(table), place)
-    said = result.predictions["score"].to_list()
-    assert said == pytest.approx([0.0] * 3, abs=0.5)
+    judge = Judge.load(folder / "judge.beholder")
+    result = evaluate_judge(judge, read_annotations(table), folder)
+    scores = result.predictions["score"].to_list()
+    assert scores == pytest.approx([0.0] * 3, abs=0.5)
 
 
 @pytest.mark.parametrize(
@@ -105,15 +105,15 @@ def test_of_an_evaluation(place: Path) -> None:
         "image,xmin,ymin,xmax,ymax\na.png,1,2,3,4\nb.png,1,2,,4\n",
     ],
 )
-def test_a_box_that_is_none_is_told_with_its_row(place: Path, content: str) -> None:
-    (place / "list.csv").write_text(content)
-    with pytest.raises(DataError, match=r"list.csv:3 box: The box is not xmin") as told:
-        listed_pictures(place / "list.csv")
-    assert len(told.value.problems) == 1
+def test_a_box_that_is_none_is_told_with_its_row(folder: Path, content: str) -> None:
+    (folder / "list.csv").write_text(content)
+    with pytest.raises(DataError, match=r"list.csv:3 box: The box is not xmin") as caught:
+        listed_pictures(folder / "list.csv")
+    assert len(caught.value.problems) == 1
 
 
-def test_a_list_that_is_no_box_is_told(place: Path) -> None:
+def test_a_list_that_is_no_box_is_told(folder: Path) -> None:
     rows = [{"image": "a.png", "box": [1, 2, 3, 4]}, {"image": "b.png", "box": [1, 2, 3]}]
-    (place / "list.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    (folder / "list.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     with pytest.raises(DataError, match="The box is not xmin"):
-        listed_pictures(place / "list.jsonl")
+        listed_pictures(folder / "list.jsonl")

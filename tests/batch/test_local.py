@@ -48,15 +48,18 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def rows(path: Path) -> list[tuple[str, float | None]]:
     """Image and score of every row; the same for both kinds of files."""
     if path.suffix == ".jsonl":
-        found = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        return [(one["image"], one.get("score")) for one in found]
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        return [(row["image"], row.get("score")) for row in lines]
     frame = pl.concat(pl.read_parquet(part) for part in sorted(path.iterdir()))
     return frame.select("image", "score").rows()
 
 
 def expected(folder: Path) -> list[tuple[str, float | None]]:
     outcomes = judge_pictures(make_judge(), find_pictures([str(folder)]))
-    return [(one.image, None if isinstance(one, Failure) else one.score) for one in outcomes]
+    return [
+        (verdict.image, None if isinstance(verdict, Failure) else verdict.score)
+        for verdict in outcomes
+    ]
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
@@ -143,7 +146,7 @@ def test_a_full_disk_is_told_and_gone_on_with(
 ) -> None:
     """With room for the state, or for nothing; the operating system refuses larger files."""
     output = tmp_path / f"verdicts.{ending}"
-    arguments = [str(one) for one in ("judge", judge, folder, "--output", output)]
+    arguments = [str(argument) for argument in ("judge", judge, folder, "--output", output)]
     command = [sys.executable, "-c", LIMITED, str(room), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -151,9 +154,9 @@ def test_a_full_disk_is_told_and_gone_on_with(
     assert re.search("error: The verdicts can't be written: .*File too large", done.stderr)
     assert f"where: {output}" in done.stderr
     elsewhere = tmp_path / f"elsewhere.{ending}"
-    for place in (output, elsewhere):
+    for target in (output, elsewhere):
         with pytest.raises(SystemExit) as left:
-            main([*arguments[:-1], str(place)])
+            main([*arguments[:-1], str(target)])
         assert left.value.code == 1  # some could not be judged
     assert rows(output) == rows(elsewhere)
     assert len(rows(output)) == COUNT
@@ -213,10 +216,12 @@ def test_pictures_are_listed_in_files(tmp_path: Path, folder: Path, ending: str)
         pl.DataFrame({"score": [1, 2, 3], "image": names}).write_csv(path)
     else:
         pl.DataFrame({"image": names}).write_parquet(path)
-    found = listed_pictures(path, folder)
-    assert [(one.name, one.path) for one in found] == [(name, folder / name) for name in names]
-    assert [found[index] for index in range(3)] == list(found)
-    assert list(found[1:]) == list(found)[1:]
+    listed = listed_pictures(path, folder)
+    assert [(request.name, request.path) for request in listed] == [
+        (name, folder / name) for name in names
+    ]
+    assert [listed[index] for index in range(3)] == list(listed)
+    assert list(listed[1:]) == list(listed)[1:]
     assert listed_pictures(path)[0].path == tmp_path / "003.png"
 
 

@@ -70,8 +70,8 @@ def workers_of(pid: int) -> list[int]:
         for task in Path(f"/proc/{pid}/task").glob("*/children")
         for child in task.read_text().split()
     ]
-    own = [child for child in children if b"MapWorker" in command_line(child)]
-    return own + [worker for child in children for worker in workers_of(child)]
+    workers = [child for child in children if b"MapWorker" in command_line(child)]
+    return workers + [worker for child in children for worker in workers_of(child)]
 
 
 def command_line(pid: int) -> bytes:
@@ -89,9 +89,9 @@ def wait_for_parts(process: subprocess.Popen[str], output: Path) -> None:
 
 
 def check_whole(output: Path, expected: pl.DataFrame) -> None:
-    found = rows(output)
-    assert found.schema == expected.schema
-    assert found.equals(expected)
+    written = rows(output)
+    assert written.schema == expected.schema
+    assert written.equals(expected)
     assert [path.name for path in sorted(output.iterdir())] == [
         f"part-{number:08}.parquet" for number in range(16)
     ]
@@ -124,8 +124,10 @@ def test_a_killed_driver_is_gone_on_with(
     judge: Path, listed: Path, expected: pl.DataFrame, tmp_path: Path
 ) -> None:
     output = tmp_path / "verdicts.parquet"
-    asked = command(judge, listed, output)
-    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    arguments = command(judge, listed, output)
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
         wait_for_parts(run, output)
         workers = workers_of(run.pid)
         run.kill()
@@ -136,7 +138,7 @@ def test_a_killed_driver_is_gone_on_with(
     before = {part: part.stat() for part in output.glob("part-*")}
     judged = sum(len(pl.read_parquet(part)) for part in before)
     assert 0 < judged < len(NAMES)
-    again = subprocess.run(asked, capture_output=True, text=True, check=False)
+    again = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert f"250 pictures, {judged} of them before; 21 could not" in again.stdout, again.stderr
     check_whole(output, expected)
     for part, stat in before.items():
@@ -162,13 +164,13 @@ def test_a_part_that_kills_its_workers_is_given_up(
     output = tmp_path / "verdicts.parquet"
     worker, part = first_part(judge, listed, output)
     worker.parts.tried(0).write_bytes(b"." * on_ray.TRIES)
-    (told,) = worker(part).to_pylist()
-    what, where, _ = json.loads(told["error"])
+    (row,) = worker(part).to_pylist()
+    what, where, _ = json.loads(row["error"])
     assert "died 3 times" in what and where == "00.jpg to 19.jpg"
-    assert told["rows"] == 0 and not worker.parts.part(0).exists()
+    assert row["rows"] == 0 and not worker.parts.part(0).exists()
     worker.parts.open()  # as the next call does
-    (told,) = worker(part).to_pylist()
-    assert told["rows"] == 20 and told["error"] == ""
+    (row,) = worker(part).to_pylist()
+    assert row["rows"] == 20 and row["error"] == ""
     assert [path.name for path in output.iterdir()] == ["part-00000000.parquet"]
 
 
@@ -177,15 +179,15 @@ def test_a_part_is_not_judged_twice(judge: Path, listed: Path, tmp_path: Path) -
     worker, part = first_part(judge, listed, tmp_path / "verdicts.parquet")
     worker(part)
     before = worker.parts.part(0).stat()
-    (told,) = worker(part).to_pylist()
-    assert told["rows"] == 20 and told["busy"] == 0
+    (row,) = worker(part).to_pylist()
+    assert row["rows"] == 20 and row["busy"] == 0
     assert worker.parts.part(0).stat().st_ino == before.st_ino
 
 
 def test_a_worker_refuses_another_judge(judge: Path, listed: Path, tmp_path: Path) -> None:
     worker, part = first_part(judge, listed, tmp_path / "verdicts.parquet", "of another")
-    (told,) = worker(part).to_pylist()
-    what, where, _ = json.loads(told["error"])
+    (row,) = worker(part).to_pylist()
+    what, where, _ = json.loads(row["error"])
     assert "another judge" in what and where.startswith(str(judge))
 
 
@@ -249,12 +251,12 @@ def test_workers_judge_on_the_gpus_that_ray_gives_them(
 
         load = Judge.load
 
-        def noted(model: str, device: str, **options: object) -> Judge:
+        def load_and_note(model: str, device: str, **options: object) -> Judge:
             seen = f"{device} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
             (notes / str(os.getpid())).write_text(seen)
             return load(model, "cpu", **options)
 
-        Judge.load = noted  # type: ignore[method-assign]
+        Judge.load = load_and_note  # type: ignore[method-assign]
 
     environment = {"worker_process_setup_hook": note_devices}
     ray.init(

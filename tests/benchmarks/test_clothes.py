@@ -50,24 +50,24 @@ def test_every_style_is_held_out_once() -> None:
 
 @pytest.mark.parametrize("styles", clothes.HELD_OUT)
 def test_what_is_held_out_shares_classes_with_what_is_not(styles: tuple[str, ...]) -> None:
-    held_out = [one for style, one in AVATARS.items() if style in styles]
-    others = [one for style, one in AVATARS.items() if style not in styles]
+    held_out = [avatar for style, avatar in AVATARS.items() if style in styles]
+    others = [avatar for style, avatar in AVATARS.items() if style not in styles]
     assert held_out and others
-    for place in (0, 1):
-        asked, learnt = (
-            {labels[place] for one in some for labels in one.garment[1].values()} - {None}
+    for position in (0, 1):
+        held_out_classes, learnt = (
+            {labels[position] for avatar in some for labels in avatar.garment[1].values()} - {None}
             for some in (held_out, others)
         )
-        emoji = set(EMOJI) if place == 0 else set()  # of which two styles are always learnt
-        assert asked and asked <= learnt | emoji
-    assert {label for one in held_out for label in one.eyewear[1]} <= {
-        label for one in others for label in one.eyewear[1]
+        emoji = set(EMOJI) if position == 0 else set()  # of which two styles are always learnt
+        assert held_out_classes and held_out_classes <= learnt | emoji
+    assert {label for avatar in held_out for label in avatar.eyewear[1]} <= {
+        label for avatar in others for label in avatar.eyewear[1]
     }
 
 
 def test_an_emoji_is_labelled_by_its_name_and_left_out_without_a_rule() -> None:
-    found = clothes_pictures.emoji_labels(picture("sunglasses"))
-    assert found == {"wear": "eyewear", "collar": None, "colour": None, "eyewear": "sunglasses"}
+    labels = clothes_pictures.emoji_labels(picture("sunglasses"))
+    assert labels == {"wear": "eyewear", "collar": None, "colour": None, "eyewear": "sunglasses"}
     assert clothes_pictures.emoji_labels(picture("lipstick")) is None
 
 
@@ -99,9 +99,9 @@ def test_labels_of_an_avatar_are_those_of_its_options(style: str) -> None:
 def test_choices_are_the_same_again_and_reach_every_class() -> None:
     first = [clothes_pictures.choose("avataaars", number) for number in range(60)]
     assert first == [clothes_pictures.choose("avataaars", number) for number in range(60)]
-    assert len({one.key for one in first}) == 60
+    assert len({picture.key for picture in first}) == 60
     for name, classes in (("colour", COLOURS), ("eyewear", CLASSES["eyewear"])):
-        assert {one.labels[name] for one in first} == set(classes)
+        assert {picture.labels[name] for picture in first} == set(classes)
 
 
 def test_held_out_styles_are_the_test_split_and_missing_labels_stay_missing() -> None:
@@ -124,16 +124,16 @@ def test_avatars_are_drawn_once_and_emoji_without_a_rule_are_left_out(
     (tmp_path / "drawn" / "noto" / "1f455.png").write_bytes(b"an emoji")
     emoji = [picture("t-shirt"), picture("lipstick")]
     monkeypatch.setattr(clothes_pictures, "emoji_pictures", lambda cache: (cache / "drawn", emoji))
-    monkeypatch.setattr(clothes_pictures, "fetch_packages", lambda place, versions: place)
+    monkeypatch.setattr(clothes_pictures, "fetch_packages", lambda folder, versions: folder)
     monkeypatch.setattr(clothes_pictures, "EACH", 1)
     svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
     monkeypatch.setattr(clothes_pictures, "_draw", lambda packages, avatars: [svg] * len(avatars))
-    root, found = clothes_pictures.clothes_pictures(tmp_path)
-    assert [one.style for one in found] == ["noto", *AVATARS]
-    assert (root / found[0].key).read_bytes() == b"an emoji"
-    assert all((root / one.key).is_file() for one in found)
-    monkeypatch.setattr(clothes_pictures, "_draw", lambda *given: pytest.fail("drawn again"))
-    assert clothes_pictures.clothes_pictures(tmp_path) == (root, found)
+    root, pictures = clothes_pictures.clothes_pictures(tmp_path)
+    assert [drawn_picture.style for drawn_picture in pictures] == ["noto", *AVATARS]
+    assert (root / pictures[0].key).read_bytes() == b"an emoji"
+    assert all((root / drawn_picture.key).is_file() for drawn_picture in pictures)
+    monkeypatch.setattr(clothes_pictures, "_draw", lambda *arguments: pytest.fail("drawn again"))
+    assert clothes_pictures.clothes_pictures(tmp_path) == (root, pictures)
 
 
 def test_what_node_says_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,20 +178,20 @@ def test_every_model_is_trained_and_scored(tmp_path: Path, monkeypatch: pytest.M
             labels = {**LABELS, "wear": ("top", "bag", None)[number], "colour": colour}
             pictures.append(clothes_pictures.Dressed(style, key, labels))
     table = clothes_pictures.as_table(pictures, ["personas"])
-    found = clothes.learn(table, tmp_path, seed=0)
-    assert list(found) == list(clothes.MODELS)
-    for scores in found.values():
-        each = [scores.pop(f"top1.{name}") for name in ("wear", "colour", "eyewear")]
-        assert scores["mean_top1"] == pytest.approx(sum(each) / 3)
+    metrics = clothes.learn(table, tmp_path, seed=0)
+    assert list(metrics) == list(clothes.MODELS)
+    for scores in metrics.values():
+        per_attribute = [scores.pop(f"top1.{name}") for name in ("wear", "colour", "eyewear")]
+        assert scores["mean_top1"] == pytest.approx(sum(per_attribute) / 3)
         assert set(scores) == set(clothes.METRICS)  # no collar is labelled
 
 
 def test_differences_are_seed_by_seed() -> None:
     metrics = {"mean_top1": 0.5, "mean_acsa": 0.25, "attributes": {"wear": {"top1": 0.75}}}
-    one = clothes.read_scores(json.loads(json.dumps(metrics)))
-    assert one == {"mean_top1": 0.5, "mean_acsa": 0.25, "top1.wear": 0.75}
-    worse = dict.fromkeys(one, 0.25)
-    assert clothes.differences([one, worse], [worse, worse]) == [
+    first = clothes.read_scores(json.loads(json.dumps(metrics)))
+    assert first == {"mean_top1": 0.5, "mean_acsa": 0.25, "top1.wear": 0.75}
+    worse = dict.fromkeys(first, 0.25)
+    assert clothes.differences([first, worse], [worse, worse]) == [
         {"mean_top1": 0.25, "mean_acsa": 0.0, "top1.wear": 0.5},
-        dict.fromkeys(one, 0.0),
+        dict.fromkeys(first, 0.0),
     ]

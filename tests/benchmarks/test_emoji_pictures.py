@@ -20,8 +20,8 @@ CORNER = '<path fill="#00f" d="M0 0h18v18H0z"/>'
 
 
 def entry(code: str, label: str, group: int | None, subgroup: int = 0) -> dict[str, Any]:
-    found: dict[str, Any] = {"hexcode": code, "label": label, "tags": [f"{label} tag"]}
-    return found if group is None else {**found, "group": group, "subgroup": subgroup}
+    fields: dict[str, Any] = {"hexcode": code, "label": label, "tags": [f"{label} tag"]}
+    return fields if group is None else {**fields, "group": group, "subgroup": subgroup}
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def packages(tmp_path: Path) -> Path:
         ("1F1E6", "regional indicator A", "지역 표시 A", None, 0),
     ]
     for index, language in enumerate(("en", "ko")):
-        own = [entry(row[0], row[1 + index], *row[3:]) for row in rows]
-        write(data / language / "data.json", own)
+        entries = [entry(row[0], row[1 + index], *row[3:]) for row in rows]
+        write(data / language / "data.json", entries)
     groups = {"0": "smileys-emotion", "1": "objects", "2": "flags", "3": "component"}
     subgroups = {"0": "heart", "1": "clothing", "2": "country-flag", "3": "skin-tone"}
     write(data / "meta" / "groups.json", {"groups": groups, "subgroups": subgroups})
@@ -61,11 +61,11 @@ def write(path: Path, content: object) -> None:
 
 
 def test_names_groups_and_tags_without_components_and_flags_of_countries(packages: Path) -> None:
-    found = emoji.read_emoji(packages / "packages" / "node_modules" / "emojibase-data")
-    assert [one.hexcode for one in found] == ["2764", "1f455"]
-    assert found[1].labels == {"en": "t-shirt", "ko": "티셔츠"}
-    assert found[1].tags["en"] == ("t-shirt tag",)
-    assert (found[1].group, found[1].subgroup) == ("objects", "clothing")
+    emojis = emoji.read_emoji(packages / "packages" / "node_modules" / "emojibase-data")
+    assert [entry.hexcode for entry in emojis] == ["2764", "1f455"]
+    assert emojis[1].labels == {"en": "t-shirt", "ko": "티셔츠"}
+    assert emojis[1].tags["en"] == ("t-shirt tag",)
+    assert (emojis[1].group, emojis[1].subgroup) == ("objects", "clothing")
 
 
 def test_an_alias_has_its_parents_drawing(packages: Path) -> None:
@@ -78,7 +78,7 @@ def test_an_alias_has_its_parents_drawing(packages: Path) -> None:
 def test_pictures_of_every_style_that_has_one_on_white(packages: Path) -> None:
     pytest.importorskip("resvg_py")
     root, pictures = emoji.emoji_pictures(packages)
-    assert [one.key for one in pictures] == [
+    assert [picture.key for picture in pictures] == [
         "fluent-3d/2764.webp", "noto/2764.png", "noto/1f455.png", "twemoji/2764.png",
         "twemoji/1f455.png",
     ]  # fmt: skip

@@ -50,8 +50,8 @@ def test_drawn_crops_are_parts_of_the_photograph_and_the_same_every_time() -> No
 def test_two_crops_have_every_level_between_them() -> None:
     halves = [every_second_level(crop_variants("lake", crop)) for crop in (2, 3)]
     assert [half[0].kind for half in halves] == [PRISTINE, PRISTINE]
-    found = [(entry.kind, entry.level) for half in halves for entry in half[1:]]
-    assert sorted(found) == sorted((kind, level) for kind in KINDS for level in LEVELS)
+    distortions = [(entry.kind, entry.level) for half in halves for entry in half[1:]]
+    assert sorted(distortions) == sorted((kind, level) for kind in KINDS for level in LEVELS)
 
 
 def test_pictures_are_made_once_and_anew_for_another_photograph(
@@ -96,24 +96,24 @@ def test_what_the_judge_says_goes_to_its_pictures(
     def fitted(recipe: quality_tuned.Recipe, run: Path) -> None:
         table = pl.read_csv(recipe.data.annotations).filter(pl.col("split") == "test")
         (run / "evaluation").mkdir(parents=True)
-        said = table.select("image", predicted_score=pl.col("score") * 10.0).reverse()
-        said.write_parquet(run / "evaluation" / "predictions.parquet")
+        predictions = table.select("image", predicted_score=pl.col("score") * 10.0).reverse()
+        predictions.write_parquet(run / "evaluation" / "predictions.parquet")
 
     monkeypatch.setattr(quality_tuned, "fit_recipe", fitted)
     first, other = some(tmp_path / "a", ["x"]), some(tmp_path / "b", ["y", "z"])
     splits = {"train": [first], "val": [other], "test": [other, first]}
-    found = quality_tuned.fine_tuned(tmp_path, "one", "efficientnet-lite0", splits, 5)
-    for own, said in zip(splits["test"], found, strict=True):
-        assert said.tolist() == (own.scores * 10.0).tolist()
+    predicted = quality_tuned.fine_tuned(tmp_path, "one", "efficientnet-lite0", splits, 5)
+    for picture, score in zip(splits["test"], predicted, strict=True):
+        assert score.tolist() == (picture.scores * 10.0).tolist()
 
 
 def test_folds_share_no_photograph_and_are_scored_one_by_one(tmp_path: Path) -> None:
     folds = quality.photo_folds()
     assert len({name for fold in folds for name in fold}) == 12
     sample = some(tmp_path, list(photo_names()))
-    said = sample.scores.copy()
-    said[sample.of(folds[0])] *= -1.0
-    assert quality.fold_srcc(sample, said, folds) == " 0.500 (-1.000)"
+    predicted = sample.scores.copy()
+    predicted[sample.of(folds[0])] *= -1.0
+    assert quality.fold_srcc(sample, predicted, folds) == " 0.500 (-1.000)"
 
 
 def test_validation_is_on_photographs_of_its_own(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ def scene(width: int, height: int, seed: int) -> Image.Image:
 def test_a_photograph_of_two_packages_is_kept_once() -> None:
     lake, hill = scene(600, 400, 0), scene(600, 400, 1)
     brighter = lake.resize((450, 300)).point(lambda value: min(255, value + 9))
-    found = [("a-lake", lake), ("a-hill", hill), ("b-lake", brighter)]
-    assert [name for name, _ in different(found)] == ["a-lake", "a-hill"]
-    assert [name for name, _ in different(found[::-1])] == ["b-lake", "a-hill"]
+    photographs = [("a-lake", lake), ("a-hill", hill), ("b-lake", brighter)]
+    assert [name for name, _ in different(photographs)] == ["a-lake", "a-hill"]
+    assert [name for name, _ in different(photographs[::-1])] == ["b-lake", "a-hill"]
 
 
 def test_flat_and_small_pictures_are_left_out_and_large_ones_reduced() -> None:

@@ -131,7 +131,7 @@ def test_it_says_what_the_judge_says(
     loaded = Judge.load(judge, device="cpu")
     rows = list(csv.DictReader((tmp_path / "out.csv").open()))
     assert [row["image_name"] for row in rows] == [f"{index}.png" for index in range(20)]
-    said = set()
+    labels = set()
     for row in rows:
         if row["image_name"] in ("3.png", "7.png"):
             assert row["Daily"] == row["Gender"] == ""
@@ -146,8 +146,8 @@ def test_it_says_what_the_judge_says(
             probabilities = sorted(verdict.attributes[name].probabilities.values())
             if probabilities[-1] - probabilities[-2] > 0.02:  # half precision may turn a draw
                 assert int(row[column]) == expected
-            said.add((column, row[column]))
-    assert len(said) > 2  # the judge does not say the same of all
+            labels.add((column, row[column]))
+    assert len(labels) > 2  # the judge does not say the same of all
 
 
 def test_one_file_of_weights_and_nothing_of_training(submission: Path) -> None:
@@ -166,8 +166,10 @@ def test_float16_has_half_the_bytes(submissions: Path) -> None:
     assert full - half > 0.8 * weights
     first, second = (onnxruntime.InferenceSession(file) for file in files)
     pixels = np.random.default_rng(1).normal(size=(3, 3, 64, 64)).astype(np.float32)
-    for one, other in zip(*(s.run(None, {"pixels": pixels}) for s in (first, second)), strict=True):
-        assert np.abs(one - other).max() < 0.03 * np.ptp(one)
+    for ours, theirs in zip(
+        *(s.run(None, {"pixels": pixels}) for s in (first, second)), strict=True
+    ):
+        assert np.abs(ours - theirs).max() < 0.03 * np.ptp(ours)
 
 
 def test_too_large_or_without_attributes_is_refused(judge: Path, tmp_path: Path) -> None:

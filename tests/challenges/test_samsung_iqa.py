@@ -39,7 +39,7 @@ def rows_of(path: Path) -> list[list[str]]:
         return list(csv.reader(stream))
 
 
-def told(files: dict[str, Path], target: Path) -> str:
+def refusal(files: dict[str, Path], target: Path) -> str:
     with pytest.raises(DataError) as caught:
         write_challenge_table(files["sample"], files["scores"], files["comments"], target)
     assert not target.exists()
@@ -73,13 +73,13 @@ def test_every_mismatch_is_listed_and_nothing_is_written(
     lines = [{"image": "test/a.x.jpg", "comment": "  "}, {"image": "test/c.jpg", "error": {}}]
     files["comments"].write_text("".join(json.dumps(line) + "\n" for line in lines))
     target = tmp_path / "submission.csv"
-    text = told(files, target)
-    for said in (
+    text = refusal(files, target)
+    for sentence in (
         "row 2", "predictions.csv answer to this name: other/b.jpg, test/b.png",
         "no score of this picture", "no comment of this picture", "no finite number: 'nan'",
         "no finite number: ''", "is empty",
     ):  # fmt: skip
-        assert said in text, said
+        assert sentence in text, sentence
     target.write_text("before")
     arguments = [f"--{name}={path}" for name, path in files.items()]
     with pytest.raises(SystemExit) as left:
@@ -123,13 +123,13 @@ def test_korean_files_and_files_that_are_none(files: dict[str, Path], tmp_path: 
     files["sample"].write_text("name,mos\na,0\n")
     files["scores"].write_text("image,points\na,1\n")
     files["comments"].write_text("no json\n")
-    text = told(files, tmp_path / "none.csv")
+    text = refusal(files, tmp_path / "none.csv")
     assert "expected img_name, mos, comments" in text
     assert "no column predicted_score or score or mos" in text
     assert "no JSON object" in text
     files["scores"] = tmp_path / "nowhere.parquet"
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     files["comments"] = tmp_path / "broken.parquet"
-    text = told(files, tmp_path / "none.csv")
+    text = refusal(files, tmp_path / "none.csv")
     assert "nowhere.parquet: There is no such file" in text
     assert "The Parquet file can't be read" in text

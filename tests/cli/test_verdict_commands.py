@@ -30,7 +30,7 @@ def run(*arguments: object) -> int:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder: a judge of brightness, pictures of which one is broken, and a table."""
     write_brightness_judge(tmp_path / "judge.beholder")
     (tmp_path / "photos").mkdir()
@@ -56,14 +56,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_batch_writes_what_judge_prints(
-    place: Path, ending: str, capsys: pytest.CaptureFixture[str]
+    folder_of_pictures: Path, ending: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("judge", "judge.beholder", "photos", "--format", "jsonl") == 1
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     output = f"verdicts.{ending}"
     assert run("batch", "judge.beholder", "photos", "--output", output) == 1
-    told = capsys.readouterr()
-    assert f"Verdicts: {output}, {COUNT} pictures; 1 could not be judged" in told.out
+    captured = capsys.readouterr()
+    assert f"Verdicts: {output}, {COUNT} pictures; 1 could not be judged" in captured.out
     if ending == "jsonl":
         assert [json.loads(line) for line in Path(output).read_text().splitlines()] == printed
     else:
@@ -75,7 +75,7 @@ def test_batch_writes_what_judge_prints(
 
 
 def test_the_old_forms_work_and_name_the_new_command(
-    place: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    folder_of_pictures: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("batch", "judge.beholder", "photos", "--output", "new.jsonl") == 1
     assert "beholder batch" not in capsys.readouterr().err
@@ -94,7 +94,7 @@ def test_the_old_forms_work_and_name_the_new_command(
 
 
 def test_explain_draws_all_opinions_unless_told(
-    place: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    folder_of_pictures: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("explain", folder, "photos/1.png", "--into", "why", "--format", "jsonl") == 0
     (line,) = capsys.readouterr().out.splitlines()
@@ -120,12 +120,16 @@ COMMANDS: list[tuple[str, ...]] = [
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_judge_that_is_not_there_is_one_sentence(
-    place: Path, command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    folder_of_pictures: Path, command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*command) == 2
-    told = [line for line in capsys.readouterr().err.splitlines() if "now" not in line]
-    assert told == ["error: There is no judge here.", "  where: none", "  fix:   Check the path."]
-    assert {path.name for path in place.iterdir()} == {"judge.beholder", "photos", "table.csv"}
+    lines = [line for line in capsys.readouterr().err.splitlines() if "now" not in line]
+    assert lines == ["error: There is no judge here.", "  where: none", "  fix:   Check the path."]
+    assert {path.name for path in folder_of_pictures.iterdir()} == {
+        "judge.beholder",
+        "photos",
+        "table.csv",
+    }
 
 
 REFUSED: list[tuple[str, ...]] = [
@@ -155,27 +159,31 @@ REFUSED: list[tuple[str, ...]] = [
 
 @pytest.mark.parametrize("command", REFUSED)
 def test_options_that_are_not_read_are_refused(
-    place: Path, command: tuple[str, ...], capsys: pytest.CaptureFixture[str],
+    folder_of_pictures: Path, command: tuple[str, ...], capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     loaded: list[object] = []
     monkeypatch.setattr(Judge, "load", loaded.append)
     assert run(*command) == 2
     assert capsys.readouterr().err and not loaded
-    assert {path.name for path in place.iterdir()} == {"judge.beholder", "photos", "table.csv"}
+    assert {path.name for path in folder_of_pictures.iterdir()} == {
+        "judge.beholder",
+        "photos",
+        "table.csv",
+    }
 
 
 def test_another_folder_of_pictures_is_other_work(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    folder_of_pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (place / "list.csv").write_text("image\n1.png\n2.png\n")
-    (place / "others").mkdir()
+    (folder_of_pictures / "list.csv").write_text("image\n1.png\n2.png\n")
+    (folder_of_pictures / "others").mkdir()
     for name in ("1.png", "2.png"):
-        Image.new("RGB", (9, 9), (255, 255, 255)).save(place / "others" / name)
+        Image.new("RGB", (9, 9), (255, 255, 255)).save(folder_of_pictures / "others" / name)
     work = ("batch", "judge.beholder", "--list", "list.csv", "--output", "v.jsonl", "--images")
     assert run(*work, "photos") == 0
     written = Path("v.jsonl").read_bytes()
-    assert run(*work, place / "photos") == 0, "the same folder by another name"
+    assert run(*work, folder_of_pictures / "photos") == 0, "the same folder by another name"
     assert run(*work, "others") == 2
     assert "another folder of pictures (--images)" in capsys.readouterr().err
     assert Path("v.jsonl").read_bytes() == written
@@ -184,10 +192,10 @@ def test_another_folder_of_pictures_is_other_work(
 @pytest.mark.parametrize("form", ["jsonl", "parquet", "csv"])
 @pytest.mark.parametrize("images", ["photos", "absolute"])
 def test_stored_verdicts_are_evaluated(
-    place: Path, form: str, images: str, capsys: pytest.CaptureFixture[str]
+    folder_of_pictures: Path, form: str, images: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As the judge itself, failures counted, and without it."""
-    root: object = place / "photos" if images == "absolute" else images
+    root: object = folder_of_pictures / "photos" if images == "absolute" else images
     options = ("--images", root, "--format", "json")
     assert run("evaluate", "judge.beholder", "table.csv", *options) == 0
     expected = json.loads(capsys.readouterr().out)
@@ -198,20 +206,20 @@ def test_stored_verdicts_are_evaluated(
         assert len(list(csv.reader(io.StringIO(Path(file).read_text())))) == COUNT + 1
     else:
         assert run("batch", "judge.beholder", "photos", "--output", file) == 1
-    (place / "judge.beholder").unlink()
+    (folder_of_pictures / "judge.beholder").unlink()
     capsys.readouterr()
     assert run("evaluate", "--verdicts", file, "table.csv", *options) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["counts"] == expected["counts"] == {"pictures": COUNT - 1, "failed": 1}
-    assert found["score"] == expected["score"]
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["counts"] == expected["counts"] == {"pictures": COUNT - 1, "failed": 1}
+    assert metrics["score"] == expected["score"]
     for name in ("top1", "acsa", "macro_f1", "ece", "majority"):  # the order of classes may differ
-        assert found["attributes"]["half"][name] == expected["attributes"]["half"][name]
+        assert metrics["attributes"]["half"][name] == expected["attributes"]["half"][name]
     assert run("evaluate", "--verdicts", file, "table.csv", *options, "--split", "test") == 0
     assert json.loads(capsys.readouterr().out)["counts"] == {"pictures": 4, "failed": 0}
     if form != "csv":  # named by a list, the same without the folder
-        named = ("--list", "table.csv", "--images", root, "--output", f"listed.{form}")
-        write_brightness_judge(place / "judge.beholder")
-        assert run("batch", "judge.beholder", *named) == 1
+        listing = ("--list", "table.csv", "--images", root, "--output", f"listed.{form}")
+        write_brightness_judge(folder_of_pictures / "judge.beholder")
+        assert run("batch", "judge.beholder", *listing) == 1
         capsys.readouterr()
         assert run("evaluate", "--verdicts", f"listed.{form}", "table.csv", "--format", "json") == 0
         assert json.loads(capsys.readouterr().out)["counts"] == expected["counts"]
@@ -219,21 +227,23 @@ def test_stored_verdicts_are_evaluated(
     assert f"{COUNT - 1} pictures judged, 1 could not be" in capsys.readouterr().out
 
 
-def test_verdicts_that_are_none_are_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for content, said in [
+def test_verdicts_that_are_none_are_told(
+    folder_of_pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for content, message in [
         ('{"image": "0.png", "score": 3}\nrubbish\n', "Row 2 is not a verdict"),
         ('{"score": 3}\n', "Row 1 is not a verdict"),
         ('{"image": "elsewhere.png", "score": 3, "attributes": {}}\n', "no verdict on any picture"),
     ]:
         Path("v.jsonl").write_text(content)
         assert run("evaluate", "--verdicts", "v.jsonl", "table.csv", "--images", "photos") == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert run("evaluate", "--verdicts", "none.jsonl", "table.csv") == 2
     assert "There is no file of verdicts here" in capsys.readouterr().err
 
 
 def test_what_a_version_before_wrote_is_evaluated(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    folder_of_pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     half = Path(__file__).parents[1] / "golden" / "before" / "half"
     rows = ["image,score"] + [f"{number:02}.png,{number % 5}" for number in range(24)]
@@ -241,8 +251,8 @@ def test_what_a_version_before_wrote_is_evaluated(
     for name, judged in (("verdicts.jsonl", 9), ("verdicts.parquet", 8)):
         options = ("old.csv", "--images", "pictures", "--format", "json")
         assert run("evaluate", "--verdicts", half / name, *options) == 0
-        found = json.loads(capsys.readouterr().out)
-        assert found["counts"] == {"pictures": judged, "failed": 24 - judged}
+        metrics = json.loads(capsys.readouterr().out)
+        assert metrics["counts"] == {"pictures": judged, "failed": 24 - judged}
 
 
 def test_completion_is_there(capsys: pytest.CaptureFixture[str]) -> None:

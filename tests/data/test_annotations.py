@@ -37,8 +37,8 @@ def test_all_problems_in_one_error() -> None:
             attributes={"style": ["x", "y", None, None, None, None]},
             classes={"style": ["x", "x"]},
         )
-    found = {(problem.code, problem.row) for problem in caught.value.problems}
-    assert found == {
+    problems = {(problem.code, problem.row) for problem in caught.value.problems}
+    assert problems == {
         ("classes", None),
         ("outside_root", 0),
         ("duplicate_key", 2),
@@ -72,8 +72,8 @@ def test_votes_are_counts_of_every_grade(tmp_path: Path) -> None:
     wrong = [[1, 2], [0, 0, 0], [1, -1, 1], [None, 1, 1], [1, 0, 0]]
     with pytest.raises(DataError) as caught:
         AnnotationTable.from_columns(list("abcde"), votes=wrong, rating_bins=[1, 1, 5])
-    found = [(problem.code, problem.row) for problem in caught.value.problems]
-    assert found == [("votes", None), *(("votes", row) for row in range(4))]
+    problems = [(problem.code, problem.row) for problem in caught.value.problems]
+    assert problems == [("votes", None), *(("votes", row) for row in range(4))]
     with pytest.raises(DataError, match="Unknown column votes"):
         AnnotationTable.from_columns(["a"], votes=[[1]])
 
@@ -93,8 +93,8 @@ def test_ratings_are_finite_scores_of_named_raters(tmp_path: Path) -> None:
     wrong = [[rating("x", math.nan)], [rating("", 1.0)], [rating(None, 1.0)], [rating("x", None)]]
     with pytest.raises(DataError) as caught:
         AnnotationTable.from_columns(list("abcde"), ratings=[*wrong, []])
-    found = [(problem.code, problem.row) for problem in caught.value.problems]
-    assert found == [("ratings", row) for row in range(5)]
+    problems = [(problem.code, problem.row) for problem in caught.value.problems]
+    assert problems == [("ratings", row) for row in range(5)]
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_a_failed_write_leaves_the_old_table(tmp_path: Path, monkeypatch) -> Non
     ],
 )
 def test_keys_have_one_form(name: str, key: str) -> None:
-    made = make_key(name, root="/data/images/")
-    assert made == key
-    assert key_problem(made) is None
+    made_key = make_key(name, root="/data/images/")
+    assert made_key == key
+    assert key_problem(made_key) is None
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def picture(width: int = 80, height: int = 60) -> Image.Image:
 
 def test_same_in_any_process_with_any_hash_seed() -> None:
     command = [sys.executable, "-c", PROGRAM, EVERYTHING.model_dump_json()]
-    found = {
+    outputs = {
         subprocess.run(
             command, capture_output=True, text=True, check=True,
             env={**os.environ, "PYTHONHASHSEED": str(seed)},
@@ -70,7 +70,7 @@ def test_same_in_any_process_with_any_hash_seed() -> None:
     torch.manual_seed(1)
     with ThreadPoolExecutor(4) as pool:
         joined = b"".join(pool.map(result, keys))
-    assert found == {f"{hashlib.sha256(joined).hexdigest()}\n"}
+    assert outputs == {f"{hashlib.sha256(joined).hexdigest()}\n"}
 
 
 def test_seed_epoch_and_key_each_matter() -> None:
@@ -180,9 +180,9 @@ def test_any_size_survives_everything(width: int, height: int, epoch: int) -> No
 def test_colours_stay_in_their_range_and_zero_is_off() -> None:
     gray = Image.new("RGB", (8, 8), (100, 100, 100))
     augment = Augmentation(AugmentConfig(flip=0.0, brightness=0.2))
-    found = [np.asarray(augment(gray, seed=0, epoch=e, key="a"))[0, 0, 0] for e in range(200)]
-    assert 80 <= min(found) < 85
-    assert 115 < max(found) <= 120
+    values = [np.asarray(augment(gray, seed=0, epoch=e, key="a"))[0, 0, 0] for e in range(200)]
+    assert 80 <= min(values) < 85
+    assert 115 < max(values) <= 120
     red = Image.new("RGB", (8, 8), (200, 40, 40))
     turned = Augmentation(AugmentConfig(flip=0.0, hue=0.5))
     hues = {

@@ -83,9 +83,9 @@ def test_any_size_and_box_survive(width: int, height: int, seed: int, data: st.D
     left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     right = data.draw(st.integers(left + 1, width))
     bottom = data.draw(st.integers(top + 1, height))
-    found = without_background(Image.fromarray(noise), (left, top, right, bottom))
-    assert found.size == (width, height)
-    pixels = np.asarray(found)
+    cut = without_background(Image.fromarray(noise), (left, top, right, bottom))
+    assert cut.size == (width, height)
+    pixels = np.asarray(cut)
     assert ((pixels == noise) | (pixels == 0)).all()
 
 

@@ -16,7 +16,7 @@ from beholder.data.splits import LARGE_SET
 from beholder.errors import LISTED, SHOWN, Problem, count_problems
 
 
-def found(problems: list[Problem]) -> list[tuple[str, str, int | None, str | None]]:
+def summaries(problems: list[Problem]) -> list[tuple[str, str, int | None, str | None]]:
     return sorted((p.severity, p.code, p.row, p.key) for p in problems)
 
 
@@ -41,7 +41,7 @@ def test_every_problem_of_the_pictures_at_once(tmp_path: Path, pictures: Path) -
     path = tmp_path / "table.csv"
     path.write_text("image,score\n" + "".join(f"{name},3\n" for name in names), encoding="utf-8")
     problems = check_annotations(path, pictures, max_pixels=30_000)
-    assert found(problems) == sorted(
+    assert summaries(problems) == sorted(
         [
             ("error", "duplicate_content", 3, "copy.png"),
             ("warning", "near_duplicate", 4, "other.png"),
@@ -68,7 +68,7 @@ def test_table_in_memory_counts_rows_from_0(pictures: Path) -> None:
         ["good.png", "copy.png"], score=[3, 9], box=[[0, 0, 64, 48], [-1, 0, 9, 9]]
     )
     problems = check_annotations(table, pictures, score_range=(1, 5))
-    assert found(problems) == sorted(
+    assert summaries(problems) == sorted(
         [
             ("error", "duplicate_content", 1, "copy.png"),
             ("error", "score_range", 1, "copy.png"),
@@ -134,9 +134,9 @@ def test_classes_that_differ_only_in_spelling_are_told_with_one_fix() -> None:
     table = AnnotationTable.from_columns(
         [f"{row}.png" for row in range(len(labels))], attributes={"colour": labels}
     )
-    found = [p for p in check_annotations(table) if p.code == "similar_classes"]
-    assert {(p.severity, p.field) for p in found} == {("warning", "attribute.colour")}
-    messages = sorted(p.message for p in found)
+    problems = [p for p in check_annotations(table) if p.code == "similar_classes"]
+    assert {(p.severity, p.field) for p in problems} == {("warning", "attribute.colour")}
+    messages = sorted(p.message for p in problems)
     assert len(messages) == 3
     assert "'red' (2), 'Red' (1)" in messages[2]
     assert "write 'red' for all of them" in messages[2]
@@ -236,9 +236,9 @@ def test_many_problems_are_counted_and_the_first_of_a_kind_listed(tmp_path: Path
 
 def test_fingerprints_keep_the_order_for_any_number_of_workers(pictures: Path, capsys) -> None:
     names = sorted(path.name for path in pictures.iterdir())
-    one = fingerprint_all(pictures, names, workers=1)
-    assert [known.key for known in one] == names
-    assert fingerprint_all(pictures, names, workers=4) == one
+    alone = fingerprint_all(pictures, names, workers=1)
+    assert [known.key for known in alone] == names
+    assert fingerprint_all(pictures, names, workers=4) == alone
     assert "opening pictures" in capsys.readouterr().err
 
 

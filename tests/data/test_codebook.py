@@ -69,7 +69,7 @@ def test_values_that_are_no_numbers_keep_their_order_and_stay_text(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("", "empty"),
         ("[1, 2]", "no mapping"),
@@ -83,10 +83,10 @@ def test_values_that_are_no_numbers_keep_their_order_and_stay_text(tmp_path: Pat
         ("attribute,value,name\na,0\n", "fields"),
     ],
 )
-def test_what_is_wrong_with_a_codebook_is_said(tmp_path: Path, content: str, said: str) -> None:
+def test_what_is_wrong_with_a_codebook_is_said(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(DataError) as caught:
         read_codebook(write(tmp_path / "book", content))
-    assert said.lower() in str(caught.value).lower()
+    assert message.lower() in str(caught.value).lower()
     if "b: 3" in content:
         assert len(caught.value.problems) == 2
 
@@ -95,13 +95,13 @@ def test_fascode_table_with_names_gaps_and_boxes_in_euc_kr(tmp_path: Path) -> No
     rows = ["바지.jpg,1,2,30,40,0,5,2", "치마.jpg,0,0,9,9,6.0,,1", "c.jpg,,,,,casual,2.0,"]
     table = write(tmp_path / "t.csv", "\n".join([HEADER, *rows]), "euc-kr")
     book = write(tmp_path / "book.json", BOOK)
-    found = read_annotations(table, codebook=book)
-    assert found.keys == ["바지.jpg", "치마.jpg", "c.jpg"]
-    assert found.classes["daily"] == tuple(DAILY)
-    assert found.frame["attribute.daily"].to_list() == ["formal", "special", "casual"]
-    assert found.frame["attribute.gender"].to_list() == ["kids", None, "unisex"]
-    assert found.frame["attribute.embellishment"].to_list() == ["rich", "simple", None]
-    assert found.frame["box"].to_list() == [[1, 2, 30, 40], [0, 0, 9, 9], None]
+    read = read_annotations(table, codebook=book)
+    assert read.keys == ["바지.jpg", "치마.jpg", "c.jpg"]
+    assert read.classes["daily"] == tuple(DAILY)
+    assert read.frame["attribute.daily"].to_list() == ["formal", "special", "casual"]
+    assert read.frame["attribute.gender"].to_list() == ["kids", None, "unisex"]
+    assert read.frame["attribute.embellishment"].to_list() == ["rich", "simple", None]
+    assert read.frame["box"].to_list() == [[1, 2, 30, 40], [0, 0, 9, 9], None]
 
 
 def test_headers_in_euc_kr_are_readable_in_the_error_and_can_be_mapped(tmp_path: Path) -> None:
@@ -110,8 +110,8 @@ def test_headers_in_euc_kr_are_readable_in_the_error_and_can_be_mapped(tmp_path:
     assert "사진, 성별" in problem.message
     book = write(tmp_path / "book.json", {"gender": ["남성", "여성"]})
     columns = {"image": "사진", "attribute.gender": "성별"}
-    found = read_annotations(table, columns=columns, codebook=book)
-    assert found.frame["attribute.gender"].to_list() == ["남성", "여성"]
+    read = read_annotations(table, columns=columns, codebook=book)
+    assert read.frame["attribute.gender"].to_list() == ["남성", "여성"]
 
 
 def test_everything_wrong_is_told_at_once(
@@ -130,8 +130,8 @@ def test_everything_wrong_is_told_at_once(
     table = write(tmp_path / "t.csv", "\n".join([HEADER, *rows]))
     book = write(tmp_path / "book.json", BOOK | {"style": ["a", "b"], "embellishment": ["plain"]})
     problems = check_annotations(table, tmp_path, codebook=book)
-    found = {(p.severity, p.code, p.key) for p in problems}
-    assert found >= {
+    codes = {(p.severity, p.code, p.key) for p in problems}
+    assert codes >= {
         ("error", "unknown_class", "a.png"),
         ("error", "unknown_class", "b.png"),
         ("warning", "box_outside", "b.png"),

@@ -110,8 +110,8 @@ def test_native_continues_small_pictures_by_reflection() -> None:
     middle = np.asarray(image)[4:36]
     columns = [2, 1, 0, 1, 2, 3, 4, 3, 2]
     assert np.array_equal(array, middle[:, columns])
-    one = EvalTransform(size=(4, 4), resize="native", **PLAIN)(Image.new("RGB", (1, 1), "red"))
-    assert np.array_equal(levels(one).reshape(-1, 3), [[255, 0, 0]] * 16)
+    pixels = EvalTransform(size=(4, 4), resize="native", **PLAIN)(Image.new("RGB", (1, 1), "red"))
+    assert np.array_equal(levels(pixels).reshape(-1, 3), [[255, 0, 0]] * 16)
 
 
 def test_normalisation() -> None:
@@ -227,12 +227,12 @@ def test_same_bytes_in_another_process(tmp_path: Path) -> None:
     )
     for resize in ("crop", "native"):
         command = [sys.executable, "-c", program, str(path), resize]
-        found = {subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        outputs = {subprocess.run(command, capture_output=True, text=True, check=True).stdout
                  for _ in range(2)}  # fmt: skip
         import hashlib
 
         ours = hashlib.sha256(EvalTransform(resize=resize).read(path).tobytes()).hexdigest()  # type: ignore[arg-type]
-        assert found == {f"{ours} False\n"}
+        assert outputs == {f"{ours} False\n"}
 
 
 # --- reduced decoding is the transform's choice ---

@@ -181,10 +181,10 @@ def test_euc_kr_fascode(tmp_path: Path) -> None:
 def test_undecodable_bytes_have_line_and_offset(tmp_path: Path) -> None:
     good = "image,comments\n1.jpg,어두워요\n2.jpg,".encode()
     path = write(tmp_path, good + b"\xff broken\n3.jpg,\xc3(\n")
-    found = [p for p in scan_annotations(path).problems if p.code == "encoding"]
-    assert [(p.row, str(p.file)) for p in found] == [(3, str(path)), (4, str(path))]
-    assert f"ff at offset {len(good)} " in found[0].message
-    assert "decode as utf-8" in found[0].message
+    problems = [p for p in scan_annotations(path).problems if p.code == "encoding"]
+    assert [(p.row, str(p.file)) for p in problems] == [(3, str(path)), (4, str(path))]
+    assert f"ff at offset {len(good)} " in problems[0].message
+    assert "decode as utf-8" in problems[0].message
     with pytest.raises(DataError, match="offset"):
         read_annotations(path)
 
@@ -192,9 +192,9 @@ def test_undecodable_bytes_have_line_and_offset(tmp_path: Path) -> None:
 def test_undecodable_bytes_of_a_korean_table(tmp_path: Path) -> None:
     text = "image,comments\n" + "".join(f"{n}.jpg,사진이 어두워요\n" for n in range(5))
     path = write(tmp_path, text.encode("cp949") + b"9.jpg,\xff\n")
-    (found,) = [p for p in scan_annotations(path).problems if p.code == "encoding"]
-    assert found.row == 7
-    assert "cp949" in found.message
+    (problem,) = [p for p in scan_annotations(path).problems if p.code == "encoding"]
+    assert problem.row == 7
+    assert "cp949" in problem.message
 
 
 def test_damaged_utf8_is_not_read_as_other_words(tmp_path: Path) -> None:
@@ -267,7 +267,9 @@ def test_votes_that_are_none(tmp_path: Path) -> None:
         *(("votes", row) for row in (2, 3, 4, 5, 6)), ("not_a_number", 7), ("votes", 7),
     ]  # fmt: skip
     conflict = write(tmp_path, "image,votes.1,votes.2\na,1,1\na,1,2\n")
-    assert ("votes", 3) in [(one.field, one.row) for one in scan_annotations(conflict).problems]
+    assert ("votes", 3) in [
+        (problem.field, problem.row) for problem in scan_annotations(conflict).problems
+    ]
 
 
 def test_a_row_per_rating(tmp_path: Path) -> None:
@@ -297,7 +299,7 @@ def test_a_column_per_rater(tmp_path: Path) -> None:
     mapped = write(tmp_path, "file,A,B\na.jpg,1,2\n")
     columns = {"image": "file", "rating.Ann": "A", "rating.Bob": "B"}
     table = read_annotations(mapped, columns=columns)
-    assert [one["rater"] for one in table.frame["ratings"][0]] == ["Ann", "Bob"]
+    assert [rating["rater"] for rating in table.frame["ratings"][0]] == ["Ann", "Bob"]
     assert table.frame["score"].to_list() == [1.5]
 
 

@@ -116,9 +116,9 @@ def product(seed: int, colour: str | None = None, margin: int = 0) -> Image.Imag
     for _ in range(4):
         corners = rng.integers(40, 160, (2, 2))
         low, high = corners.min(axis=0), corners.max(axis=0) + 12
-        own = tuple(int(value) for value in rng.integers(20, 200, 3))
+        product_colour = tuple(int(value) for value in rng.integers(20, 200, 3))
         shape = (draw.ellipse, draw.rectangle)[rng.integers(2)]
-        shape([*low.tolist(), *high.tolist()], fill=colour or own)
+        shape([*low.tolist(), *high.tolist()], fill=colour or product_colour)
     return ImageOps.expand(image, margin, "white")
 
 
@@ -142,11 +142,11 @@ def test_colour_counts_and_copies_of_things_on_white_are_found() -> None:
 
 
 def test_a_grey_copy_of_a_photograph_looks_like_it() -> None:
-    found = [
+    pairs = [
         alike(look_of(image), look_of(image.convert("L").convert("RGB")))
         for image in photographs().values()
     ]
-    assert sum(found) >= len(found) - 1
+    assert sum(pairs) >= len(pairs) - 1
 
 
 # -- the search
@@ -173,7 +173,7 @@ def test_near_pairs_are_those_of_comparing_all(seed: int, cosines: list[float]) 
     ]
     assert near_pairs(looks) == expected
     order = rng.permutation(len(looks))
-    again = near_pairs([looks[place] for place in order])
+    again = near_pairs([looks[index] for index in order])
     assert {frozenset({looks[a], looks[b]}) for a, b in near_pairs(looks)} == {
         frozenset({looks[order[a]], looks[order[b]]}) for a, b in again
     }
@@ -241,8 +241,8 @@ def test_what_looks_like_a_held_out_picture_is_not_trained_on(seed: int, count: 
     split = assign_splits(table, near_duplicates=links).frame["split"].to_list()
     assert all(name in (None, got) for name, got in zip(names, split, strict=True))
     rank = {"train": 1, "val": 2, "test": 3}
-    for place in range(count):
-        beside = [names[b] if a == place else names[a] for a, b in pairs if place in (a, b)]
+    for index in range(count):
+        beside = [names[b] if a == index else names[a] for a, b in pairs if index in (a, b)]
         given_beside = [name for name in beside if name is not None]
-        if names[place] is None and given_beside:
-            assert split[place] == max(given_beside, key=rank.__getitem__)
+        if names[index] is None and given_beside:
+            assert split[index] == max(given_beside, key=rank.__getitem__)

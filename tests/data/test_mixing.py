@@ -23,21 +23,23 @@ def mixed(epoch: int = 0, seed: int = 0, keys: list[str] = KEYS, **config: Any) 
 
 
 def test_mixup_blends_pairs_by_their_shares() -> None:
-    found, (partner, share) = mixed(mixup=0.8)
+    blended, (partner, share) = mixed(mixup=0.8)
     assert sorted(partner) == list(range(ROWS))
     assert (partner != np.arange(ROWS)).all()
     for row in range(ROWS):
-        own, other = pixels()[row], pixels()[partner[row]]
-        np.testing.assert_allclose(found[row], share[row] * own + (1 - share[row]) * other, 1e-5)
+        before, other = pixels()[row], pixels()[partner[row]]
+        np.testing.assert_allclose(
+            blended[row], share[row] * before + (1 - share[row]) * other, 1e-5
+        )
 
 
 @pytest.mark.parametrize("epoch", range(5))
 def test_cutmix_pastes_one_rectangle_and_tells_its_area(epoch: int) -> None:
-    found, (partner, share) = mixed(epoch, cutmix=1.0)
+    result, (partner, share) = mixed(epoch, cutmix=1.0)
     for row in range(ROWS):
-        own, other = pixels()[row], pixels()[partner[row]]
-        pasted = (found[row] == other).all(axis=0)
-        kept = (found[row] == own).all(axis=0)
+        before, other = pixels()[row], pixels()[partner[row]]
+        pasted = (result[row] == other).all(axis=0)
+        kept = (result[row] == before).all(axis=0)
         assert (pasted ^ kept).all()
         assert share[row] == pytest.approx(kept.mean(), abs=1e-6)
         if pasted.any():
@@ -74,8 +76,8 @@ def test_the_first_of_an_odd_number_stays() -> None:
 
 def test_a_single_picture_stays() -> None:
     for config in ({"mixup": 1.0}, {"cutmix": 1.0}):
-        found, (partner, _) = mixed(keys=KEYS[:1], **config)
-        np.testing.assert_allclose(found, pixels()[:1], rtol=1e-6)
+        result, (partner, _) = mixed(keys=KEYS[:1], **config)
+        np.testing.assert_allclose(result, pixels()[:1], rtol=1e-6)
         assert partner.tolist() == [0]
 
 

@@ -161,9 +161,9 @@ SIXTEEN = SIXTEEN.reshape(H, W)
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_gray_is_scaled_not_clipped(kind: str) -> None:
     data = encoded(Image.fromarray(SIXTEEN), kind)
-    found = pixels(data)
-    assert np.abs(found - gray3(np.rint(SIXTEEN / 257.0))).max() == 0
-    assert 120 < found.mean() < 135
+    actual = pixels(data)
+    assert np.abs(actual - gray3(np.rint(SIXTEEN / 257.0))).max() == 0
+    assert 120 < actual.mean() < 135
     # the generic conversion turns it white, so this test can see the difference
     assert np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).mean() > 240
 
@@ -182,14 +182,14 @@ def test_16_bit_big_endian_tiff() -> None:
 
 def test_16_bit_png_in_colour_and_with_alpha() -> None:
     colour = np.stack([SIXTEEN, SIXTEEN[::-1], SIXTEEN[:, ::-1]], axis=-1).astype(">u2")
-    found = pixels(png(W, H, 16, 2, rows_of(colour)))
-    assert np.abs(found - colour / 257.0).max() <= 1
+    actual = pixels(png(W, H, 16, 2, rows_of(colour)))
+    assert np.abs(actual - colour / 257.0).max() <= 1
     alpha = np.full((H, W, 1), 0x8080, ">u2")
-    found = pixels(png(W, H, 16, 6, rows_of(np.concatenate([colour, alpha], -1).astype(">u2"))))
-    assert np.abs(found - on_white(colour / 257.0, np.full((H, W), 128))).max() <= 2
+    actual = pixels(png(W, H, 16, 6, rows_of(np.concatenate([colour, alpha], -1).astype(">u2"))))
+    assert np.abs(actual - on_white(colour / 257.0, np.full((H, W), 128))).max() <= 2
     gray = np.stack([SIXTEEN, np.full((H, W), 0x8080)], -1).astype(">u2")
-    found = pixels(png(W, H, 16, 4, rows_of(gray)))
-    assert np.abs(found - on_white(gray3(SIXTEEN) / 257.0, np.full((H, W), 128))).max() <= 2
+    actual = pixels(png(W, H, 16, 4, rows_of(gray)))
+    assert np.abs(actual - on_white(gray3(SIXTEEN) / 257.0, np.full((H, W), 128))).max() <= 2
 
 
 def tiff(values: np.ndarray, *, bits: int, sample_format: int, photometric: int = 1) -> bytes:
@@ -231,8 +231,8 @@ def test_other_integers_use_the_range_of_their_type(
 ) -> None:
     shares = np.linspace(0, 1, H * W).reshape(H, W)
     values = np.floor(shares * high).astype(kind)
-    found = pixels(tiff(values, bits=bits, sample_format=sample_format))
-    assert np.abs(found - gray3(np.rint(shares * 255))).max() <= 1
+    actual = pixels(tiff(values, bits=bits, sample_format=sample_format))
+    assert np.abs(actual - gray3(np.rint(shares * 255))).max() <= 1
 
 
 @pytest.mark.parametrize("high", [255, 65535, 2**31 - 1])
@@ -249,10 +249,10 @@ def test_floats(high: float, in_file: bool) -> None:
     shares = np.linspace(0, 1, H * W, dtype=np.float32).reshape(H, W)
     image = Image.fromarray(shares * np.float32(high))
     assert image.mode == "F"
-    found = pixels(encoded(image, "TIFF") if in_file else image)
+    actual = pixels(encoded(image, "TIFF") if in_file else image)
     # 0.7 lies in 0..1 and stays 70 % gray; 3.5 is past the range, so it becomes white
     expected = np.rint(shares * (255 * high if high <= 1.0 else 255))
-    assert np.abs(found - gray3(expected)).max() <= 1
+    assert np.abs(actual - gray3(expected)).max() <= 1
 
 
 def test_floats_that_are_no_numbers() -> None:

@@ -281,12 +281,12 @@ def test_broken_exif_does_not_lose_the_picture() -> None:
 @settings(max_examples=40, deadline=None)
 def test_reduced_decoding_keeps_enough(width: int, height: int, at_least: int) -> None:
     data = encoded(Image.new("RGB", (width, height), "teal"), "JPEG")
-    found = read_image(data, at_least=at_least).size
+    size = read_image(data, at_least=at_least).size
     shorter = min(width, height)
-    assert min(found) >= min(shorter, 2 * at_least)
-    assert any(found == (-(-width // scale), -(-height // scale)) for scale in (1, 2, 4, 8))
+    assert min(size) >= min(shorter, 2 * at_least)
+    assert any(size == (-(-width // scale), -(-height // scale)) for scale in (1, 2, 4, 8))
     if shorter >= 16 * at_least:
-        assert found == (-(-width // 8), -(-height // 8))
+        assert size == (-(-width // 8), -(-height // 8))
 
 
 def test_reduced_decoding_is_off_by_default_and_for_other_formats() -> None:
@@ -382,7 +382,7 @@ def test_many_missing_names_list_their_folder_once(
     os.utime(tmp_path, (2, 2))
     listed = []
     real = Path.iterdir
-    monkeypatch.setattr(Path, "iterdir", lambda place: listed.append(place) or real(place))
+    monkeypatch.setattr(Path, "iterdir", lambda folder: listed.append(folder) or real(folder))
     for number in range(50):
         with pytest.raises(PictureError):
             resolve_key(tmp_path, f"사진{number}.png")

@@ -44,12 +44,12 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> builder.Sample:
 def all_comments() -> dict[str, list[str]]:
     """The comments of all 1300 pictures; traits vary with the key instead of being measured."""
     table = read_table()
-    found = {}
+    by_key = {}
     for number, entry in enumerate(catalogue()):
         row = table[entry.key]
         traits = Traits(row.signature.luminance, 0.0, number % 12, 20.0 * (number % 5))
-        found[entry.key] = comments(entry, traits, row.pseudo_mos)
-    return found
+        by_key[entry.key] = comments(entry, traits, row.pseudo_mos)
+    return by_key
 
 
 # --- the photos
@@ -275,10 +275,10 @@ def test_comments_are_of_4_to_20_words_with_at_least_300_distinct_ones(
     for key, texts in all_comments.items():
         assert len(texts) == 5
         for text in texts:
-            found = normalise_caption(text)
-            assert 4 <= len(found) <= 20, (key, text)
+            normalised = normalise_caption(text)
+            assert 4 <= len(normalised) <= 20, (key, text)
             assert text[0].isupper() and text.endswith(".") and "{" not in text
-            words.update(found)
+            words.update(normalised)
     assert len(words) >= 300
     texts = Counter(text for many in all_comments.values() for text in many)
     assert len(texts) > 0.8 * sum(texts.values())  # variety: few are said twice
@@ -298,7 +298,7 @@ def test_comments_say_what_was_measured() -> None:
     bright = " ".join(
         " ".join(comments(entry, Traits(200, 50, 5, 90), 4.6, seed=s)) for s in range(9)
     )
-    for rule, said, not_said in (
+    for rule, present, absent in (
         ("light.dark", dark, bright),
         ("light.bright", bright, dark),
         ("tones.muted", dark, bright),
@@ -306,8 +306,8 @@ def test_comments_say_what_was_measured() -> None:
         ("verdict.bad", dark, bright),
         ("verdict.excellent", bright, dark),
     ):
-        assert any(phrase.lower() in said.lower() for phrase in RULES[rule]), rule
-        assert not any(phrase.lower() in not_said.lower() for phrase in RULES[rule]), rule
+        assert any(phrase.lower() in present.lower() for phrase in RULES[rule]), rule
+        assert not any(phrase.lower() in absent.lower() for phrase in RULES[rule]), rule
 
 
 def test_grammar_is_complete() -> None:

@@ -65,12 +65,12 @@ def test_what_a_reward_sees(vocabulary: SubwordVocabulary) -> None:
 
 
 def test_both_kinds_are_read_back_by_their_kind(vocabulary: SubwordVocabulary) -> None:
-    for one in (vocabulary, Vocabulary.build(KOREAN)):
-        again = Vocabulary.from_dict(json.loads(json.dumps(one.to_dict())))
-        assert type(again) is type(one)
-        assert again == one
-        assert again.encode(KOREAN[1]) == one.encode(KOREAN[1])
-        assert pickle.loads(pickle.dumps(again)) == one
+    for written in (vocabulary, Vocabulary.build(KOREAN)):
+        again = Vocabulary.from_dict(json.loads(json.dumps(written.to_dict())))
+        assert type(again) is type(written)
+        assert again == written
+        assert again.encode(KOREAN[1]) == written.encode(KOREAN[1])
+        assert pickle.loads(pickle.dumps(again)) == written
     assert vocabulary != Vocabulary(vocabulary.tokens)
     with pytest.raises(VocabularyError, match="subwords"):
         Vocabulary.from_dict({"kind": "subwords", "tokens": ["a"]})
@@ -84,8 +84,8 @@ def test_it_is_a_function_of_the_comments_alone(vocabulary: SubwordVocabulary) -
         "print(json.dumps(v.to_dict()))\n"
     )
     arguments = [sys.executable, "-c", code, json.dumps(list(reversed(KOREAN)))]
-    said = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
-    assert json.loads(said) == vocabulary.to_dict()
+    output = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
+    assert json.loads(output) == vocabulary.to_dict()
 
 
 def test_reading_a_comment_needs_no_tokenizers(vocabulary: SubwordVocabulary) -> None:

@@ -50,7 +50,7 @@ def test_enough_beams_find_the_best_of_all_sequences(seed: int, pictures: int, l
     The first step proposes one word per beam, so there are at most WORDS beams; the search is
     exhaustive up to length 3 and a lower bound beyond.
     """
-    found = search(
+    hypotheses = search(
         Table(seed), pictures, beam_size=WORDS, max_length=length, bos=2, eos=0, n_best=1
     )
     for picture in range(pictures):
@@ -63,7 +63,7 @@ def test_enough_beams_find_the_best_of_all_sequences(seed: int, pictures: int, l
                 table.log_probs((picture, *tokens[:n]))[tokens[n]] for n in range(1, len(tokens))
             )
             scores[tokens] = total / len(tokens)
-        best = found[picture][0]
+        best = hypotheses[picture][0]
         assert best.score == pytest.approx(scores[tuple(best.tokens)])
         assert best.score == pytest.approx(sum(best.token_log_probs) / len(best.tokens))
         if length == 2:
@@ -97,8 +97,8 @@ def test_ended_rows_are_not_fed() -> None:
             return np.log(probabilities / probabilities.sum())
 
     table = Ends(0)
-    found = search(table, 2, beam_size=1, max_length=30, bos=2, eos=0)
-    assert [h[0].tokens for h in found] == [[2, 3, 0], [2, 3, 3, 0]]
+    hypotheses = search(table, 2, beam_size=1, max_length=30, bos=2, eos=0)
+    assert [h[0].tokens for h in hypotheses] == [[2, 3, 0], [2, 3, 3, 0]]
     assert table.fed == 2 + 3
 
 
@@ -112,9 +112,9 @@ def test_a_beam_that_ended_competes_on(end: float, kept: bool) -> None:
                 return np.log(np.array([end, 0.01, 0.01, 0.68, 0.01]))
             return np.log(np.array([0.01, 0.48, 0.49, 0.01, 0.01]))
 
-    found = search(Late(0), 1, beam_size=2, max_length=3, bos=2, eos=0, n_best=2)[0]
+    hypotheses = search(Late(0), 1, beam_size=2, max_length=3, bos=2, eos=0, n_best=2)[0]
     expected = {(2, 0), (2, 3, 2)} if kept else {(2, 3, 1), (2, 3, 2)}
-    assert {tuple(h.tokens) for h in found} == expected
+    assert {tuple(h.tokens) for h in hypotheses} == expected
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def name_of(case: dict[str, object]) -> str:
 def test_all_hypotheses_as_published(
     case: dict, models: list[ExpansionNet], features: Tensor
 ) -> None:
-    found = beam_search(
+    actual = beam_search(
         models[0],
         features,
         beam_size=case["beam_size"],
@@ -51,8 +51,8 @@ def test_all_hypotheses_as_published(
         n_best=case["beam_size"],
         lengths=[features.shape[1] - pad for pad in case["feature_pads"]],
     )
-    assert [[h.tokens for h in hypotheses] for hypotheses in found] == case["tokens"]
-    for hypotheses, expected in zip(found, case["token_log_probs"], strict=True):
+    assert [[h.tokens for h in hypotheses] for hypotheses in actual] == case["tokens"]
+    for hypotheses, expected in zip(actual, case["token_log_probs"], strict=True):
         for hypothesis, log_probs in zip(hypotheses, expected, strict=True):
             length = len(hypothesis.tokens)
             np.testing.assert_allclose(hypothesis.token_log_probs, log_probs[:length], atol=1e-5)
@@ -61,7 +61,7 @@ def test_all_hypotheses_as_published(
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_ensemble_as_published(case: dict, models: list[ExpansionNet], features: Tensor) -> None:
-    found = beam_search(
+    actual = beam_search(
         models,
         features,
         beam_size=case["beam_size"],
@@ -69,4 +69,4 @@ def test_ensemble_as_published(case: dict, models: list[ExpansionNet], features:
         n_best=case["beam_size"],
         lengths=[features.shape[1] - pad for pad in case["feature_pads"]],
     )
-    assert [[h.tokens for h in hypotheses] for hypotheses in found] == case["ensemble_tokens"]
+    assert [[h.tokens for h in hypotheses] for hypotheses in actual] == case["ensemble_tokens"]

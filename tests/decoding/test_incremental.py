@@ -81,7 +81,7 @@ def test_beam_search_finds_what_full_prefixes_find(case: Case) -> None:
         )
     finally:
         torch.set_default_dtype(torch.float32)
-    found = beam_search(
+    actual = beam_search(
         case.models,
         case.features,
         case.beam_size,
@@ -89,10 +89,10 @@ def test_beam_search_finds_what_full_prefixes_find(case: Case) -> None:
         n_best=case.beam_size,
         lengths=case.lengths,
     )
-    assert [[h.tokens for h in hypotheses] for hypotheses in found] == [
+    assert [[h.tokens for h in hypotheses] for hypotheses in actual] == [
         [tokens for tokens, _ in hypotheses] for hypotheses in expected
     ]
-    for hypotheses, picture in zip(found, expected, strict=True):
+    for hypotheses, picture in zip(actual, expected, strict=True):
         for hypothesis, (_, log_probs) in zip(hypotheses, picture, strict=True):
             np.testing.assert_allclose(hypothesis.token_log_probs, log_probs, atol=1e-9)
 
@@ -102,7 +102,7 @@ def test_beam_search_finds_what_full_prefixes_find(case: Case) -> None:
 def test_sampled_log_probabilities_are_those_of_a_full_pass(case: Case, seed: int) -> None:
     (model,) = case.models
     generator = torch.Generator().manual_seed(seed)
-    found = sample(
+    samples = sample(
         model,
         case.features,
         n=3,
@@ -111,7 +111,7 @@ def test_sampled_log_probabilities_are_those_of_a_full_pass(case: Case, seed: in
         lengths=case.lengths,
     )
     memory = model.encode(case.features, case.lengths)
-    for picture, hypotheses in enumerate(found):
+    for picture, hypotheses in enumerate(samples):
         assert len(hypotheses) == 3
         for hypothesis in hypotheses:
             tokens = hypothesis.tokens
@@ -221,8 +221,8 @@ def test_layers_stored_either_way_agree(pays: int, monkeypatch: pytest.MonkeyPat
     model, features = tiny(), torch.randn(2, 3, 4)
     expected = beam_search(model, features, 3, 8)
     monkeypatch.setattr(incremental, "TRANSPOSING_PAYS", pays)
-    found = beam_search(model, features, 3, 8)
-    assert [h[0].tokens for h in found] == [h[0].tokens for h in expected]
+    actual = beam_search(model, features, 3, 8)
+    assert [h[0].tokens for h in actual] == [h[0].tokens for h in expected]
 
 
 def test_weights_are_read_anew_by_every_search() -> None:
@@ -261,8 +261,8 @@ def test_words_are_looked_for_in_float32_under_autocast() -> None:
     memory = model.eval().encode(features)
     drawn = sample_memory(model, memory, 3, 8, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = beam_search(model, features, beam_size=3, max_length=8)
+        actual = beam_search(model, features, beam_size=3, max_length=8)
         again = sample_memory(model, memory, 3, 8, generator=torch.Generator().manual_seed(0))
     assert again == drawn
-    scores = [[own[0].score for own in hypotheses] for hypotheses in (found, expected)]
+    scores = [[beams[0].score for beams in hypotheses] for hypotheses in (actual, expected)]
     assert scores[0] == pytest.approx(scores[1], abs=0.1)

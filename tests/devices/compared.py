@@ -17,21 +17,21 @@ ROOM = {"rtol": 1e-5, "atol": 1e-6} if PRETENDS else {"rtol": 2e-2, "atol": 2e-3
 CLOCKS = {"time", "throughput", "data_wait", "peak_memory"}  # in a line of metrics.jsonl
 
 
-def assert_same(found: Any, expected: Any, room: Mapping[str, float] = ROOM) -> None:
+def assert_same(actual: Any, expected: Any, room: Mapping[str, float] = ROOM) -> None:
     """Numbers, tensors, and what holds them."""
     if isinstance(expected, Mapping):
-        assert found.keys() == expected.keys()
+        assert actual.keys() == expected.keys()
         for name in expected:
-            assert_same(found[name], expected[name], room)
+            assert_same(actual[name], expected[name], room)
     elif isinstance(expected, (list, tuple)):
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            assert_same(one, other, room)
+        assert len(actual) == len(expected)
+        for ours, theirs in zip(actual, expected, strict=True):
+            assert_same(ours, theirs, room)
     elif isinstance(expected, (float, torch.Tensor)):
-        one, other = (torch.as_tensor(value).cpu().double() for value in (found, expected))
-        torch.testing.assert_close(one, other, equal_nan=True, **room)
+        ours, theirs = (torch.as_tensor(value).cpu().double() for value in (actual, expected))
+        torch.testing.assert_close(ours, theirs, equal_nan=True, **room)
     else:
-        assert found == expected
+        assert actual == expected
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:

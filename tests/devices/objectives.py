@@ -74,5 +74,5 @@ def make(name: str) -> Task:
 
 def _table() -> AnnotationTable:
     batch = make_batch()
-    written = [[VOCABULARY.decode(ids) for ids in own] for own in batch["comments"]]
+    written = [[VOCABULARY.decode(ids) for ids in captions] for captions in batch["comments"]]
     return AnnotationTable.from_columns(batch["keys"], comments=written)

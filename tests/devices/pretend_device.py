@@ -74,8 +74,8 @@ class PretendTensor(torch.Tensor):
         return self.cpu().tolist()  # a copy that a dispatch mode sees, as on a real device
 
     def new_tensor(self, data, *, dtype=None, device=None, requires_grad=False):
-        made = torch.tensor(data, dtype=dtype or self.dtype).to(device or NAME)
-        return made.requires_grad_(requires_grad)
+        tensor = torch.tensor(data, dtype=dtype or self.dtype).to(device or NAME)
+        return tensor.requires_grad_(requires_grad)
 
     @classmethod
     def __torch_dispatch__(cls, op, types, args=(), kwargs=None):
@@ -89,11 +89,11 @@ def _run(op, *args, **kwargs):
     host = [t for t in tensors if not isinstance(t, PretendTensor)]
     mixes = mine and name not in _MOVES and "index" not in name
     if mixes and any(t.dim() > 0 or name in _JOINS for t in host):
-        given = ", ".join(
+        arguments = ", ".join(
             f"{'device' if isinstance(t, PretendTensor) else 'host'} {tuple(t.shape)}"
             for t in tensors
         )
-        raise DeviceMix(f"{name} got tensors of host and device: {given}")
+        raise DeviceMix(f"{name} got tensors of host and device: {arguments}")
 
     def to_host(value):
         if isinstance(value, PretendTensor):
@@ -161,12 +161,12 @@ def install(refuse_float64=False):
     aten = torch.library.Library("aten", "IMPL")
 
     def empty(size, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None):
-        place = torch.device(NAME, 0)
-        return _run(torch.ops.aten.empty.memory_format, size, dtype=dtype, device=place)
+        pretend = torch.device(NAME, 0)
+        return _run(torch.ops.aten.empty.memory_format, size, dtype=dtype, device=pretend)
 
     def empty_strided(size, stride, *, dtype=None, layout=None, device=None, pin_memory=None):
-        place = torch.device(NAME, 0)
-        return _run(torch.ops.aten.empty_strided.default, size, stride, dtype=dtype, device=place)
+        pretend = torch.device(NAME, 0)
+        return _run(torch.ops.aten.empty_strided.default, size, stride, dtype=dtype, device=pretend)
 
     aten.impl("empty.memory_format", empty, "PrivateUse1")
     aten.impl("empty_strided", empty_strided, "PrivateUse1")
@@ -177,9 +177,9 @@ def install(refuse_float64=False):
 
 
 def _through_host(make):
-    def made(*args, device=None, **kwargs):
+    def on_host(*args, device=None, **kwargs):
         if _ours(device):
             return make(*args, **kwargs).to(device)
         return make(*args, device=device, **kwargs)
 
-    return made
+    return on_host

@@ -30,9 +30,9 @@ from beholder.serve.config import ServeConfig
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A judge with every head, whose comments are written by two captioners."""
-    place = tmp_path_factory.mktemp("judges") / "judge"
-    save_judge(make_model(ensemble=2), place, beam_size=3)
-    return place
+    judge_folder = tmp_path_factory.mktemp("judges") / "judge"
+    save_judge(make_model(ensemble=2), judge_folder, beam_size=3)
+    return judge_folder
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def captioner(seed: int) -> ExpansionNet:
 @pytest.mark.parametrize("lengths", [None, [5, 3, 1]], ids=["whole", "padded"])
 def test_beams_samples_and_ensembles(lengths: list[int] | None, device: torch.device) -> None:
     features = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
-    found: list[list[object]] = []
+    by_device: list[list[object]] = []
     for where in (torch.device("cpu"), device):
         models = [captioner(seed).to(where) for seed in (0, 1)]
         seen = features.to(where)
@@ -100,13 +100,17 @@ def test_beams_samples_and_ensembles(lengths: list[int] | None, device: torch.de
             beam_search(which, seen, beam_size=4, max_length=10, n_best=4, lengths=lengths)
             for which in (models[0], models)
         ]
-        found.append(
+        by_device.append(
             [
-                [(one.tokens, one.token_log_probs, one.score) for own in hypotheses for one in own]
+                [
+                    (hypothesis.tokens, hypothesis.token_log_probs, hypothesis.score)
+                    for beams in hypotheses
+                    for hypothesis in beams
+                ]
                 for hypotheses in (drawn, *searched)
             ]
         )
-    assert_same(found[1], found[0])
+    assert_same(by_device[1], by_device[0])
 
 
 def test_a_folder_is_served(folder: Path, pictures: list[Path]) -> None:
@@ -115,8 +119,8 @@ def test_a_folder_is_served(folder: Path, pictures: list[Path]) -> None:
         files = [("pictures", (path.name, io.BytesIO(path.read_bytes()))) for path in pictures]
         answer = client.post("/v1/verdicts", files=files)
     assert answer.status_code == 200, answer.text
-    said = answer.json()
-    rows = next(value for value in said.values() if isinstance(value, list))
+    verdicts = answer.json()
+    rows = next(value for value in verdicts.values() if isinstance(value, list))
     assert [row["comment"] for row in rows] == [verdict.comment for verdict in expected]
     assert_same([row["score"] for row in rows], [verdict.score for verdict in expected])
 

@@ -43,8 +43,8 @@ class Waits(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> object:
         name, kwargs = func._schema.name, kwargs or {}
-        tensors = [one for one in args if isinstance(one, torch.Tensor)]
-        on_device = any(_is_device(one.device) for one in tensors)
+        tensors = [tensor for tensor in args if isinstance(tensor, torch.Tensor)]
+        on_device = any(_is_device(tensor.device) for tensor in tensors)
         if name in READS | SIZED_BY_VALUES:
             self.counts[name] += on_device
         elif name.startswith("aten::index"):

@@ -38,15 +38,15 @@ TRANSFORM = EvalTransform(size=(32, 32))
 
 def settings(**values: Any) -> TrainConfig:
     """Plain descent: Adam makes a step of what is no more than rounding, as of biases of keys."""
-    given = {"epochs": 2, "batch_size": 4, "accumulate": 2, "lr": 1e-2, "log_every": 2}
-    given |= {
+    options = {"epochs": 2, "batch_size": 4, "accumulate": 2, "lr": 1e-2, "log_every": 2}
+    options |= {
         "workers": 0,
         "amp": "off",
         "ema_decay": 0.9,
         "clip_norm": 1.0,
         "optimizer": {"name": "sgd"},
     }
-    return TrainConfig(**{**given, **values})
+    return TrainConfig(**{**options, **values})
 
 
 def fit(name: str, folder: Path, where: str | None, source: Sixteen | None = None) -> TrainResult:

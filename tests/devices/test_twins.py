@@ -28,8 +28,8 @@ def shortened(twin: Path) -> Recipe:
     changes = []
     for name, stage in load_recipe(twin).stages.items():
         if isinstance(stage, TrainStage):
-            place = f"stages.{name}.training"
-            changes += [f"{place}.workers=0", f"{place}.evaluate_every=1000"]
+            field = f"stages.{name}.training"
+            changes += [f"{field}.workers=0", f"{field}.evaluate_every=1000"]
     return load_recipe(twin, changes)
 
 

@@ -69,10 +69,10 @@ def test_too_sure_a_judge_becomes_calibrated(
 ) -> None:
     annotations, root = table
     with caplog.at_level(logging.WARNING):
-        found = calibrate_judge(make_judge(), annotations, root)
+        result = calibrate_judge(make_judge(), annotations, root)
     assert "9.png" in caplog.text
     assert "unknown: no labelled picture" in caplog.text
-    assert set(found.calibration.temperatures) == {"light"}
+    assert set(result.calibration.temperatures) == {"light"}
     used = [key for key in annotations.keys[5:] if key != "9.png"]
     raw_BK = np.array(
         [
@@ -83,11 +83,11 @@ def test_too_sure_a_judge_becomes_calibrated(
     labels = dict(annotations.frame.select("image", "attribute.light").iter_rows())
     given_B = np.array([CLASSES["light"].index(labels[key]) for key in used])
     temperature = fit_temperature(raw_BK, given_B)
-    assert found.calibration.temperatures["light"] == temperature > 2
+    assert result.calibration.temperatures["light"] == temperature > 2
     before = ece(given_B, raw_BK.argmax(1), raw_BK)
-    assert found.metrics["ece_before.light"] == pytest.approx(before, abs=1e-6)
-    assert found.metrics["ece_after.light"] < 0.5 * found.metrics["ece_before.light"]
-    assert found.metrics["temperature.light"] == pytest.approx(temperature, abs=1e-6)
+    assert result.metrics["ece_before.light"] == pytest.approx(before, abs=1e-6)
+    assert result.metrics["ece_after.light"] < 0.5 * result.metrics["ece_before.light"]
+    assert result.metrics["temperature.light"] == pytest.approx(temperature, abs=1e-6)
 
 
 def test_attribute_that_the_table_does_not_have_is_left_out(
@@ -119,27 +119,27 @@ def scorer(calibration: Calibration | None = None) -> Judge:
 def test_intervals_of_scores_hold_on_further_pictures(tmp_path: Path) -> None:
     table = scored(tmp_path, 150, 150)
     assert scorer()(tmp_path / "s0-0.png").interval is None
-    found = calibrate_judge(scorer(), table, tmp_path, level=0.9)
-    interval = found.calibration.score
+    fitted = calibrate_judge(scorer(), table, tmp_path, level=0.9)
+    interval = fitted.calibration.score
     assert interval is not None
     assert (interval.level, interval.pictures) == (0.9, 150)
     assert interval.quantile == pytest.approx(1.645 * 0.4, rel=0.2)
-    assert found.metrics == {"interval_width": pytest.approx(2 * interval.quantile, abs=1e-6)}
-    judge = scorer(found.calibration)
+    assert fitted.metrics == {"interval_width": pytest.approx(2 * interval.quantile, abs=1e-6)}
+    judge = scorer(fitted.calibration)
     verdict = judge(tmp_path / "s0-0.png")
     assert verdict.score is not None
     half = interval.quantile
     assert verdict.interval == pytest.approx((verdict.score - half, verdict.score + half))
     fresh = scored(tmp_path, 200, 200, seed=1)
     result = evaluate_judge(judge, fresh, tmp_path, resamples=100)
-    told = result.metrics["interval"]
+    reported = result.metrics["interval"]
     inside = result.predictions.select(pl.col("target.score").is_between("low", "high"))
-    assert told == {
+    assert reported == {
         "level": 0.9, "calibrated_on": 150, "pictures": 200,
         "covered": inside.to_series().mean(), "width": pytest.approx(2 * half),
     }  # fmt: skip
-    assert 0.82 <= told["covered"] <= 0.97
-    assert headline(result.metrics)["coverage"] == told["covered"]
+    assert 0.82 <= reported["covered"] <= 0.97
+    assert headline(result.metrics)["coverage"] == reported["covered"]
     assert "intervals   90% asked" in render_metrics(result.metrics)
     without = evaluate_judge(scorer(), fresh, tmp_path, resamples=100)
     assert "interval" not in without.metrics

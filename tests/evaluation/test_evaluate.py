@@ -41,10 +41,10 @@ def test_attributes_before_and_after_calibration(root: Path) -> None:
     transform = EvalTransform(size=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3)
     calibration = Calibration(temperatures={"light": 0.5})
     judge = Judge(Brightness(), transform, classes=CLASSES, calibration=calibration)
-    given = ["dark", "bright", None, "dark", "bright", "bright", "dark", "bright"]
+    targets = ["dark", "bright", None, "dark", "bright", "bright", "dark", "bright"]
     table = AnnotationTable.from_columns(
         [f"{index}.png" for index in range(8)],
-        attributes={"light": given, "plain": ["a", "b"] * 4},
+        attributes={"light": targets, "plain": ["a", "b"] * 4},
         classes=CLASSES,
     )
     result = evaluate_judge(judge, table, root)
@@ -52,7 +52,9 @@ def test_attributes_before_and_after_calibration(root: Path) -> None:
     levels = np.array([index * 36 / 255 for index in range(8)])
     raw_BK = np.stack([(1 - levels) * 0.9, levels * 0.9, np.full(8, 0.1)], axis=1)
     said_BK = raw_BK**2 / (raw_BK**2).sum(axis=1, keepdims=True)
-    index_B = np.array([-1 if label is None else CLASSES["light"].index(label) for label in given])
+    index_B = np.array(
+        [-1 if label is None else CLASSES["light"].index(label) for label in targets]
+    )
     expected = score_attribute(index_B, raw_BK.argmax(1), CLASSES["light"], said_BK)
     before = score_attribute(index_B, raw_BK.argmax(1), CLASSES["light"], raw_BK)
     assert light["ece"] == pytest.approx(expected.ece)

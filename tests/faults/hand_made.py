@@ -65,7 +65,7 @@ def write_judge(path: Path, graphs: Mapping[str, bytes] | None = None, **changes
         graphs: instead of those above.
         changes: of the manifest.
     """
-    own = {"trunk": trunk().SerializeToString(), "heads": heads().SerializeToString()}
+    serialised = {"trunk": trunk().SerializeToString(), "heads": heads().SerializeToString()}
     manifest = Manifest(
         **{
             "precision": "fp32", "heads": ("score", "attributes"), "classes": {"light": LABELS},
@@ -77,7 +77,9 @@ def write_judge(path: Path, graphs: Mapping[str, bytes] | None = None, **changes
             **changes,
         }
     )  # fmt: skip
-    members = {f"{name}{GRAPH}": content for name, content in {**own, **(graphs or {})}.items()}
+    members = {
+        f"{name}{GRAPH}": content for name, content in {**serialised, **(graphs or {})}.items()
+    }
     write_packed(path, manifest, {**members, "README.md": b"# A judge"})
     return path
 

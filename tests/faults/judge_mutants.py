@@ -33,15 +33,16 @@ def main() -> None:
         path.write_bytes(make(content, random.Random(seed)))
         print(json.dumps({"seed": seed}), flush=True)  # which one, should it end the process
         begin = time.perf_counter()
-        told: dict[str, object]
+        outcome: dict[str, object]
         try:
-            told = {"verdict": Judge.load(path, "cpu", threads=1)(picture).to_dict()}
+            outcome = {"verdict": Judge.load(path, "cpu", threads=1)(picture).to_dict()}
         except BeholderError as error:
-            told = {"error": type(error).__name__, "what": error.what}
+            outcome = {"error": type(error).__name__, "what": error.what}
         except Exception as error:  # noqa: BLE001  # what the test looks for
-            told = {"traceback": f"{type(error).__name__}: {error}"}
+            outcome = {"traceback": f"{type(error).__name__}: {error}"}
         print(
-            json.dumps({"seed": seed, "seconds": time.perf_counter() - begin, **told}), flush=True
+            json.dumps({"seed": seed, "seconds": time.perf_counter() - begin, **outcome}),
+            flush=True,
         )
 
 

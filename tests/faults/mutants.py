@@ -24,23 +24,23 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
     """One to three changes: a byte, a bit, a stretch left out, doubled or overwritten."""
     changed = bytearray(content)
     for _ in range(chance.randint(1, 3)):
-        place = chance.randrange(max(1, len(changed)))
+        position = chance.randrange(max(1, len(changed)))
         length = chance.choice([1, 2, 4, 8, 64, 1000])
         kind = chance.randrange(6)
         if kind == 0:
-            changed[place : place + 1] = bytes([chance.randrange(256)])
+            changed[position : position + 1] = bytes([chance.randrange(256)])
         elif kind == 1:
-            changed[place : place + 1] = bytes(
-                [content[place % len(content)] ^ 1 << chance.randrange(8)]
+            changed[position : position + 1] = bytes(
+                [content[position % len(content)] ^ 1 << chance.randrange(8)]
             )
         elif kind == 2:
-            del changed[place : place + length]
+            del changed[position : position + length]
         elif kind == 3:
-            changed[place:place] = changed[place : place + length]
+            changed[position:position] = changed[position : position + length]
         elif kind == 4:
-            changed[place : place + length] = chance.randbytes(length)
+            changed[position : position + length] = chance.randbytes(length)
         else:
-            changed[place : place + 4] = b"\xff\xff\xff\x7f"
+            changed[position : position + 4] = b"\xff\xff\xff\x7f"
     return bytes(changed)
 
 
@@ -50,7 +50,9 @@ def resealed(content: bytes, chance: random.Random) -> bytes:
         members = {name: archive.read(name) for name in archive.namelist()}
     manifest = json.loads(members.pop(MANIFEST))
     if chance.random() < 0.5:
-        name = chance.choice([one for one in members if one.endswith(".onnx")])
+        name = chance.choice(
+            [member_name for member_name in members if member_name.endswith(".onnx")]
+        )
         members[name] = mutated(members[name], chance)
     else:
         _change_value(manifest, chance)

@@ -78,7 +78,7 @@ def test_a_graph_that_fails_on_a_picture_is_told(photo: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "message"),
     [
         (HeadOutputs(np.zeros(1)), "shape"),
         (HeadOutputs(np.zeros((2, 1))), "shape"),
@@ -90,9 +90,9 @@ def test_a_graph_that_fails_on_a_picture_is_told(photo: Path, tmp_path: Path) ->
         (HeadOutputs(np.zeros(2), {"a": np.array([[0, 1], [0, -0.5]])}), "a of a picture"),
     ],
 )
-def test_what_is_no_opinion(raw: HeadOutputs, told: str) -> None:
+def test_what_is_no_opinion(raw: HeadOutputs, message: str) -> None:
     classes = dict.fromkeys(raw.probabilities_BK, ("x", "y"))
-    with pytest.raises(OpinionError, match=told) as refused:
+    with pytest.raises(OpinionError, match=message) as refused:
         check_opinions(raw, classes, ["first", "second"])
     assert refused.value.where in (None, "second")
 

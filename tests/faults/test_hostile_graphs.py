@@ -108,9 +108,9 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("change", "told"), HOSTILE)
+@pytest.mark.parametrize(("change", "message"), HOSTILE)
 def test_a_hostile_graph_is_refused_before_a_session_is_made(
-    change: Callable[[ModelProto], None], told: str, tmp_path: Path
+    change: Callable[[ModelProto], None], message: str, tmp_path: Path
 ) -> None:
     model = heads()
     change(model)
@@ -118,7 +118,7 @@ def test_a_hostile_graph_is_refused_before_a_session_is_made(
     for backend in BACKENDS:
         with (
             patch("beholder.judge.runtime.onnxruntime_graph.InferenceSession") as session,
-            pytest.raises(JudgeError, match=told) as refused,
+            pytest.raises(JudgeError, match=message) as refused,
         ):
             Judge.load(path, backend=backend)
         assert refused.value.what.startswith("The judge's graph heads ")
@@ -160,7 +160,7 @@ def test_every_truncation_is_refused_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "holds no graph"),
         (b"\xff" * 40, "too long"),
@@ -177,8 +177,8 @@ def test_every_truncation_is_refused_in_words() -> None:
         (b"\x3a\xa0\x8d\x06" + b"\x0b" * 100_000, "wire type 3"),
     ],
 )
-def test_what_is_no_onnx_is_refused(content: bytes, told: str) -> None:
-    with pytest.raises(JudgeError, match=told):
+def test_what_is_no_onnx_is_refused(content: bytes, message: str) -> None:
+    with pytest.raises(JudgeError, match=message):
         check_plain("trunk", content)
 
 

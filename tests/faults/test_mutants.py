@@ -31,13 +31,13 @@ def outcomes(kind: str, folder: Path, count: int) -> tuple[list[dict[str, Any]],
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"after {lines[-1:]}: {done.stderr[-2000:]}"
     verdict = json.loads(json.dumps(Judge.load(whole, "cpu", threads=1)(str(photo)).to_dict()))
-    found = [line for line in lines if "seconds" in line]
-    assert len(found) == count
-    return found, verdict
+    results = [line for line in lines if "seconds" in line]
+    assert len(results) == count
+    return results, verdict
 
 
-def check_sentences(found: list[dict[str, Any]]) -> None:
-    for outcome in found:
+def check_sentences(results: list[dict[str, Any]]) -> None:
+    for outcome in results:
         assert "traceback" not in outcome, outcome
         assert outcome["seconds"] < LONGEST, outcome
         if "what" in outcome:
@@ -64,9 +64,9 @@ def test_500_that_are_sealed_again(tmp_path: Path) -> None:
 
 
 def check_bytes(folder: Path, count: int) -> None:
-    found, verdict = outcomes("bytes", folder, count)
-    check_sentences(found)
-    same = [outcome for outcome in found if "verdict" in outcome]
+    results, verdict = outcomes("bytes", folder, count)
+    check_sentences(results)
+    same = [outcome for outcome in results if "verdict" in outcome]
     assert all(outcome["verdict"] == verdict for outcome in same)
     assert len(same) < 0.5 * count
     print(f"{len(same)} of {count} say the same, the others a sentence")
@@ -74,9 +74,9 @@ def check_bytes(folder: Path, count: int) -> None:
 
 def check_resealed(folder: Path, count: int) -> None:
     """Of one that is sealed again another judge may have been made, which gives a verdict too."""
-    found, verdict = outcomes("resealed", folder, count)
-    check_sentences(found)
-    judged = [outcome["verdict"] for outcome in found if "verdict" in outcome]
+    results, verdict = outcomes("resealed", folder, count)
+    check_sentences(results)
+    judged = [outcome["verdict"] for outcome in results if "verdict" in outcome]
     for other in judged:
         assert math.isfinite(other["score"] if other["score"] is not None else 0.0)
         for attribute in other["attributes"].values():
@@ -84,5 +84,5 @@ def check_resealed(folder: Path, count: int) -> None:
         assert all(math.isfinite(end) for end in other["interval"] or [])
     same = sum(other == verdict for other in judged)
     assert len(judged) < count
-    slowest = max(outcome["seconds"] for outcome in found)
+    slowest = max(outcome["seconds"] for outcome in results)
     print(f"{same} of {count} say the same, {len(judged) - same} something else, {slowest:.2f} s")

@@ -51,9 +51,9 @@ def refused(path: Path) -> str:
 def test_a_sealed_manifest_is_not_believed(changes: dict[str, Any], tmp_path: Path) -> None:
     path = write_judge(tmp_path / "judge")
     reseal(path, lambda manifest: manifest.update(changes))
-    told = refused(path)
-    assert told.startswith("manifest.json ")
-    assert "\n" not in told
+    message = refused(path)
+    assert message.startswith("manifest.json ")
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("changes", TRANSFORMS)
@@ -166,8 +166,8 @@ class TestFolder:
     def test_a_sealed_configuration_is_not_believed(
         self, folder: Path, name: str, value: Any
     ) -> None:
-        told = self.changed(folder, lambda card: card["config"].update({name: value}))
-        assert "does not fit this version" in told or "do not fit its configuration" in told
+        message = self.changed(folder, lambda card: card["config"].update({name: value}))
+        assert "does not fit this version" in message or "do not fit its configuration" in message
 
     @pytest.mark.parametrize(
         "change",
@@ -196,7 +196,7 @@ class TestFolder:
         for content in (b"", b"\xff" * 100, b"\x08\x00\x00\x00\x00\x00\x00\x00{}"):
             (folder / "weights.safetensors").write_bytes(content)
             digest = sha256_file(folder / "weights.safetensors")
-            told = self.changed(
+            message = self.changed(
                 folder, lambda card, to=digest: card["files"].update({"weights.safetensors": to})
             )
-            assert "weights" in told
+            assert "weights" in message

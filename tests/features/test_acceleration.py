@@ -37,8 +37,8 @@ def step(backbone: Backbone, pixels_B3HW: Tensor) -> dict[str, Tensor]:
     backbone.train()
     seen = backbone(pixels_B3HW)
     (seen.tokens_BNC.square().mean() + seen.pooled_BP.square().mean()).backward()
-    found = {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
-    return found | dict(backbone.named_buffers())
+    gradients = {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
+    return gradients | dict(backbone.named_buffers())
 
 
 @pytest.mark.parametrize(("name", "pooling"), FAMILIES)

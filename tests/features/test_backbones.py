@@ -119,15 +119,17 @@ def test_what_a_family_cannot_do_is_said(name: str, size: int | None, what: str)
 
 
 def test_all_is_stages_and_then_last() -> None:
-    given = {"name": "timm/test_efficientnet", "weights": "random", "seed": 3}
+    options = {"name": "timm/test_efficientnet", "weights": "random", "seed": 3}
     pixels = torch.randn(2, 3, 160, 160)
-    found = {}
+    outputs = {}
     for pooling in ("stages", "last", "all"):
-        backbone = create_backbone(BackboneConfig(**given, pooling=pooling)).eval()
+        backbone = create_backbone(BackboneConfig(**options, pooling=pooling)).eval()
         with torch.no_grad():
-            found[pooling] = backbone(pixels).pooled_BP
-        assert found[pooling].shape[1] == backbone.pooled_dim
-    torch.testing.assert_close(found["all"], torch.cat([found["stages"], found["last"]], dim=1))
+            outputs[pooling] = backbone(pixels).pooled_BP
+        assert outputs[pooling].shape[1] == backbone.pooled_dim
+    torch.testing.assert_close(
+        outputs["all"], torch.cat([outputs["stages"], outputs["last"]], dim=1)
+    )
 
 
 def test_stages_are_means_and_deviations_of_the_maps_early_first() -> None:

@@ -43,7 +43,7 @@ def ours(activation: str) -> torch.nn.Module:
 def as_open_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Hugging Face's tensors under open_clip's names, written out by hand."""
     vision = "vision_model."
-    named = {
+    renamed = {
         "visual.class_embedding": state[f"{vision}embeddings.class_embedding"],
         "visual.positional_embedding": state[f"{vision}embeddings.position_embedding.weight"],
         "visual.conv1.weight": state[f"{vision}embeddings.patch_embedding.weight"],
@@ -52,19 +52,19 @@ def as_open_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         "logit_scale": torch.ones(()),
     }
     for kind in ("weight", "bias"):
-        named[f"visual.ln_pre.{kind}"] = state[f"{vision}pre_layrnorm.{kind}"]
-        named[f"visual.ln_post.{kind}"] = state[f"{vision}post_layernorm.{kind}"]
+        renamed[f"visual.ln_pre.{kind}"] = state[f"{vision}pre_layrnorm.{kind}"]
+        renamed[f"visual.ln_post.{kind}"] = state[f"{vision}post_layernorm.{kind}"]
         for block in range(2):
             old = f"{vision}encoder.layers.{block}."
             new = f"visual.transformer.resblocks.{block}."
             attention = [state[f"{old}self_attn.{part}_proj.{kind}"] for part in "qkv"]
-            named[f"{new}attn.in_proj_{kind}"] = torch.cat(attention)
-            named[f"{new}attn.out_proj.{kind}"] = state[f"{old}self_attn.out_proj.{kind}"]
-            named[f"{new}ln_1.{kind}"] = state[f"{old}layer_norm1.{kind}"]
-            named[f"{new}ln_2.{kind}"] = state[f"{old}layer_norm2.{kind}"]
-            named[f"{new}mlp.c_fc.{kind}"] = state[f"{old}mlp.fc1.{kind}"]
-            named[f"{new}mlp.c_proj.{kind}"] = state[f"{old}mlp.fc2.{kind}"]
-    return named
+            renamed[f"{new}attn.in_proj_{kind}"] = torch.cat(attention)
+            renamed[f"{new}attn.out_proj.{kind}"] = state[f"{old}self_attn.out_proj.{kind}"]
+            renamed[f"{new}ln_1.{kind}"] = state[f"{old}layer_norm1.{kind}"]
+            renamed[f"{new}ln_2.{kind}"] = state[f"{old}layer_norm2.{kind}"]
+            renamed[f"{new}mlp.c_fc.{kind}"] = state[f"{old}mlp.fc1.{kind}"]
+            renamed[f"{new}mlp.c_proj.{kind}"] = state[f"{old}mlp.fc2.{kind}"]
+    return renamed
 
 
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])

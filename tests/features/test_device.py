@@ -84,8 +84,8 @@ def test_the_cpu_has_float64() -> None:
     assert has_float64(torch.device("cpu"))
 
 
-@pytest.mark.parametrize("asked", [None, "cuda", "cuda:0"])
-def test_choosing_cuda_allows_tf32_and_nothing_else_does(asked, monkeypatch):
+@pytest.mark.parametrize("device_name", [None, "cuda", "cuda:0"])
+def test_choosing_cuda_allows_tf32_and_nothing_else_does(device_name, monkeypatch):
     before = torch.get_float32_matmul_precision()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -93,7 +93,7 @@ def test_choosing_cuda_allows_tf32_and_nothing_else_does(asked, monkeypatch):
         torch.set_float32_matmul_precision("highest")
         choose_device("cpu")
         assert torch.get_float32_matmul_precision() == "highest"
-        assert choose_device(asked) == torch.device("cuda", 0)
+        assert choose_device(device_name) == torch.device("cuda", 0)
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)

@@ -24,8 +24,8 @@ GOLDEN = json.loads(
 
 def waves(side: int) -> torch.Tensor:
     """A picture from -1 to 1 that needs no random numbers."""
-    place = np.arange(3 * side * side, dtype=np.int64)
-    levels = ((place * 7 + place // side * 3) % 256).astype(np.float32)
+    index = np.arange(3 * side * side, dtype=np.int64)
+    levels = ((index * 7 + index // side * 3) % 256).astype(np.float32)
     pixels = levels / np.float32(127.5) - np.float32(1)
     return torch.from_numpy(pixels.reshape(1, 3, side, side))
 

@@ -129,6 +129,6 @@ def test_extraction_shows_its_progress(
     backbone: Backbone, root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     extract(backbone, table_of(7), root, tmp_path / "store", workers=0, device="cpu")
-    said = capfd.readouterr().err
-    assert "7/7 pictures" in said
-    assert "pictures/s" in said
+    printed = capfd.readouterr().err
+    assert "7/7 pictures" in printed
+    assert "pictures/s" in printed

@@ -34,13 +34,13 @@ def test_published_file_comes_back_the_same(published: Path, tmp_path: Path) -> 
     assert store.keys == list(IDS)
     assert store.token_shape == (6, 5)
     export_hdf5(store, tmp_path / "again.hdf5", IDS)
-    with h5py.File(published) as given, h5py.File(tmp_path / "again.hdf5") as made:
-        assert set(given) == set(made) == {"17_features", "4_features", "x9_features"}
-        for name in given:
-            assert made[name].dtype == np.float32
-            np.testing.assert_array_equal(made[name][:], given[name][:])
+    with h5py.File(published) as original, h5py.File(tmp_path / "again.hdf5") as rewritten:
+        assert set(original) == set(rewritten) == {"17_features", "4_features", "x9_features"}
+        for name in original:
+            assert rewritten[name].dtype == np.float32
+            np.testing.assert_array_equal(rewritten[name][:], original[name][:])
         tokens, pooled = store.read(["c.jpg"])
-        np.testing.assert_array_equal(tokens[0], given["x9_features"][:])
+        np.testing.assert_array_equal(tokens[0], original["x9_features"][:])
         assert pooled.shape == (1, 0)
 
 

@@ -75,9 +75,9 @@ def test_a_store_holds_features_of_one_arithmetic(tmp_path: Path) -> None:
 
     # a store of before the card told it was computed in float32
     card = tmp_path / "off" / "store.json"
-    told = json.loads(card.read_text())
-    assert told.pop("arithmetic") == "float32"
-    card.write_text(json.dumps(told))
+    card_content = json.loads(card.read_text())
+    assert card_content.pop("arithmetic") == "float32"
+    card.write_text(json.dumps(card_content))
     again = extract(backbone, table, tmp_path, tmp_path / "off", workers=0, device="cpu")
     assert (again.written, again.reused) == (0, 2)
 

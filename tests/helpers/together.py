@@ -18,7 +18,7 @@ from beholder.tasks import JointTaskConfig, create_task
 from beholder.tasks.base import Task
 from beholder.tasks.config import CommentHeadConfig
 
-VOCABULARY = Vocabulary.build(text for own in COMMENTS for text in own)
+VOCABULARY = Vocabulary.build(text for captions in COMMENTS for text in captions)
 PIXELS = 6
 BODY = {
     "d_model": 16, "enc_layers": 1, "dec_layers": 1, "ff": 16, "heads": 2, "enc_expansions": (2,),
@@ -73,9 +73,10 @@ def make_batch(*, whole: bool = False) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(5)
     score = torch.rand(ROWS, generator=generator) * 80 + 10
     labels = {
-        name: torch.randint(len(own), (ROWS,), generator=generator) for name, own in CLASSES.items()
+        name: torch.randint(len(captions), (ROWS,), generator=generator)
+        for name, captions in CLASSES.items()
     }
-    comments = [[VOCABULARY.encode(text) for text in own] for own in COMMENTS]
+    comments = [[VOCABULARY.encode(text) for text in captions] for captions in COMMENTS]
     if not whole:
         score[[0, 3, 4, 5, 9]] = math.nan
         for values in labels.values():

@@ -25,14 +25,14 @@ _MAX_FILE = 3_000_000
 
 def sentences(limit: int) -> list[str]:
     """Up to `limit` distinct sentences, in an order that depends on the files alone."""
-    found: dict[str, None] = {}
+    distinct: dict[str, None] = {}
     for paragraph in _paragraphs():
         for sentence in _SENTENCE_END.split(" ".join(paragraph.split())):
             if _is_prose(sentence):
-                found[sentence] = None
-        if len(found) >= limit:
+                distinct[sentence] = None
+        if len(distinct) >= limit:
             break
-    return list(found)[:limit]
+    return list(distinct)[:limit]
 
 
 def _is_prose(text: str) -> bool:
@@ -61,11 +61,11 @@ def _paragraphs() -> Iterator[str]:
 def _docs() -> Iterator[str]:
     places = [Path("/usr/share/doc"), Path("/usr/share/common-licenses"), Path("/usr/share/perl")]
     packages = Path(sysconfig.get_paths()["purelib"])
-    for place in [*places, packages]:
+    for folder in [*places, packages]:
         suffixes = {".txt", ".md", ".rst", ".gz", ".html", "", ".pod", ".pm"}
-        for path in sorted(place.rglob("*")):
-            named = path.suffix in suffixes and not path.name.startswith("changelog")
-            if path.is_file() and not path.is_symlink() and named:
+        for path in sorted(folder.rglob("*")):
+            is_prose = path.suffix in suffixes and not path.name.startswith("changelog")
+            if path.is_file() and not path.is_symlink() and is_prose:
                 text = _read(path)
                 if text.lstrip().startswith("<"):
                     text = re.sub(r"<[^>]*>", "", text)
@@ -98,8 +98,8 @@ def _plain_troff(text: str) -> str:
 
 def _docstrings() -> Iterator[str]:
     paths = sysconfig.get_paths()
-    for place in (paths["stdlib"], paths["purelib"]):
-        for path in sorted(Path(place).rglob("*.py")):
+    for folder in (paths["stdlib"], paths["purelib"]):
+        for path in sorted(Path(folder).rglob("*.py")):
             try:
                 tree = ast.parse(_read(path))
             except (SyntaxError, ValueError):

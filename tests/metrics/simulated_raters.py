@@ -18,7 +18,7 @@ class Ratings:
     bias: np.ndarray
     inconsistency: np.ndarray
 
-    def named(self) -> tuple[list[str], list[str], list[float]]:
+    def columns(self) -> tuple[list[str], list[str], list[float]]:
         """The arguments of `fit_opinions`."""
         return (
             [f"{index:04d}.jpg" for index in self.picture],
@@ -30,7 +30,7 @@ class Ratings:
 def draw_ratings(
     pictures: int,
     raters: int,
-    each: int,
+    per_picture: int,
     seed: int,
     noise: tuple[float, float] = (0.3, 0.9),
 ) -> Ratings:
@@ -40,8 +40,10 @@ def draw_ratings(
     bias = generator.normal(0.0, 0.4, raters)
     bias -= bias.mean()
     inconsistency = generator.uniform(*noise, raters)
-    chosen = [np.sort(generator.choice(raters, each, replace=False)) for _ in range(pictures)]
-    picture = np.repeat(np.arange(pictures), each)
+    chosen = [
+        np.sort(generator.choice(raters, per_picture, replace=False)) for _ in range(pictures)
+    ]
+    picture = np.repeat(np.arange(pictures), per_picture)
     rater = np.concatenate(chosen)
     score = quality[picture] + bias[rater]
     score += inconsistency[rater] * generator.standard_normal(len(rater))

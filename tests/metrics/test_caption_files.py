@@ -40,18 +40,18 @@ def test_all_formats_agree(tmp_path: Path) -> None:
         ),
         "h.csv": "\ufeffimg_name,comments\n" + "".join(f"{k},{t}\n" for k, t in HYPOTHESES.items()),
     }
-    found = [
+    read = [
         evaluate_files(write(tmp_path / a, x), write(tmp_path / b, y), METRICS)
         for a, x in references.items()
         for b, y in hypotheses.items()
     ]
-    assert len(found) == 25
-    assert all(scores.to_dict() == found[0].to_dict() for scores in found)
-    assert found[0].corpus["BLEU-1"] == pytest.approx(5 / 6, abs=1e-6)
-    text = found[0].render()
+    assert len(read) == 25
+    assert all(scores.to_dict() == read[0].to_dict() for scores in read)
+    assert read[0].corpus["BLEU-1"] == pytest.approx(5 / 6, abs=1e-6)
+    text = read[0].render()
     assert "2 pictures, 3 references" in text
     assert "BLEU-4" in text and "signature: CIDEr-D|" in text
-    assert json.loads(found[0].to_json())["per_image"]["ROUGE_L"]["1"] == 1.0
+    assert json.loads(read[0].to_json())["per_image"]["ROUGE_L"]["1"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_problems_have_a_place(tmp_path: Path, content: object, code: str, row: 
     hypotheses = write(tmp_path / "h.json", content)
     with pytest.raises(DataError) as caught:
         evaluate_files(references, hypotheses, METRICS)
-    found = {problem.code: problem for problem in caught.value.problems}
-    assert code in found
-    assert row is None or found[code].row == row
+    problems = {problem.code: problem for problem in caught.value.problems}
+    assert code in problems
+    assert row is None or problems[code].row == row
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_problems_of_lines(tmp_path: Path) -> None:
     lines = '{"image": "1", "comment": "a"}\n{"image": "2", "error": {}}\n{"image"\n[1]\n'
     with pytest.raises(DataError, match="Give JSON, JSON lines, CSV or TSV") as caught:
         evaluate_files(references, write(tmp_path / "h.jsonl", lines), METRICS)
-    found = {(problem.row, problem.code) for problem in caught.value.problems}
-    assert found == {(2, "format"), (3, "not_json"), (4, "format")}
+    problems = {(problem.row, problem.code) for problem in caught.value.problems}
+    assert problems == {(2, "format"), (3, "not_json"), (4, "format")}
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ def test_golden_corpus_and_pictures(golden: dict[str, Any]) -> None:
     expected["ROUGE_L"] = golden["ROUGE_L"], golden["ROUGE_L_each"]
     expected["CIDEr-D"] = golden["CIDEr"], golden["CIDEr_each"]
     assert list(scores.corpus) == list(expected)
-    for name, (corpus, each) in expected.items():
+    for name, (corpus, per_picture) in expected.items():
         assert scores.corpus[name] == pytest.approx(corpus, abs=1e-9)
         ours = [scores.per_image[name][key] for key in golden["ids"]]
-        assert np.abs(np.array(ours) - each).max() < 1e-9
+        assert np.abs(np.array(ours) - per_picture).max() < 1e-9
     assert scores.counts == {"pictures": 60, "references": 182}
 
 
@@ -45,14 +45,14 @@ def test_equals_the_reference_package(captions: Captions, pycocoevalcap: None) -
     references, hypotheses = captions
     listed = {key: [text] for key, text in hypotheses.items()}
     scores = evaluate_captions(references, hypotheses, WITHOUT_DATA, tokenizer="none")
-    corpus, each = Bleu(4).compute_score(references, listed, verbose=0)
+    corpus, per_picture = Bleu(4).compute_score(references, listed, verbose=0)
     for n in range(4):
         assert scores.corpus[f"BLEU-{n + 1}"] == pytest.approx(corpus[n], abs=1e-12)
-        assert list(scores.per_image[f"BLEU-{n + 1}"].values()) == pytest.approx(each[n])
+        assert list(scores.per_image[f"BLEU-{n + 1}"].values()) == pytest.approx(per_picture[n])
     for name, metric in (("ROUGE_L", Rouge()), ("CIDEr-D", Cider())):
-        corpus, each = metric.compute_score(references, listed)
+        corpus, per_picture = metric.compute_score(references, listed)
         assert scores.corpus[name] == pytest.approx(corpus, abs=1e-12)
-        assert list(scores.per_image[name].values()) == pytest.approx(each.tolist())
+        assert list(scores.per_image[name].values()) == pytest.approx(per_picture.tolist())
 
 
 @given(st.data())
@@ -67,12 +67,16 @@ def test_short_and_empty_captions_as_in_the_reference_package(data: st.DataObjec
     chosen = {str(row): caption for row, caption in enumerate(hypotheses)}
     listed = {key: [caption] for key, caption in chosen.items()}
     scores = evaluate_captions(references, chosen, ("BLEU", "ROUGE_L"), tokenizer="none")
-    corpus, each = bleu.Bleu(4).compute_score(references, listed, verbose=0)
+    corpus, per_picture = bleu.Bleu(4).compute_score(references, listed, verbose=0)
     for n in range(4):
         assert scores.corpus[f"BLEU-{n + 1}"] == pytest.approx(corpus[n], abs=1e-12)
-        assert list(scores.per_image[f"BLEU-{n + 1}"].values()) == pytest.approx(each[n], abs=1e-12)
-    corpus, each = rouge.Rouge().compute_score(references, listed)
-    assert list(scores.per_image["ROUGE_L"].values()) == pytest.approx(each.tolist(), abs=1e-12)
+        assert list(scores.per_image[f"BLEU-{n + 1}"].values()) == pytest.approx(
+            per_picture[n], abs=1e-12
+        )
+    corpus, per_picture = rouge.Rouge().compute_score(references, listed)
+    assert list(scores.per_image["ROUGE_L"].values()) == pytest.approx(
+        per_picture.tolist(), abs=1e-12
+    )
 
 
 def test_long_captions() -> None:
@@ -125,7 +129,7 @@ def test_evaluation_equals_plain_dictionaries(data: st.DataObject) -> None:
     corpus = data.draw(st.lists(st.lists(caption, min_size=1, max_size=4), min_size=1, max_size=6))
     hypotheses = [data.draw(caption) for _ in corpus]
     expected = PlainCiderD(corpus).score(hypotheses, corpus)
-    references = {str(row): [" ".join(text) for text in own] for row, own in enumerate(corpus)}
+    references = {str(row): [" ".join(text) for text in group] for row, group in enumerate(corpus)}
     texts = {str(row): " ".join(text) for row, text in enumerate(hypotheses)}
     scores = evaluate_captions(references, texts, ("CIDEr-D",), tokenizer="none")
     assert list(scores.per_image["CIDEr-D"].values()) == pytest.approx(expected, abs=1e-9)
@@ -172,7 +176,9 @@ def test_blocks_change_nothing(captions: Captions, monkeypatch: pytest.MonkeyPat
     groups, chosen = list(captions[0].values()), list(captions[1].values())
     whole = evaluate_captions(*captions, WITHOUT_DATA, tokenizer="none")
     others = [[*group, "w1 w2 new"] for group in groups]
-    reward, foreign = (CiderD(groups).score(chosen, given) for given in (groups, others))
+    reward, foreign = (
+        CiderD(groups).score(chosen, their_references) for their_references in (groups, others)
+    )
     from beholder.metrics.captions import cider, ngrams, tokens
 
     monkeypatch.setattr(ngrams, "BLOCK", 7)
@@ -205,8 +211,8 @@ def test_every_problem_is_listed() -> None:
     hypotheses = {"a": "x", "c": "y", "d": "y", "e": None, "f": "y"}
     with pytest.raises(DataError) as caught:
         evaluate_captions(references, hypotheses, ("BLEU",))  # type: ignore[arg-type]
-    found = {(problem.code, problem.key) for problem in caught.value.problems}
-    assert found == {
+    problems = {(problem.code, problem.key) for problem in caught.value.problems}
+    assert problems == {
         ("no_hypothesis", "b"),
         ("no_reference", "c"),
         ("not_a_list", "d"),
@@ -222,8 +228,8 @@ def test_oddities_are_noted() -> None:
     scores = evaluate_captions({"a": ["a dog"]}, {"a": ""}, WITHOUT_DATA)
     assert {problem.code for problem in scores.problems} == {"empty_text", "one_picture"}
     references = {"a": ["a dog", " "], "b": ["...", "a cat"]}
-    noted = evaluate_captions(references, {"a": "a dog", "b": "a cat"}, WITHOUT_DATA).problems
-    assert [(problem.key, problem.message.split(":")[0]) for problem in noted] == [
+    with_notes = evaluate_captions(references, {"a": "a dog", "b": "a cat"}, WITHOUT_DATA).problems
+    assert [(problem.key, problem.message.split(":")[0]) for problem in with_notes] == [
         ("a", "reference 1 is empty"),
         ("b", "reference 0 has no words"),
     ]

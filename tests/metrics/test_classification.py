@@ -46,9 +46,9 @@ def test_equals_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     expected = metrics.precision_score(
         true, guess, labels=present, average=None, zero_division=np.nan
     )
-    found = [scores.precision_per_class[label] for label in kept]
-    found = [np.nan if value is None else value for value in found]
-    assert found == pytest.approx(list(expected), nan_ok=True)
+    precisions = [scores.precision_per_class[label] for label in kept]
+    precisions = [np.nan if value is None else value for value in precisions]
+    assert precisions == pytest.approx(list(expected), nan_ok=True)
     expected = metrics.recall_score(true, guess, labels=present, average=None)
     assert [scores.accuracy_per_class[label] for label in kept] == pytest.approx(list(expected))
     expected = metrics.confusion_matrix(true, guess, labels=range(4))
@@ -82,7 +82,7 @@ def test_calibration_error_by_hand() -> None:
 
 def test_reliability_bins_by_hand() -> None:
     bins = reliability([0, 0, 1, -1], [0, 1, 1, 1], [0.84, 0.86, 0.6, 0.3], bins=10)
-    assert [one.count for one in bins] == [0, 0, 0, 0, 0, 1, 0, 0, 2, 0]
+    assert [bin_.count for bin_ in bins] == [0, 0, 0, 0, 0, 1, 0, 0, 2, 0]
     assert bins[8].accuracy == 0.5
     assert bins[8].confidence == pytest.approx(0.85)
     assert (bins[8].low, bins[8].high) == pytest.approx((0.8, 0.9))

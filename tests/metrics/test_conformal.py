@@ -70,8 +70,10 @@ def test_coverage_within_two_points_of_ninety_percent_over_seeds() -> None:
         for form in ({}, {"spread_N": spread[known], "floor": 0.05}):
             interval = fit_conformal(scores[known], predicted[known], level=0.9, **form)
             margins = interval.margins(3000, spread[fresh])
-            found = coverage(scores[fresh], predicted[fresh] - margins, predicted[fresh] + margins)
-            assert 0.88 <= found.covered <= 0.92, (seed, form)
+            covered = coverage(
+                scores[fresh], predicted[fresh] - margins, predicted[fresh] + margins
+            )
+            assert 0.88 <= covered.covered <= 0.92, (seed, form)
 
 
 def test_normalised_intervals_are_narrower_where_the_spread_tells_the_error() -> None:

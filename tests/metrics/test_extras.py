@@ -59,14 +59,14 @@ def test_clipscore_is_the_scaled_cosine(tiny_clip: Path) -> None:
     scores = ClipScorer(tiny_clip, batch_size=2).score(pictures(), captions)
     model = transformers.CLIPModel.from_pretrained(tiny_clip).eval()
     processor = transformers.CLIPProcessor.from_pretrained(tiny_clip)
-    for picture, caption, found in zip(pictures(), captions, scores.per_image, strict=True):
+    for picture, caption, score in zip(pictures(), captions, scores.per_image, strict=True):
         inputs = processor(
             text=[f"A photo depicts {caption}"], images=[picture], return_tensors="pt"
         )
         with torch.inference_mode():
             output = model(**inputs)
         cosine = float((output.image_embeds * output.text_embeds).sum())
-        assert found == pytest.approx(2.5 * max(cosine, 0.0), abs=1e-5)
+        assert score == pytest.approx(2.5 * max(cosine, 0.0), abs=1e-5)
     assert scores.clip_score == pytest.approx(scores.per_image.mean())
     assert scores.ref_clip_score is None
 
@@ -99,5 +99,7 @@ def test_metrics_import_no_torch() -> None:
         "beholder.metrics.captions.clipscore; print(sorted({'torch', 'timm', 'transformers'} & "
         "set(sys.modules)))"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"

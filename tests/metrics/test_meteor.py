@@ -43,12 +43,12 @@ def test_equals_java(golden: dict[str, Any], java: None) -> None:
 
     references = [[vary(rng.choice(pool)) for _ in range(4)] for _ in range(300)]
     hypotheses = [vary(rng.choice([*group, rng.choice(pool)])) for group in references]
-    corpus, each = Meteor().compute_score(
+    corpus, per_picture = Meteor().compute_score(
         dict(enumerate(references)), {row: [text] for row, text in enumerate(hypotheses)}
     )
     ours_corpus, ours = meteor(references, hypotheses)
     assert ours_corpus == pytest.approx(corpus, abs=1e-6)
-    assert np.quantile(np.abs(ours - each), 0.99) < 1e-6
+    assert np.quantile(np.abs(ours - per_picture), 0.99) < 1e-6
 
 
 def test_challenge_score_brings_its_parts(golden: dict[str, Any], pycocoevalcap: None) -> None:
@@ -59,14 +59,14 @@ def test_challenge_score_brings_its_parts(golden: dict[str, Any], pycocoevalcap:
     assert scores.corpus["comment_challenge"] == pytest.approx(expected, abs=1e-6)
     assert list(scores.corpus)[-1] == "comment_challenge" and len(scores.corpus) == 8
     key = golden["ids"][0]
-    one = {name: each[key] for name, each in scores.per_image.items()}
-    assert comment_challenge(one) == pytest.approx(one["comment_challenge"])
+    parts = {name: values[key] for name, values in scores.per_image.items()}
+    assert comment_challenge(parts) == pytest.approx(parts["comment_challenge"])
     assert scores.signature["comment_challenge"].startswith("comment_challenge|2023|tokens")
 
 
 def test_empty_and_foreign_captions(pycocoevalcap: None) -> None:
-    corpus, each = meteor([["a dog"], ["a dog"], [""]], ["", "zzz qqq", ""])
-    assert each.tolist() == [0.0, 0.0, 0.0]
+    corpus, per_picture = meteor([["a dog"], ["a dog"], [""]], ["", "zzz qqq", ""])
+    assert per_picture.tolist() == [0.0, 0.0, 0.0]
     assert corpus == 0.0
 
 

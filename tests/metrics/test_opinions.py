@@ -30,20 +30,20 @@ def negative_log_likelihood(drawn: Ratings, x: np.ndarray) -> float:
     return float(np.sum(log_nu[drawn.rater] + residual**2 / 2 * np.exp(-2 * log_nu[drawn.rater])))
 
 
-@pytest.mark.parametrize("each", [12, 10])
-def test_the_papers_form_is_the_maximum_of_the_likelihood(each: int) -> None:
-    drawn = draw_ratings(30, 12, each, seed=0, noise=(0.5, 0.7))
+@pytest.mark.parametrize("per_picture", [12, 10])
+def test_the_papers_form_is_the_maximum_of_the_likelihood(per_picture: int) -> None:
+    drawn = draw_ratings(30, 12, per_picture, seed=0, noise=(0.5, 0.7))
     model = fit_opinions(*drawn.named(), restricted=False)
     assert not model.at_floor.any()
     order = np.argsort(indices(model.raters))
-    found = np.concatenate([model.quality, model.bias[order], np.log(model.inconsistency[order])])
-    start = found + 0.05 * np.random.default_rng(0).standard_normal(found.size)
+    fitted = np.concatenate([model.quality, model.bias[order], np.log(model.inconsistency[order])])
+    start = fitted + 0.05 * np.random.default_rng(0).standard_normal(fitted.size)
     best = optimize.minimize(lambda x: negative_log_likelihood(drawn, x), start, method="BFGS")
     quality, bias, log_nu = np.split(best.x, [30, 42])
     np.testing.assert_allclose(model.quality, quality + bias.mean(), atol=2e-3)
     np.testing.assert_allclose(model.bias[order], bias - bias.mean(), atol=2e-3)
     np.testing.assert_allclose(np.log(model.inconsistency[order]), log_nu, atol=2e-3)
-    assert negative_log_likelihood(drawn, found) <= best.fun + 1e-6
+    assert negative_log_likelihood(drawn, fitted) <= best.fun + 1e-6
 
 
 def test_with_every_rating_there_it_is_the_maximum_of_the_restricted_likelihood() -> None:
@@ -111,22 +111,22 @@ def test_errors_of_quality_and_bias_are_those_of_weighted_least_squares() -> Non
 
 
 @pytest.mark.parametrize(
-    ("pictures", "raters", "each"), [(100, 4, 4), (200, 20, 6), (150, 24, 24), (300, 40, 5)]
+    ("pictures", "raters", "per_picture"), [(100, 4, 4), (200, 20, 6), (150, 24, 24), (300, 40, 5)]
 )
 def test_what_ratings_were_drawn_from_lies_within_the_intervals(
-    pictures: int, raters: int, each: int
+    pictures: int, raters: int, per_picture: int
 ) -> None:
     inside: dict[str, list[np.ndarray]] = {"quality": [], "bias": [], "inconsistency": []}
     for seed in range(12):
-        drawn = draw_ratings(pictures, raters, each, seed)
+        drawn = draw_ratings(pictures, raters, per_picture, seed)
         model = fit_opinions(*drawn.named())
-        for name, found in inside.items():
+        for name, shares in inside.items():
             order = indices(model.pictures if name == "quality" else model.raters)
             error = np.abs(getattr(model, name) - getattr(drawn, name)[order])
-            found.append(error <= 1.96 * getattr(model, f"{name}_error"))
-    for name, found in inside.items():
+            shares.append(error <= 1.96 * getattr(model, f"{name}_error"))
+    for name, shares in inside.items():
         # few raters: few intervals, so that their share wavers by 0.03
-        assert 0.88 <= np.concatenate(found).mean() <= 0.995, name
+        assert 0.88 <= np.concatenate(shares).mean() <= 0.995, name
 
 
 def test_the_papers_form_takes_raters_for_too_consistent_where_few_rate_a_picture() -> None:
@@ -167,10 +167,10 @@ def test_a_rater_of_one_score_only_is_noise_and_said_to_be() -> None:
     drawn = draw_ratings(60, 8, 8, seed=4, noise=(0.3, 0.4))
     scores = np.where(drawn.rater == 5, 3.0, drawn.score)
     check = check_opinions(table_of(drawn, scores))
-    found = {rater.rater: rater for rater in check.raters}
-    assert found["r5"].remarks == ("inconsistency", "one score only")
-    assert found["r5"].agreement is None
-    assert found["r5"].inconsistency == pytest.approx(1.0, abs=0.2)  # the qualities' deviation
+    by_name = {rater.rater: rater for rater in check.raters}
+    assert by_name["r5"].remarks == ("inconsistency", "one score only")
+    assert by_name["r5"].agreement is None
+    assert by_name["r5"].inconsistency == pytest.approx(1.0, abs=0.2)  # the qualities' deviation
 
 
 def test_raters_who_agree_entirely() -> None:
@@ -181,7 +181,7 @@ def test_raters_who_agree_entirely() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "raters", "scores", "said"),
+    ("pictures", "raters", "scores", "message"),
     [
         ("abcd", "xyzx", [1, 2, 3, 4], "a picture needs two of them"),
         ("aab", "xyx", [1, 2, 3], "a picture needs two of them"),
@@ -194,34 +194,34 @@ def test_raters_who_agree_entirely() -> None:
     ],
 )  # fmt: skip
 def test_ratings_that_say_nothing_of_raters(
-    pictures: str, raters: str, scores: list[float], said: str
+    pictures: str, raters: str, scores: list[float], message: str
 ) -> None:
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         fit_opinions(list(pictures), list(raters), scores)
 
 
 @pytest.mark.parametrize(
-    ("pictures", "raters", "each", "noise"),
+    ("pictures", "raters", "per_picture", "noise"),
     [(150, 12, 4, (0.3, 0.9)), (150, 12, 6, (1.0, 2.0)), (200, 24, 24, (0.3, 0.9))],
 )
 def test_the_ceiling_is_what_the_true_qualities_reach(
-    pictures: int, raters: int, each: int, noise: tuple[float, float]
+    pictures: int, raters: int, per_picture: int, noise: tuple[float, float]
 ) -> None:
-    reached, said, inside = ({"mean": [], "corrected": []} for _ in range(3))
+    reached, estimated, inside = ({"mean": [], "corrected": []} for _ in range(3))
     for seed in range(80):
-        drawn = draw_ratings(pictures, raters, each, seed, noise)
+        drawn = draw_ratings(pictures, raters, per_picture, seed, noise)
         model = fit_opinions(*drawn.named())
-        means = np.bincount(drawn.picture, drawn.score) / each
+        means = np.bincount(drawn.picture, drawn.score) / per_picture
         order = np.argsort(indices(model.pictures))
-        for scores, given in (("mean", means), ("corrected", model.quality[order])):
-            found = ceiling(model, scores=scores, draws=100)
-            reached[scores].append(srcc(drawn.quality, given))
-            said[scores].append(found.value)
-            inside[scores].append(found.low <= reached[scores][-1] <= found.high)
-    for scores in said:
-        assert np.mean(said[scores]) == pytest.approx(np.mean(reached[scores]), abs=0.01)
+        for scores, estimate in (("mean", means), ("corrected", model.quality[order])):
+            limits = ceiling(model, scores=scores, draws=100)
+            reached[scores].append(srcc(drawn.quality, estimate))
+            estimated[scores].append(limits.value)
+            inside[scores].append(limits.low <= reached[scores][-1] <= limits.high)
+    for scores in estimated:
+        assert np.mean(estimated[scores]) == pytest.approx(np.mean(reached[scores]), abs=0.01)
         assert np.mean(inside[scores]) >= 0.85
-    assert np.mean(said["corrected"]) > np.mean(said["mean"])
+    assert np.mean(estimated["corrected"]) > np.mean(estimated["mean"])
 
 
 def test_a_ceiling_of_some_pictures_is_wider_and_seeded() -> None:
@@ -257,7 +257,7 @@ def test_raters_who_are_off_stand_out_and_nobody_else() -> None:
     check = check_opinions(table)
     stands_out = {rater.rater: rater.remarks for rater in check.outliers}
     assert stands_out == {"r3": ("bias",), "r9": ("inconsistency",)}
-    calm = {one.image: one.disagreement for one in check.pictures}
+    calm = {picture.image: picture.disagreement for picture in check.pictures}
     assert calm["0011.jpg"] > np.median(list(calm.values()))
     assert check.disputed[0].disagreement == max(calm.values())
     by_hand = [r["score"] for r in table.frame["ratings"][11].to_list()]
@@ -277,12 +277,13 @@ def test_agreement_is_with_the_mean_of_the_others() -> None:
     drawn = draw_ratings(30, 5, 4, seed=2)
     check = check_opinions(table_of(drawn, drawn.score))
     for rater in check.raters:
-        own = drawn.rater == int(rater.rater[1:])
+        mine = drawn.rater == int(rater.rater[1:])
         others = [
-            drawn.score[(drawn.picture == picture) & ~own].mean() for picture in drawn.picture[own]
+            drawn.score[(drawn.picture == picture) & ~mine].mean()
+            for picture in drawn.picture[mine]
         ]
-        assert rater.agreement == pytest.approx(srcc(drawn.score[own], others))
-        assert rater.ratings == own.sum()
+        assert rater.agreement == pytest.approx(srcc(drawn.score[mine], others))
+        assert rater.ratings == mine.sum()
 
 
 def test_corrected_scores_are_nearer_to_the_truth() -> None:
@@ -290,7 +291,7 @@ def test_corrected_scores_are_nearer_to_the_truth() -> None:
     table = table_of(drawn, drawn.score + 1.5 * (drawn.rater == 2))
     corrected = with_corrected_scores(table)
     plain, better = (
-        srcc(drawn.quality, one.frame["score"].to_numpy()) for one in (table, corrected)
+        srcc(drawn.quality, version.frame["score"].to_numpy()) for version in (table, corrected)
     )
     assert better > plain + 0.02
     assert corrected.frame.drop("score").equals(table.frame.drop("score"))

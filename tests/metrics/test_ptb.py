@@ -57,16 +57,16 @@ def run_java(lines: Sequence[str], folder: Path) -> list[list[str]]:
         check=True,
         env={**os.environ, "LC_ALL": "C.UTF-8"},
     ).stdout.decode("utf-8")
-    found = output.split("\n")[: len(lines)]
+    tokenised = output.split("\n")[: len(lines)]
     drop = {*ptbtokenizer.PUNCTUATIONS, ""}
-    return [[word for word in line.rstrip().split(" ") if word not in drop] for line in found]
+    return [[word for word in line.rstrip().split(" ") if word not in drop] for line in tokenised]
 
 
 def test_golden_tokens(golden: dict[str, Any]) -> None:
     for texts, tokens in (("references", "tokens_refs"), ("hypotheses", "tokens_hyps")):
         for key in golden["ids"]:
-            found = [" ".join(words) for words in ptb_tokenize(golden[texts][key])]
-            assert found == golden[tokens][key]
+            actual = [" ".join(words) for words in ptb_tokenize(golden[texts][key])]
+            assert actual == golden[tokens][key]
 
 
 @pytest.mark.parametrize("text", KNOWN)

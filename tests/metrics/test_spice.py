@@ -125,7 +125,7 @@ def test_equals_the_package_where_it_can_run(java: None) -> None:
     groups = [["a young girl standing on a tennis court", "a girl plays tennis"], ["a red car"]]
     chosen = ["a girl on a tennis court", "a blue car and a tree"]
     try:
-        corpus, each = spice(groups, chosen)
+        corpus, per_picture = spice(groups, chosen)
     except BeholderError as error:
         if error.what.startswith("SPICE lacks"):
             pytest.skip(error.what)
@@ -136,4 +136,4 @@ def test_equals_the_package_where_it_can_run(java: None) -> None:
         dict(enumerate(groups)), {row: [text] for row, text in enumerate(chosen)}
     )
     assert corpus == pytest.approx(theirs)
-    assert each.tolist() == pytest.approx([entry["All"]["f"] for entry in scores])
+    assert per_picture.tolist() == pytest.approx([entry["All"]["f"] for entry in scores])

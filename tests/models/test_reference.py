@@ -49,10 +49,10 @@ def test_pixels_to_comments_as_published() -> None:
             assert json.loads(config.model_dump_json())[name] == value
     model = ExpansionNet(config).eval()
     model.load_reference_state_dict(checkpoint.body)
-    found = beam_search(
+    actual = beam_search(
         model, tokens, beam_size=EXPECTED["beam_size"], max_length=EXPECTED["max_length"]
     )
-    assert [hypotheses[0].tokens for hypotheses in found] == EXPECTED["tokens"]
+    assert [hypotheses[0].tokens for hypotheses in actual] == EXPECTED["tokens"]
 
 
 def test_expansions_that_do_not_add_up_are_named() -> None:

@@ -25,7 +25,7 @@ from beholder.models.regressors.members import MEMBERS, STRENGTHS, Learnt
 GOLDEN = Path(__file__).parents[1] / "golden" / "before" / "score_ensemble"
 
 
-def made(rows: int, columns: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def simulated(rows: int, columns: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Correlated features, scores that hang on a few directions of them, folds by units of two."""
     generator = np.random.default_rng(seed)
     mixing = generator.standard_normal((8, columns))
@@ -41,7 +41,7 @@ def units_of(rows: int) -> list[str]:
 
 
 def fit(name: str, rows: int, columns: int, seed: int = 0) -> tuple[Learnt, np.ndarray]:
-    return MEMBERS[name].fit(*made(rows, columns), seed)
+    return MEMBERS[name].fit(*simulated(rows, columns), seed)
 
 
 def predict(name: str, learnt: Learnt, x: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ def predict(name: str, learnt: Learnt, x: np.ndarray) -> np.ndarray:
     ("rows", "columns"), [(40, 90), (90, 40), (60, 60), (200, 5), (200, 2), (60, 1)]
 )
 def test_ridge_takes_the_strength_that_is_best_out_of_fold(rows: int, columns: int) -> None:
-    x, y, folds = made(rows, columns)
+    x, y, folds = simulated(rows, columns)
     learnt, held_out = fit("ridge", rows, columns)
     wide = x.astype(np.float64)
     scale = np.square(wide - wide.mean(axis=0)).sum() / min(rows - 1, columns)
@@ -72,7 +72,7 @@ def test_ridge_takes_the_strength_that_is_best_out_of_fold(rows: int, columns: i
 
 @pytest.mark.parametrize("name", ["ridge", "kernel"])
 def test_rows_that_say_the_same_and_constant_features_are_no_trouble(name: str) -> None:
-    x, y, folds = made(40, 30)
+    x, y, folds = simulated(40, 30)
     x = np.concatenate([x, x, np.ones_like(x)], axis=1)
     x[7] = x[3]
     learnt, held_out = MEMBERS[name].fit(x, y, folds, 0)
@@ -85,7 +85,7 @@ def test_rows_that_say_the_same_and_constant_features_are_no_trouble(name: str) 
 
 
 def test_kernel_ridge_with_every_row_a_landmark_is_exact() -> None:
-    x, y, folds = made(70, 12)
+    x, y, folds = simulated(70, 12)
     learnt, held_out = fit("kernel", 70, 12, seed=1)
     gamma = learnt.arrays["intercept_gamma"][1]
     similar = rbf_kernel(x.astype(np.float64), gamma=gamma)
@@ -123,15 +123,15 @@ def test_kernel_ridge_on_drawn_landmarks_comes_near_to_all(monkeypatch: pytest.M
     monkeypatch.setattr(members, "LANDMARKS", 150)
     drawn, held_out = fit("kernel", 300, 12, seed=1)
     assert drawn.arrays["landmarks"].shape == (150, 12)
-    fresh = made(200, 12, seed=5)[0]
+    fresh = simulated(200, 12, seed=5)[0]
     by_all, by_drawn = predict("kernel", whole, fresh), predict("kernel", drawn, fresh)
     assert np.corrcoef(by_all, by_drawn)[0, 1] > 0.98
-    assert srcc(made(300, 12)[1], held_out) > 0.8
+    assert srcc(simulated(300, 12)[1], held_out) > 0.8
 
 
 @pytest.mark.parametrize("name", ["trees", "mlp"])
 def test_out_of_fold_predictions_know_nothing_of_their_fold(name: str) -> None:
-    x, y, folds = made(120, 20)
+    x, y, folds = simulated(120, 20)
     learnt, held_out = fit(name, 120, 20, seed=3)
     assert srcc(y, held_out) > 0.75
     assert srcc(y, predict(name, learnt, x)) > srcc(y, held_out)
@@ -152,7 +152,7 @@ def test_out_of_fold_predictions_of_trees_by_a_plain_loop() -> None:
 
     from beholder.models.regressors.members import ROUNDS, tree_parameters
 
-    x, y, folds = made(120, 10)
+    x, y, folds = simulated(120, 10)
     _, held_out = fit("trees", 120, 10, seed=3)
     bins = lightgbm.Dataset(x, params=tree_parameters(x, 3)).construct()
     errors = np.empty((ROUNDS, len(y)))
@@ -179,13 +179,13 @@ def test_stacking_weights_are_those_of_non_negative_regression() -> None:
 
 
 def test_stack_is_no_worse_than_its_members_and_back_on_the_scale_of_the_scores() -> None:
-    x, y, _ = made(240, 30)
+    x, y, _ = simulated(240, 30)
     scores = 3.0 + 1.7 * y
     ensemble = ScoreEnsemble.fit(x, scores, units_of(240), seed=2)
     assert list(ensemble.weights) == ["ridge", "kernel", "trees", "mlp"]
     stacked = ensemble.quality["stack"]["rmse"]
     assert all(stacked <= ensemble.quality[name]["rmse"] + 1e-9 for name in ensemble.members)
-    fresh_x, fresh_y, _ = made(240, 30)
+    fresh_x, fresh_y, _ = simulated(240, 30)
     assert srcc(fresh_y, ensemble.predict(fresh_x)) > 0.9
     assert abs(ensemble.predict(x).mean() - 3.0) < 0.1
     parts = ensemble.predict_members(x)
@@ -196,14 +196,14 @@ def test_stack_is_no_worse_than_its_members_and_back_on_the_scale_of_the_scores(
 
 @pytest.fixture(scope="module")
 def fitted() -> ScoreEnsemble:
-    x, y, _ = made(80, 12)
+    x, y, _ = simulated(80, 12)
     return ScoreEnsemble.fit(x, y, units_of(80), seed=4)
 
 
 def test_a_saved_ensemble_predicts_bit_for_bit_the_same(
     fitted: ScoreEnsemble, tmp_path: Path
 ) -> None:
-    x = made(50, 12, seed=9)[0]
+    x = simulated(50, 12, seed=9)[0]
     fitted.save(tmp_path / "model")
     names = {path.name for path in (tmp_path / "model").iterdir()}
     assert names == {"ensemble.json", "arrays.safetensors", "trees.txt"}
@@ -227,7 +227,7 @@ def test_an_ensemble_that_was_stored_by_an_earlier_version_predicts_the_same() -
 
 
 def test_the_same_seed_gives_the_same_ensemble_in_any_feature_type(fitted: ScoreEnsemble) -> None:
-    x, y, _ = made(80, 12)
+    x, y, _ = simulated(80, 12)
     again = ScoreEnsemble.fit(x.astype(np.float64), y, units_of(80), seed=4)
     assert np.array_equal(again.predict(x), fitted.predict(x))
     other = ScoreEnsemble.fit(x, y, units_of(80), seed=5)
@@ -235,7 +235,7 @@ def test_the_same_seed_gives_the_same_ensemble_in_any_feature_type(fitted: Score
 
 
 def test_constant_features_and_far_off_ones_are_harmless() -> None:
-    x, y, _ = made(80, 12)
+    x, y, _ = simulated(80, 12)
     config = EnsembleConfig(members=("ridge", "kernel"))
     x[:, 3] = 7.25
     ensemble = ScoreEnsemble.fit(x, y, units_of(80), config=config)
@@ -272,7 +272,7 @@ def test_a_damaged_folder_is_refused(fitted: ScoreEnsemble, tmp_path: Path) -> N
 
 
 def test_bad_input_is_named(fitted: ScoreEnsemble) -> None:
-    x, y, _ = made(12, 5)
+    x, y, _ = simulated(12, 5)
     keys = [f"{row}.jpg" for row in range(12)]
 
     def fit(features: np.ndarray, scores: np.ndarray, units: list[str]) -> None:
@@ -308,7 +308,7 @@ def test_every_member_of_the_schema_is_there() -> None:
 
 def test_autogluon_behind_the_same_interface() -> None:
     pytest.importorskip("autogluon.tabular")
-    x, y, _ = made(200, 12)
+    x, y, _ = simulated(200, 12)
     config = AutoGluonConfig(kind="autogluon", time_limit=20.0)
     regressor = AutoGluonRegressor.fit(x, 3.0 + y, units_of(200), config=config)
     predicted = regressor.predict(x)

@@ -38,8 +38,8 @@ def raw_recipe(root: Path) -> dict[str, Any]:
                 pixels = colours[group] + generator.normal(0.0, 6.0, (48, 48, 3))
                 name = f"{group}-{number}.png"
                 Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(pictures / name)
-                given = "" if (group, number) == (3, 1) else scores[group] + number / 50
-                rows.append(f"{name},{given},{split},g{group}")
+                score = "" if (group, number) == (3, 1) else scores[group] + number / 50
+                rows.append(f"{name},{score},{split},g{group}")
         (root / "scores.csv").write_text("\n".join(rows) + "\n")
     return {
         "name": "small",
@@ -93,9 +93,9 @@ def test_its_errors_are_how_wide_the_judges_intervals_are(finished: Path) -> Non
     frame = predictions(finished / "run")
     wanted = fit_conformal(frame["score"], frame["predicted"], level=0.8)
     card = json.loads((finished / "run" / "judge" / "judge.json").read_text())
-    found = card["config"]["calibration"]["score"]
-    assert found["quantile"] == pytest.approx(wanted.quantile, rel=1e-12)
-    assert found["pictures"] == len(frame) and found["level"] == 0.8
+    interval = card["config"]["calibration"]["score"]
+    assert interval["quantile"] == pytest.approx(wanted.quantile, rel=1e-12)
+    assert interval["pictures"] == len(frame) and interval["level"] == 0.8
 
 
 def test_a_fold_that_is_done_is_not_done_again(
@@ -103,16 +103,16 @@ def test_a_fold_that_is_done_is_not_done_again(
 ) -> None:
     trained: list[Path] = []
 
-    def stopped(*given: Any, **named: Any) -> Any:
+    def stopped(*args: Any, **kwargs: Any) -> Any:
         if len(trained) == 2:
             raise KeyboardInterrupt
-        return noted(*given, **named)
+        return noting_folder(*args, **kwargs)
 
-    def noted(*given: Any, **named: Any) -> Any:
-        folder = named["checkpoint_dir"].parent
+    def noting_folder(*args: Any, **kwargs: Any) -> Any:
+        folder = kwargs["checkpoint_dir"].parent
         if smoke.FOLDER not in folder.parts and folder.name.startswith("fold-"):
             trained.append(folder)
-        return real(*given, **named)
+        return real(*args, **kwargs)
 
     real = loop.train
     monkeypatch.setattr(loop, "train", stopped)
@@ -120,14 +120,14 @@ def test_a_fold_that_is_done_is_not_done_again(
     with pytest.raises(KeyboardInterrupt):
         fit_recipe(recipe, tmp_path / "run")
     trained.clear()
-    monkeypatch.setattr(loop, "train", noted)
+    monkeypatch.setattr(loop, "train", noting_folder)
     fit_recipe(recipe, tmp_path / "run")
-    assert [place.name for place in trained] == ["fold-2", "fold-3", "fold-4"]
+    assert [fold_folder.name for fold_folder in trained] == ["fold-2", "fold-3", "fold-4"]
     assert predictions(tmp_path / "run").equals(predictions(finished / "run"))
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("stages.score.features=null", "score can't be cross-validated"),
         ("stages.errors.of=features", "errors.*features"),
@@ -139,8 +139,8 @@ def test_a_fold_that_is_done_is_not_done_again(
         ),
     ],
 )
-def test_what_can_not_be(finished: Path, tmp_path: Path, override: str, said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
+def test_what_can_not_be(finished: Path, tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         fit_recipe(changed(finished, override), tmp_path / "run", dry_run=True)
     assert not (tmp_path / "run" / "stages").exists()
 

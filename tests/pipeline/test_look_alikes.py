@@ -21,14 +21,14 @@ ALIKE = LARGE_SET + 5
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Many copies of one picture, as JPEG files of different qualities, and some others."""
-    place = tmp_path / "pictures"
-    place.mkdir()
+    folder = tmp_path / "pictures"
+    folder.mkdir()
     for number in range(ALIKE + 15):
         seed = 0 if number < ALIKE else number
         small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
         image = Image.fromarray(small).resize((64, 48), Image.Resampling.BICUBIC)
-        image.save(place / f"{number:02}.jpg", quality=50 + number)
-    return place
+        image.save(folder / f"{number:02}.jpg", quality=50 + number)
+    return folder
 
 
 def load(root: Path, near_duplicates: str, split: dict[int, str] | None = None) -> RunData:

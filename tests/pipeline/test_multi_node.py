@@ -26,8 +26,8 @@ def start_nodes(recipe: Path, runs: list[Path], places: list[Path]) -> list[tupl
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     nodes = []
-    for rank, (run, place) in enumerate(zip(runs, places, strict=True)):
-        place.mkdir()
+    for rank, (run, log_folder) in enumerate(zip(runs, places, strict=True)):
+        log_folder.mkdir()
         command = [
             sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={rank}",
             "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}",
@@ -35,7 +35,7 @@ def start_nodes(recipe: Path, runs: list[Path], places: list[Path]) -> list[tupl
         ]  # fmt: skip
         nodes.append(
             subprocess.Popen(
-                command, cwd=place, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                command, cwd=log_folder, env={**os.environ, "OMP_NUM_THREADS": "1"},
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )
         )  # fmt: skip
@@ -79,12 +79,12 @@ def test_two_nodes_over_a_shared_folder_are_one_process(recipe: Path, tmp_path: 
     for code, output in start_nodes(recipe, [shared] * 2, [tmp_path / "a", tmp_path / "b"]):
         assert code == 0, output
     fit_recipe(load_recipe(recipe), tmp_path / "one")
-    one, two = (
+    alone, on_two_nodes = (
         load_file(run / "judge" / "weights.safetensors") for run in (tmp_path / "one", shared)
     )
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        np.testing.assert_allclose(two[name], value, atol=1e-5, rtol=0, err_msg=name)
+    assert alone.keys() == on_two_nodes.keys()
+    for name, value in alone.items():
+        np.testing.assert_allclose(on_two_nodes[name], value, atol=1e-5, rtol=0, err_msg=name)
     assert not list(shared.glob(".shared-*"))
     assert not list((tmp_path / "b").iterdir()), "nothing is written beside the run"
 

@@ -74,7 +74,7 @@ def test_every_mistake_is_in_one_message() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"name: [1", "not valid YAML"),
         (b"- 1\n- 2\n", "not a mapping"),
@@ -83,10 +83,10 @@ def test_every_mistake_is_in_one_message() -> None:
         (b"", "not a mapping"),
     ],
 )
-def test_unreadable_recipe_says_why(tmp_path: Path, content: bytes, said: str) -> None:
+def test_unreadable_recipe_says_why(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "r.yaml"
     path.write_bytes(content)
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(RecipeError, match=message):
         read_yaml(path)
 
 
@@ -120,5 +120,5 @@ def test_other_fields_are_yaml_and_text_may_be_null() -> None:
     assert (data.images, data.encoding, data.scale, data.header) == (None, "no", (1.0, 5.0), False)
     assert data.columns == {"attribute.style": "1"}
     assert data.sample_photos == ["001", "no", "2"]
-    said = load_recipe(find_recipe("demo"), [], data={"columns": {"score": "mos"}}).data
-    assert said.columns == {"score": "mos"}
+    options = load_recipe(find_recipe("demo"), [], data={"columns": {"score": "mos"}}).data
+    assert options.columns == {"score": "mos"}

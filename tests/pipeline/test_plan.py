@@ -41,7 +41,7 @@ def test_order_follows_needs_and_otherwise_the_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stages", "said"),
+    ("stages", "message"),
     [
         ({"a": TRAIN}, "'features', which the recipe does not have"),
         ({"features": {"kind": "assemble", "heads": ["a"]}, "a": TRAIN}, "is of kind 'assemble'"),
@@ -55,8 +55,8 @@ def test_order_follows_needs_and_otherwise_the_recipe() -> None:
         ),
     ],
 )
-def test_impossible_needs_are_recipe_errors(stages: dict[str, Any], said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
+def test_impossible_needs_are_recipe_errors(stages: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         stage_order(parse_recipe(recipe(**stages)))
 
 

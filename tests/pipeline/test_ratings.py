@@ -20,10 +20,10 @@ def rated(tmp_path: Path) -> Path:
     """Eight pictures by three raters, two more without any, and a table without raters."""
     generator = np.random.default_rng(0)
     for index in range(10):
-        place = tmp_path / ("pictures" if index < 8 else "pictures/further") / f"{index}.png"
-        place.parent.mkdir(exist_ok=True)
+        path = tmp_path / ("pictures" if index < 8 else "pictures/further") / f"{index}.png"
+        path.parent.mkdir(exist_ok=True)
         noise = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(place)
+        Image.fromarray(noise).save(path)
     bias = np.array([0.0, 0.2, 1.0])
     scores = generator.normal(3, 1, (8, 1)) + bias + generator.normal(0, 0.3, (8, 3))
     rows = [f"{index}.png,{a},{b},{c}" for index, (a, b, c) in enumerate(scores.tolist())]

@@ -24,31 +24,31 @@ def backbones() -> dict[str, BackboneConfig]:
     """By recipe and place in it."""
     shipped = shipped_recipes()
     twins = {f"tiny/{name}": path.parent / "tiny" / path.name for name, path in shipped.items()}
-    found = {}
+    configs = {}
     for name, path in {**shipped, **twins}.items():
         recipe = load_recipe(path)
-        own = dict(recipe.backbones)
+        named_backbones = dict(recipe.backbones)
         if recipe.backbone is not None:
-            own["backbone"] = recipe.backbone
-        assert own, f"{name} has no backbone"
-        found.update({f"{name}:{place}": config for place, config in own.items()})
-    return found
+            named_backbones["backbone"] = recipe.backbone
+        assert named_backbones, f"{name} has no backbone"
+        configs.update({f"{name}:{field}": config for field, config in named_backbones.items()})
+    return configs
 
 
 BACKBONES = backbones()
 
 
-@pytest.mark.parametrize("place", sorted(BACKBONES))
-def test_the_backbones_of_shipped_recipes_can_be_built(place: str) -> None:
-    config = BACKBONES[place]
+@pytest.mark.parametrize("field", sorted(BACKBONES))
+def test_the_backbones_of_shipped_recipes_can_be_built(field: str) -> None:
+    config = BACKBONES[field]
     with torch.device("meta"):  # the largest would take 2.5 GB
         backbone = create_backbone(config, load_weights=False)
     assert backbone.grid[0] * backbone.grid[1] >= 1 and backbone.pooled_dim > 0
 
 
-@pytest.mark.parametrize("place", sorted(BACKBONES))
-def test_the_weights_of_shipped_recipes_are_published(place: str) -> None:
-    config = BACKBONES[place]
+@pytest.mark.parametrize("field", sorted(BACKBONES))
+def test_the_weights_of_shipped_recipes_are_published(field: str) -> None:
+    config = BACKBONES[field]
     if config.weights == "pretrained" and config.name.startswith("timm/"):
         assert config.name.removeprefix("timm/") in timm.list_pretrained()
     if not config.name.startswith("clip/"):

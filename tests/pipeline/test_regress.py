@@ -105,17 +105,17 @@ def test_every_store_is_predicted_by_every_regressor_of_its_backbone(finished: P
         features = FeatureStore.open(output(run, store, "store")).read(["50.png"], tokens=False)[1]
         expected = ScoreEnsemble.load(models / regressor).predict(features)[0]
         where = (pl.col("regressor") == regressor) & (pl.col("store") == store)
-        found = long.filter(where & (pl.col("image") == "50.png"))["score"].item()
-        assert found == pytest.approx(expected, abs=1e-6)
+        score = long.filter(where & (pl.col("image") == "50.png"))["score"].item()
+        assert score == pytest.approx(expected, abs=1e-6)
 
 
 def test_scores_are_the_mean_of_all_predictions_of_all_pictures(finished: Path) -> None:
     run = finished / "run"
     frame = pl.read_parquet(output(run, "scores", "predictions"))
     assert frame.height == 64
-    named = [name for name in frame.columns if " on " in name]
-    assert len(named) == 8
-    values = frame.select(named).to_numpy()
+    predictions = [name for name in frame.columns if " on " in name]
+    assert len(predictions) == 8
+    values = frame.select(predictions).to_numpy()
     np.testing.assert_allclose(frame["predicted_score"], values.mean(axis=1), rtol=1e-12)
     np.testing.assert_allclose(frame["spread"], values.std(axis=1), rtol=1e-9)
     unlabelled = frame.filter(pl.col("split").is_null())
@@ -173,11 +173,11 @@ def test_a_stopped_regression_goes_on_with_what_is_done(
     finished: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = pl.read_parquet(output(run, "mos", "predictions"))
-    place = output(run, "mos", "predictions").parent
-    (place / "predictions.parquet").unlink()
-    (place / "parts" / "two.parquet").unlink()  # stopped after its regressor was saved
-    shutil.rmtree(place / "models" / "two-flipped")
-    (place / "parts" / "two-flipped.parquet").unlink()
+    folder = output(run, "mos", "predictions").parent
+    (folder / "predictions.parquet").unlink()
+    (folder / "parts" / "two.parquet").unlink()  # stopped after its regressor was saved
+    shutil.rmtree(folder / "models" / "two-flipped")
+    (folder / "parts" / "two-flipped.parquet").unlink()
     fitted = []
     plain = ScoreEnsemble.fit.__func__  # type: ignore[attr-defined]
 
@@ -185,8 +185,8 @@ def test_a_stopped_regression_goes_on_with_what_is_done(
         fitted.append(features.shape)
         return plain(cls, features, *rest, **more)
 
-    def before_the_run(*given: Any) -> Any:
-        costs = smoke_run(*given)
+    def before_the_run(*args: Any) -> Any:
+        costs = smoke_run(*args)
         fitted.clear()
         return costs
 
@@ -302,10 +302,10 @@ def test_predictions_are_targets_where_no_score_is_given(finished: Path, run: Pa
     table = AnnotationTable.from_parquet(run / "annotations.parquet")
     learnt = with_targets(table, predictions).frame
     assert learnt["split"].to_list() == ["train"] * 40
-    given = dict(table.frame.select("image", "score").iter_rows())
+    targets = dict(table.frame.select("image", "score").iter_rows())
     predicted = dict(predictions.select("image", "predicted_score").iter_rows())
     for key, score in learnt.select("image", "score").iter_rows():
-        expected = predicted[key] if key.startswith("test/") else given[key]
+        expected = predicted[key] if key.startswith("test/") else targets[key]
         assert score == expected
 
 

@@ -241,9 +241,11 @@ def test_a_calibrated_judge_gives_intervals_of_scores(finished: Path, run: Path)
         ends = np.clip((score - margin, score + margin), *loaded.score_range)
         assert (low, high) == pytest.approx(tuple(ends), abs=1e-5)
         assert loaded(finished / "pictures" / key).interval == pytest.approx((low, high), abs=1e-5)
-    told = json.loads((run / "evaluation" / "metrics.json").read_text())["interval"]
-    assert (told["level"], told["calibrated_on"], told["pictures"]) == (0.8, 6, 6)
-    assert told["covered"] == frame["target.score"].is_between(frame["low"], frame["high"]).mean()
+    interval = json.loads((run / "evaluation" / "metrics.json").read_text())["interval"]
+    assert (interval["level"], interval["calibrated_on"], interval["pictures"]) == (0.8, 6, 6)
+    assert (
+        interval["covered"] == frame["target.score"].is_between(frame["low"], frame["high"]).mean()
+    )
 
 
 def test_changed_picture_is_extracted_again_and_only_that_one(
@@ -427,8 +429,8 @@ def test_run_under_torchrun_equals_a_single_process(finished: Path, tmp_path: Pa
     fit_recipe(load_recipe(recipe, [head]), tmp_path / "one")
     from safetensors.numpy import load_file
 
-    one = load_file(tmp_path / "one" / "judge" / "weights.safetensors")
+    alone = load_file(tmp_path / "one" / "judge" / "weights.safetensors")
     two = load_file(tmp_path / "two" / "judge" / "weights.safetensors")
-    assert one.keys() == two.keys()
-    for name, value in one.items():
+    assert alone.keys() == two.keys()
+    for name, value in alone.items():
         np.testing.assert_allclose(two[name], value, atol=1e-5, rtol=0, err_msg=name)

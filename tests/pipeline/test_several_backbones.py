@@ -106,8 +106,8 @@ def test_every_store_holds_features_of_its_own_backbone(finished: Path) -> None:
     for stage in ("wide", "narrow", "narrow-flipped", "tuned"):
         backbone = create_backbone(config_of(recipe, backbone_of(recipe, stage)))
         if stage == "tuned":
-            own = {n.removeprefix("backbone."): t for n, t in trained.items()}
-            backbone.load_state_dict({n: own[n] for n in backbone.state_dict()})
+            backbone_weights = {n.removeprefix("backbone."): t for n, t in trained.items()}
+            backbone.load_state_dict({n: backbone_weights[n] for n in backbone.state_dict()})
         pixels = torch.from_numpy(backbone.transform(picture))
         with torch.no_grad():
             seen = pixels.flip(-1) if "flip" in stage else pixels
@@ -164,7 +164,7 @@ def test_only_the_last_backbone_stays_in_memory(finished: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ([("stages.narrow.backbone", "narow")], "'narow', which is unknown .*known: 'narrow'"),
         ([("backbones", {}), ("stages.narrow.backbone", "x")], "'x', which is unknown[^(]*$"),
@@ -178,9 +178,9 @@ def test_only_the_last_backbone_stays_in_memory(finished: Path) -> None:
     ],
 )  # fmt: skip
 def test_backbones_that_can_not_be_are_recipe_errors(
-    changes: list[tuple[str, object]], said: str, finished: Path, tmp_path: Path
+    changes: list[tuple[str, object]], message: str, finished: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(RecipeError, match=message):
         fit_recipe(changed(finished, *changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

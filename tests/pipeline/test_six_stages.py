@@ -124,8 +124,8 @@ def test_whose_backbone_a_stage_works_with(finished: Path) -> None:
 def test_every_stage_goes_on_from_the_one_before(finished: Path) -> None:
     run = finished / "run"
     stores = [FeatureStore.open(output(run, name, "store")) for name in ("features", "tuned")]
-    one, two = (store.read(["0.png"])[0] for store in stores)
-    assert not np.allclose(one, two)
+    first, second = (store.read(["0.png"])[0] for store in stores)
+    assert not np.allclose(first, second)
     judge = load_judge(run / "judge").model
     assert judge.backbone is not None
     assert not any(name.startswith("backbone.") for name in heads(run, "rf"))
@@ -175,16 +175,16 @@ def test_weights_of_another_origin_are_refused(finished: Path, run: Path) -> Non
 
 
 def test_features_of_another_origin_are_refused(finished: Path, run: Path) -> None:
-    place = output(run, "tuned", "store")
-    shutil.rmtree(place)
-    shutil.copytree(output(run, "features", "store"), place)
+    store_folder = output(run, "tuned", "store")
+    shutil.rmtree(store_folder)
+    shutil.copytree(output(run, "features", "store"), store_folder)
     training = raw_recipe(finished)["stages"]["rf"]["training"] | {"lr": 2e-3}
     with pytest.raises(BeholderError, match=r"features|store"):
         fit_recipe(changed(finished, rf__training=training), run)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"tuned__backbone_from": "xe"}, "'xe' trains no backbone"),
         ({"rf__features": "features"}, "'features' are of the recipe's backbone"),
@@ -194,9 +194,9 @@ def test_features_of_another_origin_are_refused(finished: Path, run: Path) -> No
     ],
 )
 def test_what_does_not_belong_together_is_refused_at_once(
-    changes: dict[str, object], said: str, finished: Path, tmp_path: Path
+    changes: dict[str, object], message: str, finished: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(RecipeError, match=message):
         fit_recipe(changed(finished, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -253,18 +253,20 @@ def test_an_ensemble_averages_probabilities(stage: str, finished: Path, run: Pat
     ):
         weights = load_checkpoint(path).tensors["weights"]
         member = load_judge(run / "judge").model.eval()
-        own = {n.removeprefix("model."): t for n, t in weights.items()}
+        member_weights = {n.removeprefix("model."): t for n, t in weights.items()}
         member.load_state_dict(
-            {n: t for n, t in own.items() if not n.startswith("others.")}, strict=False
+            {n: t for n, t in member_weights.items() if not n.startswith("others.")}, strict=False
         )
         models.append(member.comment)
         with torch.no_grad():
             tokens.append(member.features({"pixels": pixels}).tokens_BNC)
-    found = beam_search(models, tokens, beam_size=3, max_length=model.comment.config.max_length)
+    hypotheses = beam_search(
+        models, tokens, beam_size=3, max_length=model.comment.config.max_length
+    )
     assert judge.vocabulary is not None
-    expected = [judge.vocabulary.decode(own[0].tokens) for own in found]
-    said = [verdict.comment or "" for verdict in judge(pictures)]
-    assert [text.lower().rstrip(".") for text in said] == expected
+    expected = [judge.vocabulary.decode(member_weights[0].tokens) for member_weights in hypotheses]
+    comments = [verdict.comment or "" for verdict in judge(pictures)]
+    assert [text.lower().rstrip(".") for text in comments] == expected
 
 
 def test_subwords_go_all_the_way_to_the_judge(finished: Path, tmp_path: Path) -> None:
@@ -290,15 +292,15 @@ def test_evaluations_between_epochs(finished: Path, run: Path) -> None:
     task = raw_recipe(finished)["stages"]["rf-e2e"]["task"] | {"beam_sizes": [1, 3]}
     fit_recipe(changed(finished, rf_e2e__training=training, rf_e2e__task=task), run)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    own = [line for line in lines if line["stage"] == "rf-e2e" and line["split"] == "val"]
-    assert [line["step"] for line in own] == [0, 1, 2, 3, 4]
-    assert {"CIDEr-D", "CIDEr-D@3", "bad_endings", "no_end", "cross_entropy"} <= set(own[0])
+    validations = [line for line in lines if line["stage"] == "rf-e2e" and line["split"] == "val"]
+    assert [line["step"] for line in validations] == [0, 1, 2, 3, 4]
+    assert {"CIDEr-D", "CIDEr-D@3", "bad_endings", "no_end", "cross_entropy"} <= set(validations[0])
 
 
 def test_the_shipped_recipe_has_the_published_values() -> None:
     recipe = load_recipe(find_recipe("samsung-iqa-comments"))
     assert recipe.seed == 775533
-    found = {}
+    values = {}
     for name, stage in recipe.stages.items():
         if stage.kind != "train":
             continue
@@ -318,7 +320,7 @@ def test_the_shipped_recipe_has_the_published_values() -> None:
         assert set(drops.values()) == {0.1}
         assert len(drops) == 5
         schedule = (t.schedule.warmup_steps, t.schedule.coefficient, t.schedule.every_epochs)
-        found[name] = (
+        values[name] = (
             task.kind,
             task.train_backbone,
             t.batch_size,
@@ -329,7 +331,7 @@ def test_the_shipped_recipe_has_the_published_values() -> None:
             t.keep,
             *task.beam_sizes,
         )
-    assert found == {
+    assert values == {
         "cross-entropy": ("caption", False, 48, 1, 5e-4, 15, 300, 0.8, 2, 1, 3),
         "cross-entropy-end-to-end": ("caption", True, 8, 6, 1e-4, 5, 1, 0.55, 1, 1, 3),
         "self-critical": ("self_critical", False, 48, 1, 1e-4, 15, 300, 0.8, 1, 10, 5),

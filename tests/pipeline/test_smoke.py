@@ -82,7 +82,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_everything_that_recipe_and_table_tell_is_one_message(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(*given: object, **named: object) -> None:
+    def opened(*args: object, **kwargs: object) -> None:
         raise AssertionError("a picture was read")
 
     monkeypatch.setattr(images, "read_image", opened)
@@ -103,12 +103,12 @@ def test_everything_that_recipe_and_table_tell_is_one_message(
     with pytest.raises(SeveralProblems) as caught:
         fit_recipe(wrong, tmp_path / "run")
     text = str(caught.value)
-    for said in (
+    for sentence in (
         "3 checkpoints of 'score' are wanted", "No training row has a comment",
         "reads 5000 features", "no layer of a backbone", "at least 80 pictures",
         "99% intervals need at least 99", "no spread", "There is no judge here",
     ):  # fmt: skip
-        assert text.count(said) == 1, said
+        assert text.count(sentence) == 1, sentence
     assert caught.value.exit_code == 2
     assert len(caught.value.errors) == text.count("fix:")
     assert not (tmp_path / "run").exists()
@@ -158,8 +158,8 @@ def test_a_late_stage_that_fails_is_found_on_a_few_rows(
     monkeypatch.setattr(Evaluate, "run", failing)
     with pytest.raises(DataError, match="can't be evaluated"):
         fit_recipe(changed(finished), tmp_path / "run")
-    ((place, rows),) = seen
-    assert smoke.FOLDER in place.parts
+    ((smoke_folder, rows),) = seen
+    assert smoke.FOLDER in smoke_folder.parts
     assert rows == 6
     assert not (tmp_path / "run").exists()
 
@@ -186,11 +186,11 @@ def test_few_rows_are_of_every_split_opinion_and_unit(tmp_path: Path) -> None:
     table = data.table.with_frame(data.table.frame.filter(pl.col("image").is_in(chosen)))
     assert "38.png" not in chosen
     for split, count in smoke.ROWS.items():
-        own = table.subset(split)
-        assert count <= len(own) <= count + 3 * smoke.PER_OPINION
+        of_split = table.subset(split)
+        assert count <= len(of_split) <= count + 3 * smoke.PER_OPINION
         for opinion in ("score", "attributes", "comment"):
-            assert len(own.with_opinion(opinion)) >= 1, (split, opinion)
-        assert len(set(own.frame["group"])) >= min(count, len(data.table.subset(split)) // 2)
+            assert len(of_split.with_opinion(opinion)) >= 1, (split, opinion)
+        assert len(set(of_split.frame["group"])) >= min(count, len(data.table.subset(split)) // 2)
     assert few_rows(data) == chosen
     for path in (tmp_path / "pictures").iterdir():
         path.write_bytes(b"not a picture")
@@ -271,11 +271,11 @@ def test_a_stage_that_is_done_lends_its_outputs_to_the_smoke_run(
 ) -> None:
     smoked = []
 
-    def noted(pending: list[str], *given: Any) -> Any:
+    def noting_outputs(pending: list[str], *args: Any) -> Any:
         smoked.append(pending)
-        return smoke_run(pending, *given)
+        return smoke_run(pending, *args)
 
-    monkeypatch.setattr(runner, "smoke_run", noted)
+    monkeypatch.setattr(runner, "smoke_run", noting_outputs)
     training = {"epochs": 1, "batch_size": 4}
     fit_recipe(changed(finished, stages__score__training=training), run)
     assert smoked == [["score", "judge", "evaluation"]]
@@ -288,7 +288,11 @@ def test_the_plan_tells_time_memory_and_disk(
         fit_recipe(changed(finished), tmp_path / "run", dry_run=True)
     plan = caplog.text.partition("Plan:")[2]
     for stage in ("features", "score", "judge", "evaluation"):
-        (line,) = [one for one in plan.splitlines() if one.strip().startswith(f"{stage} ")]
+        (line,) = [
+            candidate
+            for candidate in plan.splitlines()
+            if candidate.strip().startswith(f"{stage} ")
+        ]
         assert "of memory" in line
         assert "on disk" in line
     assert "in all; the disk has" in plan
@@ -298,13 +302,13 @@ def test_disk_is_estimated_from_what_the_few_rows_left(finished: Path, tmp_path:
     plans = []
     prepare = runner._prepare
 
-    def noted(*given: Any) -> Any:
-        context, plan = prepare(*given)
+    def noting_cost(*args: Any) -> Any:
+        context, plan = prepare(*args)
         plans.append(plan)
         return context, plan
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "_prepare", noted)
+        patch.setattr(runner, "_prepare", noting_cost)
         fit_recipe(changed(finished), tmp_path / "run")
     manifest = load_manifest(tmp_path / "run")
     assert manifest is not None

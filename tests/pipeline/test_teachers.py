@@ -125,45 +125,46 @@ def test_a_teacher_of_other_classes_shows_both_lists(tmp_path: Path) -> None:
 def test_cached_views_give_the_weights_of_a_live_teacher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    counts: list[int] = []
     forward = Teacher.forward
 
     def counted(self: Teacher, pixels: Any) -> Any:
-        asked.append(len(pixels))
+        counts.append(len(pixels))
         return forward(self, pixels)
 
-    def before_the_run(*given: Any) -> Any:
-        costs = smoke_run(*given)
-        asked.clear()
+    def before_the_run(*args: Any) -> Any:
+        costs = smoke_run(*args)
+        counts.clear()
         return costs
 
     monkeypatch.setattr(Teacher, "forward", counted)
     monkeypatch.setattr(runner, "smoke_run", before_the_run)
     augment = {"flip": 0.5, "brightness": 0.4}
     training = {"epochs": 3, "batch_size": 4, "save_every_epochs": 1, "keep": 3}
-    found = {}
+    weights = {}
     for name, views in {"live": None, "cached": 3, "few": 1}.items():
         teacher = {"stages": ["teacher"], "cached_views": views}
-        one = recipe(tmp_path, teacher, {"augment": augment, "training": training})
-        fit_recipe(one, tmp_path / name)
-        assert sum(asked) == 8 * (views or 3)
+        base = recipe(tmp_path, teacher, {"augment": augment, "training": training})
+        fit_recipe(base, tmp_path / name)
+        assert sum(counts) == 8 * (views or 3)
         last = next((tmp_path / name / "stages/student").rglob("step-00000006"))
-        found[name] = load_file(last / "weights.safetensors")
-    for name, tensor in found["live"].items():
-        torch.testing.assert_close(found["cached"][name], tensor, rtol=1e-4, atol=1e-5)
+        weights[name] = load_file(last / "weights.safetensors")
+    for name, tensor in weights["live"].items():
+        torch.testing.assert_close(weights["cached"][name], tensor, rtol=1e-4, atol=1e-5)
     assert any(
-        (found["few"][name] - tensor).abs().max() > 1e-4 for name, tensor in found["live"].items()
+        (weights["few"][name] - tensor).abs().max() > 1e-4
+        for name, tensor in weights["live"].items()
     )
 
     # another student of the same teacher and views asks nothing again
     faster = recipe(tmp_path, {"stages": ["teacher"], "cached_views": 3},
                     {"augment": augment, "training": {**training, "lr": 0.01}})  # fmt: skip
     assert fit_recipe(faster, tmp_path / "cached") == ["student", "judge"]
-    assert asked == []
+    assert counts == []
     brighter = recipe(tmp_path, {"stages": ["teacher"], "cached_views": 3},
                       {"augment": {"brightness": 0.3}, "training": training})  # fmt: skip
     fit_recipe(brighter, tmp_path / "cached")
-    assert sum(asked) == 8 * 3
+    assert sum(counts) == 8 * 3
 
 
 def test_mixing_where_it_can_not_be_is_refused(tmp_path: Path) -> None:
@@ -198,11 +199,11 @@ def test_cached_views_in_two_processes_give_the_weights_of_one(tmp_path: Path) -
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, check=True, env=environment, capture_output=True)
-    one, two = (
+    alone, shared = (
         load_file(tmp_path / run / "judge" / "weights.safetensors") for run in ("one", "two")
     )
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-5)
-    said = [FeatureStore.open(next((tmp_path / run).rglob("teacher"))) for run in ("one", "two")]
-    assert said[0].keys == said[1].keys
+    assert alone.keys() == shared.keys()
+    for name, value in alone.items():
+        torch.testing.assert_close(shared[name], value, atol=1e-5, rtol=1e-5)
+    stores = [FeatureStore.open(next((tmp_path / run).rglob("teacher"))) for run in ("one", "two")]
+    assert stores[0].keys == stores[1].keys

@@ -120,12 +120,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     make_data(root)
     original = export.judge_graphs
 
-    def noted(model: Any) -> dict[str, Any]:
+    def noting(model: Any) -> dict[str, Any]:
         GRAPHS.update(original(model))
         return copy.deepcopy(GRAPHS)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "judge_graphs", noted)
+        patch.setattr(export, "judge_graphs", noting)
         assert fit_recipe(changed(root), root / "run") == list(STAGES)
     yield root
 
@@ -160,23 +160,25 @@ def test_what_was_written_is_what_the_writer_says(finished: Path) -> None:
     further = [f"further/{TRAIN + VAL + index}.png" for index in range(3)]
     assert written["image"].to_list() == keys + further
     assert written.filter(pl.col("written").is_null())["image"].to_list() == ["10.png"]
-    said = dict(written.iter_rows())
+    comments = dict(written.iter_rows())
     only = changed(finished, judge={"kind": "assemble", "heads": ["writer"], "beam_size": 2})
     stages = {name: only.stages[name] for name in ("features", "writer", "judge")}
     fit_recipe(only.model_copy(update={"stages": stages}), finished / "writer")
     judge = Judge.load(finished / "writer" / "judge")
     for key in (keys[0], keys[7], further[2]):
-        assert judge(finished / "pictures" / key).comment == said[key]
+        assert judge(finished / "pictures" / key).comment == comments[key]
 
 
 def test_a_file_ships_that_says_the_same(finished: Path) -> None:
     run = finished / "run"
     judge, file = Judge.load(run / "judge"), Judge.load(run / "judge.beholder")
     for index in (0, 40, 80):
-        one, two = (each(finished / "pictures" / f"{index}.png") for each in (judge, file))
-        assert one.score == pytest.approx(two.score, abs=1e-3)
-        assert one.comment == two.comment
-        assert one.attributes["colour"].label == two.attributes["colour"].label
+        by_folder, by_file = (
+            model(finished / "pictures" / f"{index}.png") for model in (judge, file)
+        )
+        assert by_folder.score == pytest.approx(by_file.score, abs=1e-3)
+        assert by_folder.comment == by_file.comment
+        assert by_folder.attributes["colour"].label == by_file.attributes["colour"].label
     manifest = load_manifest(run)
     assert manifest is not None
     record = manifest.find("file")
@@ -266,7 +268,7 @@ def test_a_joint_stage_teaches_its_attributes(finished: Path, run: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "said"),
+    ("changes", "error", "message"),
     [
         ({"heads__comments_from": "writer"}, RecipeError, "needs a stage of kind write"),
         ({"heads__comments_from": "nobody"}, RecipeError, "does not have"),
@@ -302,9 +304,9 @@ def test_a_joint_stage_teaches_its_attributes(finished: Path, run: Path) -> None
     ],
 )  # fmt: skip
 def test_what_can_not_be_is_told_before_anything_runs(
-    changes: dict[str, object], error: type, said: str, finished: Path, tmp_path: Path
+    changes: dict[str, object], error: type, message: str, finished: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         fit_recipe(changed(finished, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

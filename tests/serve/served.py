@@ -35,7 +35,7 @@ class Server:
         return asyncio.run(request(self.port, "GET", path))
 
     def judge(self, *pictures: tuple[str, bytes], field: str = "pictures") -> Answer:
-        return asyncio.run(post(self.port, form([(field, *one) for one in pictures])))
+        return asyncio.run(post(self.port, form([(field, *picture) for picture in pictures])))
 
     def send(self, *parts: bytes, pause: float = 0.0, patience: float = 30.0) -> bytes:
         """Raw bytes, with pauses between them; everything that comes back until it closes."""
@@ -45,10 +45,10 @@ class Server:
 @contextmanager
 def run_server(seconds: float = 0.0, **options: object) -> Iterator[Server]:
     """A server of the stub judge, as `stub_judge.py` starts it."""
-    given = [f"{name}={value}" for name, value in options.items()]
+    settings = [f"{name}={value}" for name, value in options.items()]
     program = [sys.executable, str(Path(__file__).with_name("stub_judge.py"))]
     with subprocess.Popen(
-        [*program, str(seconds), *given], stdout=subprocess.PIPE, text=True
+        [*program, str(seconds), *settings], stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             yield Server(process, wait_for_address(process))
@@ -59,8 +59,8 @@ def run_server(seconds: float = 0.0, **options: object) -> Iterator[Server]:
 def wait_for_address(process: subprocess.Popen[str]) -> int:
     assert process.stdout is not None
     for line in process.stdout:
-        if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
-            return int(found[1])
+        if match := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+            return int(match[1])
     raise AssertionError(f"the server ended with {process.wait()}")
 
 
@@ -86,8 +86,11 @@ async def request(
     port: int, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
 ) -> Answer:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    given = {"Host": "localhost", "Connection": "close", "Content-Length": str(len(body))}
-    lines = [f"{method} {path} HTTP/1.1", *map(": ".join, {**given, **(headers or {})}.items())]
+    sent_headers = {"Host": "localhost", "Connection": "close", "Content-Length": str(len(body))}
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        *map(": ".join, {**sent_headers, **(headers or {})}.items()),
+    ]
     writer.write("\r\n".join([*lines, "", ""]).encode() + body)
     await writer.drain()
     answer = await reader.read()
@@ -110,17 +113,17 @@ async def _send(port: int, parts: Sequence[bytes], pause: float, patience: float
             break
         writer.write(part)
         await asyncio.sleep(pause)
-    found = await asyncio.wait_for(answer, patience)
+    response = await asyncio.wait_for(answer, patience)
     writer.close()
-    return found
+    return response
 
 
 async def _all_of(reader: asyncio.StreamReader) -> bytes:
     """What comes until the connection is closed, or cut while something is being sent."""
-    found = b""
+    content = b""
     try:
         while part := await reader.read(1 << 16):
-            found += part
+            content += part
     except ConnectionResetError:
-        return found
-    return found
+        return content
+    return content

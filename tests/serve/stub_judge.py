@@ -43,7 +43,7 @@ class StubEngine:
         return HeadOutputs(
             score_B=bright_B * 100,
             probabilities_BK={"light": np.stack([1 - bright_B, bright_B], axis=1)},
-            comments_B=[[WORDS.encode(text) for text in own] for own in comments],
+            comments_B=[[WORDS.encode(text) for text in comment] for comment in comments],
         )
 
     def heat_map(
@@ -67,9 +67,9 @@ def stub_judge(seconds: float = 0.0) -> Judge:
 
 def main() -> None:
     seconds, *options = sys.argv[1:] or ["0"]
-    kinds = {one.name: type(one.default) for one in fields(ServeConfig)}
-    given = dict(option.split("=") for option in options)
-    config = ServeConfig(port=0, **{name: kinds[name](value) for name, value in given.items()})  # type: ignore[arg-type]
+    kinds = {field_.name: type(field_.default) for field_ in fields(ServeConfig)}
+    chosen = dict(option.split("=") for option in options)
+    config = ServeConfig(port=0, **{name: kinds[name](value) for name, value in chosen.items()})  # type: ignore[arg-type]
     serve(stub_judge(float(seconds)), config, tell=lambda text: print(text, flush=True))
 
 

@@ -46,15 +46,18 @@ def test_verdicts_are_those_of_the_judge(server: Server, picture: Callable[..., 
 def test_a_request_without_a_usable_picture_is_unprocessable(server: Server) -> None:
     answer = server.judge(("a.png", b""), ("b.png", b"text"))
     assert answer.status == 422
-    assert [one["error"]["code"] for one in answer.json()["verdicts"]] == ["empty", "not_a_picture"]
+    assert [entry["error"]["code"] for entry in answer.json()["verdicts"]] == [
+        "empty",
+        "not_a_picture",
+    ]
 
 
 def test_a_decompression_bomb_is_refused_from_its_header(server: Server) -> None:
     stream = io.BytesIO()
     PIL.Image.new("1", (30_000, 30_000)).save(stream, "PNG")
     assert len(stream.getvalue()) < 200_000
-    (found,) = server.judge(("bomb.png", stream.getvalue())).json()["verdicts"]
-    assert found["error"]["code"] == "too_large"
+    (verdict,) = server.judge(("bomb.png", stream.getvalue())).json()["verdicts"]
+    assert verdict["error"]["code"] == "too_large"
 
 
 @pytest.mark.parametrize(
@@ -68,8 +71,10 @@ def test_a_decompression_bomb_is_refused_from_its_header(server: Server) -> None
     ],
 )
 def test_bad_forms_are_told(server: Server, body: bytes, kind: str, status: int, code: str) -> None:
-    found = asyncio.run(request(server.port, "POST", "/v1/verdicts", body, {"Content-Type": kind}))
-    assert (found.status, found.json()["error"]["code"]) == (status, code)
+    response = asyncio.run(
+        request(server.port, "POST", "/v1/verdicts", body, {"Content-Type": kind})
+    )
+    assert (response.status, response.json()["error"]["code"]) == (status, code)
 
 
 def test_ten_thousand_files_are_too_many(server: Server) -> None:
@@ -162,15 +167,17 @@ def test_browsers_are_told_to_load_nothing_from_elsewhere(server: Server) -> Non
 
 
 def test_the_description_is_openapi_with_examples(server: Server) -> None:
-    found = server.get("/openapi.json").json()
-    assert found["openapi"].startswith("3.")
-    body = found["paths"]["/v1/verdicts"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    description = server.get("/openapi.json").json()
+    assert description["openapi"].startswith("3.")
+    body = description["paths"]["/v1/verdicts"]["post"]["requestBody"]["content"][
+        "multipart/form-data"
+    ]
     assert body["schema"]["properties"]["pictures"]["maxItems"] == 4
-    answer = found["paths"]["/v1/verdicts"]["post"]["responses"]["200"]
+    answer = description["paths"]["/v1/verdicts"]["post"]["responses"]["200"]
     example = answer["content"]["application/json"]["example"]["verdicts"][0]
-    given = stub_judge()(PIL.Image.new("RGB", (8, 8)))
-    assert set(given.to_dict()) <= set(example)
-    refused = found["paths"]["/v1/verdicts"]["post"]["responses"]["503"]["content"]
+    verdict = stub_judge()(PIL.Image.new("RGB", (8, 8)))
+    assert set(verdict.to_dict()) <= set(example)
+    refused = description["paths"]["/v1/verdicts"]["post"]["responses"]["503"]["content"]
     assert refused["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
 
 
@@ -197,16 +204,16 @@ def test_a_box_is_judged_alone(server: Server) -> None:
     half.save(stream, "PNG")
     files = [("pictures", f"{index}.png", stream.getvalue()) for index in range(3)]
 
-    def asked(*boxes: str) -> Answer:
+    def ask(*boxes: str) -> Answer:
         body = form([*files, *(("box", "", box.encode()) for box in boxes)])
         return asyncio.run(post(server.port, body.replace(b'; filename=""', b"")))
 
-    judged = asked("0,0,20,20", "", " 20, 0, 40, 20.0").json()["verdicts"]
+    judged = ask("0,0,20,20", "", " 20, 0, 40, 20.0").json()["verdicts"]
     whole = stub_judge()(half).score
     assert [row["score"] for row in judged] == pytest.approx([0, whole, 250 / 2.55], abs=1e-3)
-    assert [row["score"] for row in asked().json()["verdicts"]] == pytest.approx([whole] * 3)
-    outside = asked("", "100,100,120,120", "").json()["verdicts"]
+    assert [row["score"] for row in ask().json()["verdicts"]] == pytest.approx([whole] * 3)
+    outside = ask("", "100,100,120,120", "").json()["verdicts"]
     assert [row.get("error", {}).get("code") for row in outside] == [None, "box", None]
     for wrong in (["0,0,20,20"], ["0,0,20", "", ""], ["9,0,2,20", "", ""], ["x", "", ""]):
-        answer = asked(*wrong)
+        answer = ask(*wrong)
         assert (answer.status, answer.json()["error"]["code"]) == (400, "box"), wrong

@@ -47,10 +47,10 @@ def test_everyone_gets_their_own_verdict_and_batches_fill_under_load(
         with batcher.room(len(contents)):
             return await batcher.verdicts(contents)
 
-    found = with_batcher(judge, ServeConfig(batch_size=8), use)
+    verdicts = with_batcher(judge, ServeConfig(batch_size=8), use)
     taken = list(batches(judge))
     expected = [judge(content) for _, content, _ in contents]
-    for (name, _, _), judged, alone in zip(contents, found, expected, strict=True):
+    for (name, _, _), judged, alone in zip(contents, verdicts, expected, strict=True):
         assert isinstance(judged, Verdict)
         assert (judged.image, judged.comment) == (name, alone.comment)
         assert judged.score == pytest.approx(alone.score, abs=1e-9)

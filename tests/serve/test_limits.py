@@ -74,8 +74,8 @@ def test_a_thousand_requests_at_once(picture: Callable[..., bytes]) -> None:
     """Each is answered 200 or 503, with its own verdict, and the server stays awake."""
     levels = [level for level in range(256) if abs(level - 100) > 1]
     with run_server(0.02, capacity=128, batch_size=8) as server:
-        found, waits = asyncio.run(_many(server, [picture(level) for level in levels], levels))
-        for level, answer in found:
+        answers, waits = asyncio.run(_many(server, [picture(level) for level in levels], levels))
+        for level, answer in answers:
             assert answer.status in (200, 503), answer
             if answer.status == 503:
                 assert int(answer.headers["retry-after"]) >= 1
@@ -83,7 +83,7 @@ def test_a_thousand_requests_at_once(picture: Callable[..., bytes]) -> None:
             (verdict,) = answer.json()["verdicts"]
             assert verdict["image"] == f"{level}.png"
             assert abs(verdict["score"] - 100 * level / 255) < 1e-5 * 100
-        statuses = [answer.status for _, answer in found]
+        statuses = [answer.status for _, answer in answers]
         assert len(statuses) == 1000
         assert statuses.count(200) >= 128 and statuses.count(503) > 0
         assert len(waits) > 10  # /health was answered all the time
@@ -100,9 +100,9 @@ async def _many(
     waits: list[float] = []
 
     async def ask(index: int) -> tuple[int, Answer]:
-        place = index % len(levels)
-        body = form([("pictures", f"{levels[place]}.png", contents[place])])
-        return levels[place], await post(server.port, body)
+        level_index = index % len(levels)
+        body = form([("pictures", f"{levels[level_index]}.png", contents[level_index])])
+        return levels[level_index], await post(server.port, body)
 
     async def look() -> None:
         while not done.is_set():
@@ -112,7 +112,7 @@ async def _many(
             await asyncio.sleep(0.02)
 
     looking = asyncio.create_task(look())
-    found = await asyncio.gather(*[ask(index) for index in range(1000)])
+    answers = await asyncio.gather(*[ask(index) for index in range(1000)])
     done.set()
     await looking
-    return list(found), waits
+    return list(answers), waits

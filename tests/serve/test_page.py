@@ -85,7 +85,7 @@ def test_three_pictures_become_cards_and_the_broken_one_says_why(
     assert scale == "Score 7.8 on a scale of 0.0 to 100.0, most likely 0.8 to 14.8"
     assert "A dark picture." in dark.inner_text() and "Other wordings (1)" in dark.inner_text()
     assert light.query_selector("h2").inner_text() == "<b>light</b>.png"  # type: ignore[union-attr]
-    bars = [one.inner_text() for one in light.query_selector_all(".bars li")]
+    bars = [bar.inner_text() for bar in light.query_selector_all(".bars li")]
     assert bars == ["bright\n90 %", "dark\n10 %"]
     assert "This is not a picture." in notes.inner_text()
     assert page.inner_text("#count") == "3 of 3 pictures"
@@ -111,7 +111,7 @@ def test_cards_are_sorted_filtered_and_removed(
     give(page, tmp_path, picture)
 
     def names() -> list[str]:
-        return [one.inner_text() for one in page.query_selector_all(".card h2")]
+        return [heading.inner_text() for heading in page.query_selector_all(".card h2")]
 
     assert names() == ["dark.png", "<b>light</b>.png", "notes.jpg"]
     page.select_option("#sort", "sortHigh")
@@ -148,9 +148,9 @@ def test_results_are_downloaded(page: Page, tmp_path: Path, picture: Callable[..
     with page.expect_download() as saving:
         page.click("#json")
     saving.value.save_as(tmp_path / "verdicts.json")
-    found = json.loads((tmp_path / "verdicts.json").read_text("utf-8"))
-    assert [one["image"] for one in found] == ["dark.png", "<b>light</b>.png", "notes.jpg"]
-    assert found[2]["error"]["code"] == "not_a_picture"
+    rows = json.loads((tmp_path / "verdicts.json").read_text("utf-8"))
+    assert [row["image"] for row in rows] == ["dark.png", "<b>light</b>.png", "notes.jpg"]
+    assert rows[2]["error"]["code"] == "not_a_picture"
 
 
 def test_heat_is_shown_and_hidden(

@@ -98,8 +98,8 @@ def test_hidden_files_are_left_out_and_links_do_not_loop(tmp_path: Path) -> None
     (root / "sub" / "loop").symlink_to(root, target_is_directory=True)
     assert pictures_below(root) == ["a.jpg", "linked/e.jpg", "sub/b.png"]
     assert list(files_below(tmp_path / "absent")) == []
-    found = [request.path.relative_to(root).as_posix() for request in find_pictures([str(root)])]
-    assert found == ["a.jpg", "linked/e.jpg", "sub/b.png"]
+    names = [request.path.relative_to(root).as_posix() for request in find_pictures([str(root)])]
+    assert names == ["a.jpg", "linked/e.jpg", "sub/b.png"]
 
 
 def test_names_that_several_files_fit_are_told(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_lists_with_own_columns_and_with_signs_in_names(tmp_path: Path) -> None:
     write_pictures(tmp_path, "a, b.jpg", "c.jpg")
     path = tmp_path / "list.txt"
     path.write_text("a, b.jpg\nc.jpg\n")
-    assert [one.name for one in listed_pictures(path)] == ["a, b.jpg", "c.jpg"]
+    assert [request.name for request in listed_pictures(path)] == ["a, b.jpg", "c.jpg"]
     path.write_text("left|right\na.jpg|b.jpg\nc.jpg|d.jpg\n")
     with pytest.raises(DataError, match="image=left"):
         listed_rows(path, ReadOptions())

@@ -44,9 +44,9 @@ def test_what_is_no_table_is_named(name: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as left:
         main(["check", str(DATA / name)])
     assert left.value.code == 2
-    said = capsys.readouterr().out
-    assert any(word in said for word in EXPECTED[name]["error"])
-    assert "Traceback" not in said
+    printed = capsys.readouterr().out
+    assert any(word in printed for word in EXPECTED[name]["error"])
+    assert "Traceback" not in printed
 
 
 def test_every_table_is_expected() -> None:
@@ -60,7 +60,7 @@ def notes(name: str, **options: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("koniq_shares_index.csv", ["40.566 to 69.0789", "rating bins 1 to 5", "deviation"]),
         ("reference_dmos.csv", ["'dmos'", "--lower-is-better", "group: 'ref_name'"]),
@@ -75,9 +75,9 @@ def notes(name: str, **options: Any) -> str:
         ("path_and_image.csv", ["image: 'dis_img_path'", "IMAGE"]),
     ],
 )
-def test_what_a_person_should_know_is_told(name: str, told: list[str]) -> None:
-    said = notes(name)
-    assert [words for words in told if words not in said] == []
+def test_what_a_person_should_know_is_told(name: str, expected: list[str]) -> None:
+    actual = notes(name)
+    assert [words for words in expected if words not in actual] == []
 
 
 def test_the_ready_made_command_of_an_undecided_table_works(

@@ -40,8 +40,8 @@ def picture(number: int, kind: str = "JPEG") -> bytes:
 def hub_frame(paths: list[str | None], kinds: tuple[str, ...] = ("JPEG",)) -> pl.DataFrame:
     """The columns that `Dataset.push_to_hub` gives: `image` as struct of bytes and path."""
     images = [
-        {"bytes": picture(place, kinds[place % len(kinds)]), "path": path}
-        for place, path in enumerate(paths)
+        {"bytes": picture(index, kinds[index % len(kinds)]), "path": path}
+        for index, path in enumerate(paths)
     ]
     return pl.DataFrame({"image": images, "mos": SCORES[: len(paths)]})
 
@@ -97,9 +97,11 @@ def test_names_are_keys_and_tell_pictures_apart(rows: list[tuple[str | None, int
 def test_columns_of_bytes_are_pictures_only_where_they_hold_some(tmp_path: Path) -> None:
     frame = pl.DataFrame({"photo": [picture(n) for n in range(4)], "mos": SCORES[:4]})
     assert read_annotations(frame).keys == [f"{n:06d}.jpg" for n in range(4)]
-    named = pl.DataFrame({"photo": [b"a.jpg", b"b.jpg"], "x": [b"\xff\x00", None], "mos": [1.5, 2]})
-    assert read_annotations(named).keys == ["a.jpg", "b.jpg"]
-    assert unpack_pictures(named, tmp_path / "out") is None
+    only_names = pl.DataFrame(
+        {"photo": [b"a.jpg", b"b.jpg"], "x": [b"\xff\x00", None], "mos": [1.5, 2]}
+    )
+    assert read_annotations(only_names).keys == ["a.jpg", "b.jpg"]
+    assert unpack_pictures(only_names, tmp_path / "out") is None
     assert not (tmp_path / "out").exists()
 
 
@@ -162,12 +164,12 @@ def test_shards_of_a_data_set(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "set"
     for split, first in (("train", 0), ("test", 3)):
         frame = hub_frame([f"{n}.jpg" for n in range(6)])[first : first + 3]
-        place = folder / (split if kind == "arrow" else "data")
-        place.mkdir(parents=True, exist_ok=True)
+        shard_folder = folder / (split if kind == "arrow" else "data")
+        shard_folder.mkdir(parents=True, exist_ok=True)
         if kind == "arrow":
-            frame.write_ipc_stream(place / "data-00000-of-00001.arrow")
+            frame.write_ipc_stream(shard_folder / "data-00000-of-00001.arrow")
         else:
-            frame.write_parquet(place / f"{split}-00000-of-00001.parquet")
+            frame.write_parquet(shard_folder / f"{split}-00000-of-00001.parquet")
     if kind == "arrow":
         (folder / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     scan = scan_annotations(folder)
@@ -220,10 +222,10 @@ def test_check_opens_pictures_inside(tmp_path: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as left:
         main(["check", str(table), "--format", "json"])
     assert left.value.code == 2
-    said = json.loads(capsys.readouterr().out)
-    assert [p["key"] for p in said["problems"] if p["severity"] == "error"] == ["4.jpg"]
-    assert said["read"]["notes"] == ["6 pictures are inside the table, in 'image'."]
-    assert said["read"]["pictures"] == 6 and said["read"]["columns"]["image"] == "image"
+    report = json.loads(capsys.readouterr().out)
+    assert [p["key"] for p in report["problems"] if p["severity"] == "error"] == ["4.jpg"]
+    assert report["read"]["notes"] == ["6 pictures are inside the table, in 'image'."]
+    assert report["read"]["pictures"] == 6 and report["read"]["columns"]["image"] == "image"
     assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
 
 

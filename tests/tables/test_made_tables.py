@@ -34,7 +34,7 @@ MISSING = ["", "nan", "NaN", "None", "NA", "null", "N/A"]
 
 
 @st.composite
-def made(draw: st.DrawFn) -> dict[str, Any]:
+def tables(draw: st.DrawFn) -> dict[str, Any]:
     """A table by column, and what it says."""
     count = draw(st.integers(6, 14))
     scores = draw(
@@ -53,19 +53,21 @@ def made(draw: st.DrawFn) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def expected(told: dict[str, Any]) -> tuple[list[str], list[float | None]]:
-    scores: list[float | None] = list(told["score"])
-    if told["missing"] is not None:
-        scores[told["missing"]] = None
-    return told["image"], scores
+def expected(table_facts: dict[str, Any]) -> tuple[list[str], list[float | None]]:
+    scores: list[float | None] = list(table_facts["score"])
+    if table_facts["missing"] is not None:
+        scores[table_facts["missing"]] = None
+    return table_facts["image"], scores
 
 
 @settings(max_examples=120, deadline=None)
-@given(told=made(), data=st.data())
+@given(told=tables(), data=st.data())
 def test_a_text_table_however_it_is_written(
-    tmp_path_factory: pytest.TempPathFactory, told: dict[str, Any], data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, table_facts: dict[str, Any], data: st.DataObject
 ) -> None:
-    columns = [name for name in ("image", "score", "split", "style") if told[name] is not None]
+    columns = [
+        name for name in ("image", "score", "split", "style") if table_facts[name] is not None
+    ]
     columns = data.draw(st.permutations(columns))
     separator = data.draw(st.sampled_from([",", ";", "\t", "|"]))
     comma = separator != "," and data.draw(st.booleans())
@@ -77,9 +79,9 @@ def test_a_text_table_however_it_is_written(
     stream = io.StringIO()
     writer = csv.writer(stream, delimiter=separator, lineterminator=end)
     writer.writerow(([index] if index is not None else []) + names)
-    for row in range(len(told["image"])):
-        cells = [str(told[column][row]) for column in columns]
-        if row == told["missing"]:
+    for row in range(len(table_facts["image"])):
+        cells = [str(table_facts[column][row]) for column in columns]
+        if row == table_facts["missing"]:
             cells[columns.index("score")] = missing
         elif comma:
             cells[columns.index("score")] = cells[columns.index("score")].replace(".", ",")
@@ -87,26 +89,27 @@ def test_a_text_table_however_it_is_written(
     path = tmp_path_factory.mktemp("made") / "table.txt"
     path.write_bytes(stream.getvalue().encode(encoding))
     table = read_annotations(path)
-    images, scores = expected(told)
+    images, scores = expected(table_facts)
     assert table.keys == images
     assert table.frame["score"].to_list() == scores
-    assert table.frame["split"].null_count() == (0 if told["split"] else len(images))
-    if told["style"]:
+    assert table.frame["split"].null_count() == (0 if table_facts["split"] else len(images))
+    if table_facts["style"]:
         (attribute,) = table.attribute_names
-        assert table.frame[f"attribute.{attribute}"].to_list() == told["style"]
+        assert table.frame[f"attribute.{attribute}"].to_list() == table_facts["style"]
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    told=made(), kind=st.sampled_from(["records", "lines", "columns", "parquet", "polars", "dicts"])
+    told=tables(),
+    kind=st.sampled_from(["records", "lines", "columns", "parquet", "polars", "dicts"]),
 )
 def test_the_same_table_in_other_containers(
-    tmp_path_factory: pytest.TempPathFactory, told: dict[str, Any], kind: str
+    tmp_path_factory: pytest.TempPathFactory, table_facts: dict[str, Any], kind: str
 ) -> None:
-    images, scores = expected(told)
+    images, scores = expected(table_facts)
     columns = {"file_name": images, "mos": scores}
-    if told["split"]:
-        columns["split"] = told["split"]
+    if table_facts["split"]:
+        columns["split"] = table_facts["split"]
     frame = pl.DataFrame(columns)
     folder = tmp_path_factory.mktemp("made")
     rows = frame.to_dicts()
@@ -156,7 +159,7 @@ def test_lower_is_better_turns_scores_votes_and_ratings(tmp_path: Path) -> None:
     scan = scan_annotations(path, lower_is_better=True)
     assert scan.table is not None
     assert scan.table.frame["score"].to_list() == [4.5, 2.0]
-    assert [one[0]["score"] for one in scan.table.frame["ratings"]] == [4.0, 1.0]
+    assert [ratings[0]["score"] for ratings in scan.table.frame["ratings"]] == [4.0, 1.0]
     assert any("scale 1 to 5" in note for note in scan.read.notes)
     odd = tmp_path / "odd.csv"
     odd.write_text("image,dmos\na.jpg,-3.5\nb.jpg,120\n", "utf-8")
@@ -180,7 +183,7 @@ def test_of_equally_good_readings_none_is_guessed(
     path = tmp_path / "t.csv"
     path.write_text(content, "utf-8")
     scan = scan_annotations(path)
-    (problem,) = [one for one in scan.problems if one.severity == "error"]
+    (problem,) = [candidate for candidate in scan.problems if candidate.severity == "error"]
     assert (scan.table, problem.code) == (None, "ambiguous")
     for role in roles:
         assert f"beholder check {path} --columns {role}" in problem.message

@@ -20,20 +20,22 @@ SIGNS += [b"image", b"score", b"column1", b"sep=", b"=", b"../", b"http://", b" 
 def mutated(content: bytes, chance: random.Random) -> bytes:
     """One to six changes: cut, repeat, swap, insert, overwrite, re-encode, blow up a line."""
     for _ in range(chance.randint(1, 6)):
-        place = chance.randrange(len(content) + 1)
+        position = chance.randrange(len(content) + 1)
         length = chance.choice([1, 3, 20, 200])
         kind = chance.randrange(8)
-        part = content[place : place + length]
+        part = content[position : position + length]
         if kind == 0:
-            content = content[:place] + content[place + length :]
+            content = content[:position] + content[position + length :]
         elif kind == 1:
-            content = content[:place] + part * chance.choice([2, 3, 30]) + content[place:]
+            content = content[:position] + part * chance.choice([2, 3, 30]) + content[position:]
         elif kind == 2:
-            content = content[place:] + content[:place]
+            content = content[position:] + content[:position]
         elif kind in (3, 4):
-            content = content[:place] + chance.choice(SIGNS) + content[place:]
+            content = content[:position] + chance.choice(SIGNS) + content[position:]
         elif kind == 5:
-            content = content[:place] + chance.randbytes(len(part)) + content[place + length :]
+            content = (
+                content[:position] + chance.randbytes(len(part)) + content[position + length :]
+            )
         elif kind == 6:
             lines = content.split(b"\n")
             chance.shuffle(lines)
@@ -81,7 +83,7 @@ def test_two_thousand_damaged_tables_give_no_traceback(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "named"),
+    ("content", "kind"),
     [
         (b"MATLAB 5.0 MAT-file, Platform", "MATLAB"),
         (b"\x93NUMPY\x01\x00", "NumPy"),
@@ -94,8 +96,8 @@ def test_two_thousand_damaged_tables_give_no_traceback(tmp_path: Path) -> None:
         (b"text,label\nI liked this film,pos\nIt was not good,neg\n" * 3, "texts"),
     ],
 )
-def test_what_is_no_table_of_pictures_is_named(tmp_path: Path, content: bytes, named: str) -> None:
+def test_what_is_no_table_of_pictures_is_named(tmp_path: Path, content: bytes, kind: str) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes(content)
     scan = scan_annotations(path)
-    assert named in "\n".join(map(str, scan.problems))
+    assert kind in "\n".join(map(str, scan.problems))

@@ -18,7 +18,7 @@ from beholder.models.expansionnet_config import ExpansionNetConfig
 
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
-    return Vocabulary.build(text for own in COMMENTS for text in own)
+    return Vocabulary.build(text for captions in COMMENTS for text in captions)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def batch(vocabulary: Vocabulary) -> dict[str, Any]:
             name: torch.randint(len(labels), (ROWS,), generator=generator)
             for name, labels in CLASSES.items()
         },
-        "comments": [[vocabulary.encode(text) for text in own] for own in COMMENTS],
+        "comments": [[vocabulary.encode(text) for text in captions] for captions in COMMENTS],
     }
 
 

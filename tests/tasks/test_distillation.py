@@ -137,11 +137,11 @@ def test_the_loss_is_the_written_mixture(
     task = DistillationTask(make_judge(), config).eval()
     task.prepare([taught])
     expected = 0.0
-    for name, own in task.attribute_heads(taught["pooled"]).items():
+    for name, logits in task.attribute_heads(taught["pooled"]).items():
         target = taught["attributes"][name]
-        base = attribute_loss(own, target, task.class_weights[name], 0.1)
+        base = attribute_loss(logits, target, task.class_weights[name], 0.1)
         # EfficientFormer's: kl_div(sum, log_target) T T / numel, times the rows it averages over
-        copied = soft_loss(own, taught["teacher"][name], TAU) / own.numel() * ROWS
+        copied = soft_loss(logits, taught["teacher"][name], TAU) / logits.numel() * ROWS
         expected += float((0.3 * base + 0.7 * copied).detach()) / (ROWS * len(CLASSES))
     assert float(task(taught)["loss"]) == pytest.approx(expected, rel=1e-5)
 
@@ -193,11 +193,13 @@ def test_a_mixed_picture_is_taught_by_both_of_its_labels(
     # every row on its own with one label of the two, or none
     for row in range(ROWS):
         partner, share = int(mixture["partner"][row]), float(mixture["share"][row])
-        one = select(taught, [row])
+        row_of_teacher = select(taught, [row])
         for labelled_by, part in ((row, share), (partner, 1 - share)):
             labels = select(taught, [labelled_by])["attributes"]
-            unit = task.weight({**one, "attributes": labels})
-            expected += part * unit * float(task({**one, "attributes": labels})["loss"].detach())
+            unit = task.weight({**row_of_teacher, "attributes": labels})
+            expected += (
+                part * unit * float(task({**row_of_teacher, "attributes": labels})["loss"].detach())
+            )
             units += part * unit
     assert float(loss.detach()) == pytest.approx(expected / units, rel=1e-4)
     assert task.weight({**taught, "mixed": mixture}) == pytest.approx(units, rel=1e-5)
@@ -220,10 +222,12 @@ def test_mixed_pictures_without_a_label_teach_nothing(
     small = {"partner": mixture["partner"], "share": torch.full((ROWS,), 0.01)}
     whole = select({**batch, "attributes": lone}, [4])
     mixed = select({**batch, "attributes": lone}, [4, 0])
-    found = task({**mixed, "mixed": {"partner": torch.tensor([1, 0]), "share": small["share"][:2]}})
+    losses = task(
+        {**mixed, "mixed": {"partner": torch.tensor([1, 0]), "share": small["share"][:2]}}
+    )
     alone, other = task(whole)["loss"], task(select({**batch, "attributes": lone}, [0]) | {
         "attributes": select(lone, [4])})["loss"]  # fmt: skip
-    torch.testing.assert_close(found["loss"], 0.01 * alone + 0.99 * other)
+    torch.testing.assert_close(losses["loss"], 0.01 * alone + 0.99 * other)
 
 
 def make_teacher(count: int = 1) -> Teacher:
@@ -271,9 +275,9 @@ def test_live_outputs_are_what_a_batch_would_bring(
 
 def test_an_ensemble_is_the_mean_probability() -> None:
     teacher, pixels = make_teacher(3), torch.randn(2, 3, 48, 48)
-    said = [member(pixels) for member in teacher.members]
+    member_logits = [member(pixels) for member in teacher.members]
     for name, log_p in teacher(pixels).items():
-        mean = sum(one[name].softmax(-1) for one in said) / 3
+        mean = sum(logits[name].softmax(-1) for logits in member_logits) / 3
         torch.testing.assert_close(log_p.softmax(-1), mean)
 
 

@@ -51,8 +51,10 @@ def units(batch: dict[str, Any]) -> dict[str, float]:
     """Pictures with a score, labels, words: counted plainly."""
     return {
         "quality": float(sum(not math.isnan(score) for score in batch["score"].tolist())),
-        "labels": float(sum(int(v >= 0) for own in batch["attributes"].values() for v in own)),
-        "words": float(sum(len(ids) - 1 for own in batch["comments"] for ids in own)),
+        "labels": float(
+            sum(int(v >= 0) for values in batch["attributes"].values() for v in values)
+        ),
+        "words": float(sum(len(ids) - 1 for values in batch["comments"] for ids in values)),
     }
 
 
@@ -75,12 +77,12 @@ def test_a_task_counts_by_the_units_that_a_batch_brings() -> None:
     whole = units(training)
     for rows in (range(ROWS), range(4), (0, 3, 4, 5), (5,)):
         batch = select(training, list(rows))
-        own = units(batch)
+        counts = units(batch)
         out = joint(batch)
         total = 0.0
         for name, task in alone.items():
             # the units of a picture here, in those of a picture of the training set
-            share = own[name] / len(rows) / (whole[name] / ROWS)
+            share = counts[name] / len(rows) / (whole[name] / ROWS)
             expected = float(task(batch)["loss"].detach()) * share
             assert float(out[f"{name}.loss"].detach()) == pytest.approx(expected, rel=1e-5)
             total += expected
@@ -93,12 +95,12 @@ def test_with_other_weights_0_the_gradient_is_that_of_the_task_alone(name: str) 
     weights = {other: float(other == name) for other in TASKS}
     joint, alone = prepared(make_joint(weights=weights), batch), singles(batch)[name]
     expected = gradients(alone, alone(batch)["loss"])
-    found = gradients(joint, joint(batch)["loss"])
+    actual = gradients(joint, joint(batch)["loss"])
     assert any("backbone" in parameter for parameter in expected)
-    for parameter, gradient in found.items():
+    for parameter, gradient in actual.items():
         wanted = expected.get(parameter, torch.zeros_like(gradient))
         torch.testing.assert_close(gradient, wanted, msg=parameter)
-    assert expected.keys() <= found.keys()
+    assert expected.keys() <= actual.keys()
 
 
 def test_the_backbone_sees_a_batch_once() -> None:
@@ -115,13 +117,13 @@ def test_pictures_without_an_opinion_teach_nothing_of_it() -> None:
     training = make_batch()
     joint = prepared(make_joint(), training)
     batch = select(training, [0, 0, 5])  # a comment alone, twice, and nothing
-    found = gradients(joint, joint(batch)["loss"])
-    for name, gradient in found.items():
+    actual = gradients(joint, joint(batch)["loss"])
+    for name, gradient in actual.items():
         assert gradient.isfinite().all()
         assert not (name.startswith(("model.heads.score", "model.heads.attributes"))
                     and gradient.any())  # fmt: skip
-    assert found["model.backbone.tokens.weight"].any()
-    assert not found["model.backbone.pooled.weight"].any()
+    assert actual["model.backbone.tokens.weight"].any()
+    assert not actual["model.backbone.pooled.weight"].any()
 
 
 def test_micro_batches_of_a_step_are_the_step(tmp_path: Path) -> None:
@@ -176,18 +178,18 @@ def test_stopped_and_gone_on_with_it_ends_the_same(tmp_path: Path) -> None:
 def test_metrics_are_those_of_the_tasks() -> None:
     batch = make_batch()
     joint, alone = prepared(make_joint(weights={"words": 0.5}), batch), singles(batch)
-    found = joint.evaluate([select(batch, [0, 1, 2]), select(batch, list(range(3, ROWS)))])
+    joint_metrics = joint.evaluate([select(batch, [0, 1, 2]), select(batch, list(range(3, ROWS)))])
     expected = {name: task.evaluate([batch]) for name, task in alone.items()}
     for name, metrics in expected.items():
-        own = {metric: found[f"{name}.{metric}"] for metric in metrics}
-        assert own == pytest.approx(metrics, rel=1e-4)
+        task_metrics = {metric: joint_metrics[f"{name}.{metric}"] for metric in metrics}
+        assert task_metrics == pytest.approx(metrics, rel=1e-4)
     cider = expected["words"]["CIDEr-D"]
     merits = (expected["quality"]["srcc"], expected["labels"]["top1"], cider / (1 + cider))
-    assert found["overall"] == pytest.approx(sum(merits) / 3, rel=1e-4)
+    assert joint_metrics["overall"] == pytest.approx(sum(merits) / 3, rel=1e-4)
     losses = [expected[name]["loss"] for name in ("quality", "labels", "words")]
-    assert found["loss"] == pytest.approx(losses[0] + losses[1] + 0.5 * losses[2], rel=1e-4)
+    assert joint_metrics["loss"] == pytest.approx(losses[0] + losses[1] + 0.5 * losses[2], rel=1e-4)
     assert next(iter(joint.directions)) == "overall"
-    assert set(joint.directions) <= set(found)
+    assert set(joint.directions) <= set(joint_metrics)
     assert joint.directions["quality.rmse"] == "min"
 
 
@@ -195,10 +197,12 @@ def test_what_can_not_be_compared_is_left_out_of_the_whole() -> None:
     batch = make_batch()
     joint = prepared(make_joint(), batch)
     batch["score"][:] = math.nan
-    found = joint.evaluate([batch])
-    assert math.isnan(found["quality.srcc"])
-    cider = found["words.CIDEr-D"]
-    assert found["overall"] == pytest.approx((found["labels.top1"] + cider / (1 + cider)) / 2)
+    joint_metrics = joint.evaluate([batch])
+    assert math.isnan(joint_metrics["quality.srcc"])
+    cider = joint_metrics["words.CIDEr-D"]
+    assert joint_metrics["overall"] == pytest.approx(
+        (joint_metrics["labels.top1"] + cider / (1 + cider)) / 2
+    )
     batch["comments"] = [[] for _ in batch["comments"]]
     for values in batch["attributes"].values():
         values[:] = -1
@@ -207,12 +211,12 @@ def test_what_can_not_be_compared_is_left_out_of_the_whole() -> None:
 
 def test_a_teacher_teaches_pictures_without_labels() -> None:
     batch = make_batch()
-    batch["teacher"] = {name: torch.randn(ROWS, len(own)) for name, own in CLASSES.items()}
+    batch["teacher"] = {name: torch.randn(ROWS, len(labels)) for name, labels in CLASSES.items()}
     tasks = {**TASKS, "labels": {"kind": "distillation", "alpha": 1.0}}
     joint = prepared(make_joint(tasks=tasks), batch)
     few = {**select(batch, [0, 5]), "teacher": {k: v[[0, 5]] for k, v in batch["teacher"].items()}}
-    found = gradients(joint, joint(few)["loss"])
-    taught = {n: g for n, g in found.items() if n.startswith("model.heads.attributes")}
+    actual = gradients(joint, joint(few)["loss"])
+    taught = {n: g for n, g in actual.items() if n.startswith("model.heads.attributes")}
     assert len(taught) > 1
     assert all(gradient.any() for gradient in taught.values())
 
@@ -231,7 +235,7 @@ def test_a_task_with_nothing_to_learn_is_told(missing: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"tasks": {"a": {"kind": "scores"}, "b": {"kind": "caption"}}}, "'score', 'attributes'"),
         ({"tasks": {**TASKS, "more": {"kind": "distillation"}}}, "'labels' and 'more' both train"),
@@ -246,6 +250,6 @@ def test_a_task_with_nothing_to_learn_is_told(missing: str) -> None:
         ),
     ],
 )
-def test_what_can_not_be_joined_is_refused(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_what_can_not_be_joined_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         JointTaskConfig.model_validate({"tasks": TASKS, **options})

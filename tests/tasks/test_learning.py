@@ -62,9 +62,9 @@ def test_attributes(make_judge: MakeJudge, batch: Batch, tmp_path: Path) -> None
     assert result.best is not None
     assert result.best.metrics["top1"] == 1.0
     probabilities = judge.opinions(judge.features(batch)).probabilities_BK
-    for name, given in batch["attributes"].items():
-        known = given >= 0
-        assert torch.equal(probabilities[name].argmax(-1)[known], given[known])
+    for name, labels in batch["attributes"].items():
+        known = labels >= 0
+        assert torch.equal(probabilities[name].argmax(-1)[known], labels[known])
 
 
 def test_comments(make_judge: MakeJudge, batch: Batch, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_comments(make_judge: MakeJudge, batch: Batch, tmp_path: Path) -> None:
     task, result = learn(config, judge, batch, tmp_path, epochs=80, evaluate_every=40, lr=5e-3)
     assert result.metric == "CIDEr-D"
     with torch.no_grad():
-        assert task.write(batch["tokens"]) == [own[0] for own in COMMENTS]
+        assert task.write(batch["tokens"]) == [captions[0] for captions in COMMENTS]
     # CIDEr-D gives 10 to a comment that is its only reference
     assert result.best is not None
     assert result.best.metrics["CIDEr-D"] == pytest.approx(10, abs=0.01)

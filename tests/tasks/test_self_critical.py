@@ -47,26 +47,27 @@ def with_dropout(judge: JudgeModel, share: float) -> JudgeModel:
 
 def test_reward_and_loss_are_the_published(make_judge: MakeJudge) -> None:
     golden = json.loads(GOLDEN.read_text("utf-8"))
-    corpus = {str(index): own for index, own in enumerate(golden["corpus"])}
+    corpus = {str(index): captions for index, captions in enumerate(golden["corpus"])}
     vocabulary = Vocabulary.build(
-        [text for own in golden["normalised_corpus"] for text in own]
-        + [" ".join(tokens) for own in golden["sampled"] for tokens in own]
+        [text for captions in golden["normalised_corpus"] for text in captions]
+        + [" ".join(tokens) for captions in golden["sampled"] for tokens in captions]
     )
     judge = make_judge("comment")
     judge.vocabulary = vocabulary
     task = SelfCriticalTask(judge, SelfCriticalTaskConfig(sample_length=60), corpus)
-    given = [[" ".join(tokens) for tokens in own] for own in task.references.values()]
-    assert given == golden["normalised_corpus"]
+    rewards = [[" ".join(tokens) for tokens in captions] for captions in task.references.values()]
+    assert rewards == golden["normalised_corpus"]
     ids = {word: index for index, word in enumerate(vocabulary.tokens)}
     samples = [
-        [Hypothesis([ids[word] for word in tokens], [], 0.0) for tokens in own]
-        for own in golden["sampled"]
+        [Hypothesis([ids[word] for word in tokens], [], 0.0) for tokens in captions]
+        for captions in golden["sampled"]
     ]
     reward = task.reward([str(index) for index in golden["image_index"]], samples)
     expected = torch.tensor(golden["reward"], dtype=torch.float64)
     torch.testing.assert_close(reward, expected, rtol=0, atol=1e-6)
     log_prob = torch.tensor(
-        [[sum(own) for own in picture] for picture in golden["log_probs"]], dtype=torch.float64
+        [[sum(captions) for captions in picture] for picture in golden["log_probs"]],
+        dtype=torch.float64,
     )
     loss = self_critical_loss(log_prob, reward)
     assert float(loss) == pytest.approx(golden["loss"], abs=1e-6)
@@ -86,7 +87,11 @@ def test_samples_without_their_end_get_no_reward_for_it(
 
 def test_gradient_is_that_of_plain_reinforce(make_judge: MakeJudge, batch: Batch) -> None:
     batch["comments"][4] = []
-    references = {key: own for key, own in REFERENCES.items() if key != "04.png"}
+    references = {
+        key: references_of_picture
+        for key, references_of_picture in REFERENCES.items()
+        if key != "04.png"
+    }
     judge = with_dropout(make_judge("comment"), 0.0)
     task = SelfCriticalTask(judge, SelfCriticalTaskConfig(samples=3, sample_length=6), references)
     task.train()
@@ -137,9 +142,13 @@ def test_both_passes_are_of_one_distribution_under_dropout(
     before = {name: module.training for name, module in task.named_modules()}
     log_prob, words = task._log_probs(memory, samples)
     assert {name: module.training for name, module in task.named_modules()} == before
-    told = [[sum(one.token_log_probs) for one in own] for own in samples]
-    torch.testing.assert_close(log_prob, torch.tensor(told), rtol=1e-4, atol=1e-4)
-    assert words == sum(len(one.tokens) - 1 for own in samples for one in own)
+    sampled_log_probs = [
+        [sum(hypothesis.token_log_probs) for hypothesis in hypotheses] for hypotheses in samples
+    ]
+    torch.testing.assert_close(log_prob, torch.tensor(sampled_log_probs), rtol=1e-4, atol=1e-4)
+    assert words == sum(
+        len(hypothesis.tokens) - 1 for hypotheses in samples for hypothesis in hypotheses
+    )
     task.eval()
     assert not any(module.training for module in task.modules())
 
@@ -177,8 +186,8 @@ def test_alarms(make_judge: MakeJudge) -> None:
     assert task.alarms(good, {**good, "reward": 2.1}) == []
     (fell,) = task.alarms(good, {**good, "reward": 1.9})
     assert "fell from 2.0000 to 1.9000" in fell
-    said = task.alarms(good, {"reward": 1.0, "bad_endings": 0.06, "no_end": 0.5})
-    assert len(said) == 3
+    alarms = task.alarms(good, {"reward": 1.0, "bad_endings": 0.06, "no_end": 0.5})
+    assert len(alarms) == 3
 
 
 @pytest.fixture
@@ -251,8 +260,8 @@ def test_alarms_are_sounded_by_the_loop(
     task = make(make_judge("comment"), sample_length=2)
     config = TrainConfig(epochs=2, batch_size=8, log_every=1, lr=1e-9)
     train(task, ListSource(batch), None, config, tmp_path, device="cpu", stage="reward")
-    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    ends = [text for text in said if "do not end within 2 words" in text]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    ends = [text for text in warnings if "do not end within 2 words" in text]
     assert [text.partition(": ")[2][:7] for text in ends] == ["epoch 1", "epoch 2"]
     assert "do not end within" in (tmp_path / "log.txt").read_text()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -45,8 +45,8 @@ def test_only_the_trained_head_is_in_training_mode(kind: type[Task], make_judge:
     task = kind(make_judge(dropout=0.5))
     task.model.backbone = nn.BatchNorm2d(3)  # type: ignore[assignment]
     task.train()
-    own = task.model.heads[task.heads[0]]
-    expected = {id(module) for module in own.modules()}
+    trained_head = task.model.heads[task.heads[0]]
+    expected = {id(module) for module in trained_head.modules()}
     for module in task.model.modules():
         assert module.training == (id(module) in expected)
     names = [name for name, _ in task.trainable()]
@@ -386,7 +386,7 @@ def test_caption_loss_is_that_of_comments_one_by_one(make_judge: MakeJudge, batc
 
 def test_each_picture_is_encoded_once(make_judge: MakeJudge, batch: Batch) -> None:
     task = CaptionTask(make_judge())
-    batch["comments"] = [own * 5 for own in batch["comments"]]
+    batch["comments"] = [captions * 5 for captions in batch["comments"]]
     shapes = []
     encode = task.model.comment.encode
 

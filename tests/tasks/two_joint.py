@@ -30,5 +30,5 @@ def learn(folder: Path, **options: object) -> dict[str, torch.Tensor]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    place = Path(sys.argv[1])
-    torch.save(learn(place / "run"), place / f"{os.environ['RANK']}.pt")
+    run_folder = Path(sys.argv[1])
+    torch.save(learn(run_folder / "run"), run_folder / f"{os.environ['RANK']}.pt")

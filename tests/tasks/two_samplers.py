@@ -28,13 +28,15 @@ class Noting(SelfCriticalTask):
 
     def draw(self, memory_BND: torch.Tensor) -> list:
         samples = super().draw(memory_BND)
-        self.drawn.append([one.tokens for own in samples for one in own])
+        self.drawn.append(
+            [hypothesis.tokens for hypotheses in samples for hypothesis in hypotheses]
+        )
         return samples
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    vocabulary = Vocabulary.build(text for own in COMMENTS for text in own)
+    vocabulary = Vocabulary.build(text for captions in COMMENTS for text in captions)
     head = ExpansionNetConfig(
         d_model=16, enc_layers=1, dec_layers=1, ff=16, heads=2, enc_expansions=(2,),
         dec_expansions=2, vocab_size=len(vocabulary), max_length=10, feature_dim=TOKEN_DIM,
@@ -52,7 +54,7 @@ def main() -> None:
         {
             "keys": keys,
             "tokens": torch.randn(ROWS, TOKENS, TOKEN_DIM),
-            "comments": [[vocabulary.encode(text) for text in own] for own in COMMENTS],
+            "comments": [[vocabulary.encode(text) for text in captions] for captions in COMMENTS],
         }
     )
     references = dict(zip(keys, COMMENTS, strict=True))

@@ -72,8 +72,8 @@ def wait_for_checkpoint(home: Path) -> None:
     """Until a checkpoint is there that was not there before."""
 
     def saved() -> set[str]:
-        place = home / "stages" / "tiny" / "checkpoints"
-        paths = list(place.iterdir()) if place.is_dir() else []
+        checkpoints = home / "stages" / "tiny" / "checkpoints"
+        paths = list(checkpoints.iterdir()) if checkpoints.is_dir() else []
         return {path.name for path in paths if path.name.startswith("step-")}
 
     before = saved()

@@ -74,8 +74,12 @@ def make_teacher(seed: int = 1) -> Counted:
     return Counted([Member(backbone, heads, TRANSFORM)], CLASSES)
 
 
-def write(teacher: Teacher, source: PictureSource, place: Path, versions: int = 3) -> FeatureStore:
-    return write_teacher_logits(teacher, source, place, versions, TrainConfig(batch_size=2), ALONE)
+def write(
+    teacher: Teacher, source: PictureSource, store_folder: Path, versions: int = 3
+) -> FeatureStore:
+    return write_teacher_logits(
+        teacher, source, store_folder, versions, TrainConfig(batch_size=2), ALONE
+    )
 
 
 def test_batches_bring_what_the_teacher_says_of_their_pixels(root: Path) -> None:
@@ -102,51 +106,51 @@ def test_the_teacher_computes_as_it_would_in_a_step(root: Path) -> None:
     teacher, source = make_teacher(), make_source(root)
     settings = TrainConfig(batch_size=ROWS, amp="bf16")
     store = write_teacher_logits(teacher, source, root / "said", 1, settings, ALONE)
-    found = CachedTeacherSource(source, store, CLASSES).load(range(ROWS), 0)
+    cached = CachedTeacherSource(source, store, CLASSES).load(range(ROWS), 0)
     with torch.autocast("cpu", torch.bfloat16):
-        live = teacher(found["pixels"])
-    plain = teacher(found["pixels"])
+        live = teacher(cached["pixels"])
+    plain = teacher(cached["pixels"])
     for name, logits in live.items():
-        torch.testing.assert_close(found["teacher"][name], logits.float())
-        assert not torch.equal(found["teacher"][name], plain[name])
+        torch.testing.assert_close(cached["teacher"][name], logits.float())
+        assert not torch.equal(cached["teacher"][name], plain[name])
     with pytest.raises(StoreError, match="is of a teacher"):
         write(teacher, source, root / "said", versions=1)
 
 
 def test_a_stopped_one_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cached_teacher_logits, "SHARD_ROWS", 1)
-    teacher, source, place = make_teacher(), make_source(root), root / "said"
+    teacher, source, store_folder = make_teacher(), make_source(root), root / "said"
     teacher.last = 2 * 3 + 1  # two pictures done, in the midst of the next two
     with pytest.raises(KeyboardInterrupt):
-        write(teacher, source, place)
+        write(teacher, source, store_folder)
     teacher.asked, teacher.last = 0, 10**9
-    store = write(teacher, source, place)
+    store = write(teacher, source, store_folder)
     assert teacher.asked == 3 * (ROWS - 2)
     whole = write(make_teacher(), source, root / "whole")
     assert np.array_equal(store.read(source.keys)[0], whole.read(source.keys)[0])
     teacher.asked = 0
-    write(teacher, source, place)
+    write(teacher, source, store_folder)
     assert teacher.asked == 0
 
 
 def test_a_changed_picture_is_shown_again(root: Path) -> None:
-    teacher, place = make_teacher(), root / "said"
-    before = write(teacher, make_source(root), place).read(["3.png", "4.png"])[0]
+    teacher, store_folder = make_teacher(), root / "said"
+    before = write(teacher, make_source(root), store_folder).read(["3.png", "4.png"])[0]
     Image.new("RGB", (40, 30), (200, 10, 10)).save(root / "3.png")
     teacher.asked = 0
-    after = write(teacher, make_source(root), place).read(["3.png", "4.png"])[0]
+    after = write(teacher, make_source(root), store_folder).read(["3.png", "4.png"])[0]
     assert teacher.asked == 3
     assert not np.array_equal(before[0], after[0])
     assert np.array_equal(before[1], after[1])
     (root / "4.png").unlink()
     with pytest.raises(PictureError) as caught:
-        write(teacher, make_source(root), place)
+        write(teacher, make_source(root), store_folder)
     assert (caught.value.where, caught.value.code) == ("4.png", "missing")
 
 
 def test_what_decides_the_logits_decides_the_store(root: Path) -> None:
-    teacher, source, place = make_teacher(), make_source(root), root / "said"
-    write(teacher, source, place)
+    teacher, source, store_folder = make_teacher(), make_source(root), root / "said"
+    write(teacher, source, store_folder)
     others: dict[str, tuple[Any, ...]] = {
         "weights": (make_teacher(2), source, 3),
         "seed": (teacher, make_source(root, seed=4), 3),
@@ -154,10 +158,10 @@ def test_what_decides_the_logits_decides_the_store(root: Path) -> None:
         "views": (teacher, source, 2),
     }
     cards = {teacher_store_card(teacher, source, 3)}
-    for asked, pictures, views in others.values():
+    for other_teacher, pictures, views in others.values():
         with pytest.raises(StoreError, match="is of a teacher"):
-            write(asked, pictures, place, views)
-        cards.add(teacher_store_card(asked, pictures, views))
+            write(other_teacher, pictures, store_folder, views)
+        cards.add(teacher_store_card(other_teacher, pictures, views))
     assert len(cards) == 1 + len(others)
     assert teacher_store_card(make_teacher(), make_source(root), 3) in cards
 

@@ -29,10 +29,10 @@ def example(value: float = 1.0) -> Checkpoint:
 
 def test_a_checkpoint_goes_round_tied_and_strided_tensors_too(tmp_path):
     save_checkpoint(tmp_path / "step-00000001", example())
-    found = load_checkpoint(tmp_path / "step-00000001")
-    assert found.state["note"] == "ü"
+    loaded = load_checkpoint(tmp_path / "step-00000001")
+    assert loaded.state["note"] == "ü"
     for name, tensor in example().tensors["weights"].items():
-        assert torch.equal(found.tensors["weights"][name], tensor)
+        assert torch.equal(loaded.tensors["weights"][name], tensor)
 
 
 def damage_bytes(path):
@@ -139,8 +139,8 @@ def test_metric_lines_after_the_checkpoint_are_dropped_others_stay(tmp_path):
     assert log.lines == 2
     log.write("train", 9, 1, {"loss": float("nan")})
     log.close()
-    found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["stage"], line["step"]) for line in found] == [
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["step"]) for line in lines] == [
         ("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 2), ("b", 3), ("a", 9),
     ]  # fmt: skip
-    assert found[-1]["loss"] is None
+    assert lines[-1]["loss"] is None

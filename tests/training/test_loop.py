@@ -19,8 +19,8 @@ from beholder.training.step import StepRunner
 
 
 def lines(folder, **wanted):
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in found if all(line[key] == value for key, value in wanted.items())]
+    entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in entries if all(line[key] == value for key, value in wanted.items())]
 
 
 def trained(folder, task=None, source=None, val=None, **values):
@@ -41,9 +41,9 @@ def test_accumulated_micro_batches_are_one_large_batch(kind, rows, tmp_path):
     whole, _ = trained(tmp_path / "b", kind(double=True), source, batch_size=16, **settings)
     for name, tensor in weights(whole).items():
         torch.testing.assert_close(accumulated.state_dict()[name], tensor, rtol=0, atol=1e-9)
-    for one, two in zip(lines(tmp_path / "a"), lines(tmp_path / "b"), strict=True):
-        assert one["loss"] == pytest.approx(two["loss"], abs=1e-9)
-        assert one["grad_norm"] == pytest.approx(two["grad_norm"], abs=1e-9)
+    for left, at_once in zip(lines(tmp_path / "a"), lines(tmp_path / "b"), strict=True):
+        assert left["loss"] == pytest.approx(at_once["loss"], abs=1e-9)
+        assert left["grad_norm"] == pytest.approx(at_once["grad_norm"], abs=1e-9)
 
 
 def test_knowing_all_rows_first_leaves_random_numbers_and_statistics_alone(tmp_path):
@@ -326,11 +326,11 @@ def test_training_lines_are_means_over_the_interval(tmp_path):
             return {**super().forward(batch), "times": torch.tensor(float(self.times))}
 
     trained(tmp_path, Counting(), log_every=3, max_steps=8, batch_size=10)
-    found = lines(tmp_path, split="train")
-    assert [line["step"] for line in found] == [3, 6, 8]
-    assert [line["times"] for line in found] == [2.0, 5.0, 7.5]
-    assert [line["epoch"] for line in found] == [1, 2, 2]
-    assert all(line["lr"] > 0 and line["grad_norm"] > 0 for line in found)
+    train_lines = lines(tmp_path, split="train")
+    assert [line["step"] for line in train_lines] == [3, 6, 8]
+    assert [line["times"] for line in train_lines] == [2.0, 5.0, 7.5]
+    assert [line["epoch"] for line in train_lines] == [1, 2, 2]
+    assert all(line["lr"] > 0 and line["grad_norm"] > 0 for line in train_lines)
 
 
 def test_what_a_run_leaves_to_read(tmp_path):

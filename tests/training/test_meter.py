@@ -101,9 +101,9 @@ def test_a_training_tells_what_it_took(tmp_path):
     folder = result.checkpoint
     assert timings.checkpoint_bytes == sum(file.stat().st_size for file in folder.iterdir())
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    told = [line["throughput"] for line in lines if line["split"] == "train"]
-    assert len(told) == 3
-    for throughput in told:
+    rates = [line["throughput"] for line in lines if line["split"] == "train"]
+    assert len(rates) == 3
+    for throughput in rates:
         assert throughput["data_wait"] > 0.5
         assert throughput["pictures_per_second"] == pytest.approx(
             8 / throughput["seconds_per_step"]

@@ -29,7 +29,7 @@ class Opinions(TinySource):
 @pytest.mark.parametrize("kind", [ScoreTask, AttributesTask])
 def test_a_step_in_micro_batches_is_a_step_in_one(kind, tmp_path):
     source = Opinions(50, missing=6)
-    found = []
+    results = []
     for name, sizes in {
         "micro-batches": {"batch_size": 4, "accumulate": 4},
         "one": {"batch_size": 16},
@@ -48,10 +48,10 @@ def test_a_step_in_micro_batches_is_a_step_in_one(kind, tmp_path):
         before = weights(task)
         result = train(task, source, source, config(**sizes, epochs=4), tmp_path / name, "cpu")
         assert result.history[-1].metrics["loss"] < result.history[0].metrics["loss"]
-        found.append(weights(task))
-    for name, tensor in found[0].items():
-        torch.testing.assert_close(tensor, found[1][name], rtol=0, atol=1e-5)
-    assert any(not torch.equal(found[0][name], before[name]) for name in before)
+        results.append(weights(task))
+    for name, tensor in results[0].items():
+        torch.testing.assert_close(tensor, results[1][name], rtol=0, atol=1e-5)
+    assert any(not torch.equal(results[0][name], before[name]) for name in before)
 
 
 def test_the_whole_network_learns_with_layer_decay(tmp_path):

@@ -53,10 +53,10 @@ def assert_same_end(folder: Path, *, stopped: bool = False) -> None:
             f"{part}.safetensors" for part in ("ema", "interval", "optimizer", "random", "weights")
         ]
         for file in files:
-            one, two = (load_file(home / name / file) for home in homes)
-            assert one.keys() == two.keys()
-            for key in one:
-                assert torch.equal(one[key], two[key]), (name, file, key)
+            resumed, unbroken = (load_file(home / name / file) for home in homes)
+            assert resumed.keys() == unbroken.keys()
+            for key in resumed:
+                assert torch.equal(resumed[key], unbroken[key]), (name, file, key)
         states = [json.loads((home / name / "state.json").read_text()) for home in homes]
         assert states[0] == states[1]
 

@@ -60,9 +60,9 @@ def test_warmup_anneal_divides_by_the_steps_left():
 
 def test_warmup_anneal_may_be_below_the_lowest_rate_while_warming():
     schedule = WarmupAnnealSchedule(name="custom_warmup_anneal", warmup_steps=300, min_lr=5e-7)
-    found = rate(schedule, 0, lr=1e-5)
-    assert found == pytest.approx(1e-5 / 300)
-    assert found < 5e-7
+    actual = rate(schedule, 0, lr=1e-5)
+    assert actual == pytest.approx(1e-5 / 300)
+    assert actual < 5e-7
 
 
 @given(
@@ -90,8 +90,8 @@ def test_warmup_anneal_is_the_published_formula(
         (n >= warmup) * 5e-7,
         (5e-4 / max(warmup - n, 1)) * coefficient ** (n // (passes_per_epoch * every)),
     )
-    found = rate(schedule, it, lr=5e-4, per_epoch=per_epoch, accumulate=accumulate)
-    assert found == pytest.approx(published, rel=1e-12)
+    actual = rate(schedule, it, lr=5e-4, per_epoch=per_epoch, accumulate=accumulate)
+    assert actual == pytest.approx(published, rel=1e-12)
 
 
 def test_stage_6_is_warm_at_its_tenth_step():
@@ -99,9 +99,9 @@ def test_stage_6_is_warm_at_its_tenth_step():
     schedule = WarmupAnnealSchedule(
         name="custom_warmup_anneal", warmup_steps=100, warmup_unit="micro-batch", coefficient=0.7
     )
-    found = [rate(schedule, it, lr=1e-5, per_epoch=1000, accumulate=12) for it in range(11)]
+    rates = [rate(schedule, it, lr=1e-5, per_epoch=1000, accumulate=12) for it in range(11)]
     expected = [1e-5 / (100 - 12 * it) for it in range(9)] + [1e-5, 1e-5]
-    assert found == pytest.approx(expected)
+    assert rates == pytest.approx(expected)
 
 
 def test_cosine_restarts_corners():
@@ -169,10 +169,10 @@ def test_cosine_restarts_stays_between_lowest_and_peak(it, factor, warmup):
     schedule = CosineRestartsSchedule(
         name="cosine_restarts", warmup_epochs=warmup, cycle_epochs=9, factor=factor, min_lr=4e-5
     )
-    found = rate(schedule, it, lr=1e-3)
+    actual = rate(schedule, it, lr=1e-3)
     peak = max(4e-5, 1e-3 * factor ** (it // 90))
-    assert 4e-5 * (1 - 1e-9) <= found <= peak * (1 + 1e-9)
-    assert math.isfinite(found)
+    assert 4e-5 * (1 - 1e-9) <= actual <= peak * (1 + 1e-9)
+    assert math.isfinite(actual)
 
 
 def test_a_cycle_must_have_room_for_its_warmup():

@@ -72,7 +72,7 @@ def test_opinions_of_a_batch(table: AnnotationTable) -> None:
     assert batch["attributes"]["light"].tolist() == [-1, 2, 0]
     assert batch["attributes"]["light"].dtype == torch.int64
     assert batch["attributes"]["mood"].tolist() == [-1, -1, -1]
-    words = [[WORDS.decode(ids) for ids in own] for own in batch["comments"]]
+    words = [[WORDS.decode(ids) for ids in captions] for captions in batch["comments"]]
     assert words == [["UNK stone"], ["a dark stone", "bright"], []]
     first = batch["comments"][1][0]
     assert (first[0], first[-1]) == (WORDS.bos, WORDS.eos)
@@ -168,13 +168,13 @@ def test_balanced_shares_give_every_class_the_same(table: AnnotationTable) -> No
     mood = ["calm", "wild"] * 2 + ["calm"] * 6
     store: Any = FakeStore(keys)
     balanced = AnnotationTable.from_columns(keys, attributes={"light": light, "mood": mood})
-    found = FeatureSource(store, balanced).balanced_shares()
+    shares = FeatureSource(store, balanced).balanced_shares()
     # half of what is drawn goes by each attribute; of light 8 of 10 rows are labelled
     by_light = [0.8 / 2 / 6] * 6 + [0.8 / 2 / 2] * 2 + [0.1] * 2
     by_mood = [1 / 2 / (2 if word == "wild" else 8) for word in mood]
     expected = [(a + b) / 2 for a, b in zip(by_light, by_mood, strict=True)]
-    assert found == pytest.approx(expected)
-    assert found.sum() == pytest.approx(1)
+    assert shares == pytest.approx(expected)
+    assert shares.sum() == pytest.approx(1)
     bare = AnnotationTable.from_columns(keys, score=[1.0] * 10)
     with pytest.raises(DataError, match="balanced sampling needs"):
         FeatureSource(store, bare).balanced_shares()
@@ -221,6 +221,6 @@ def test_comments_without_a_known_word_are_told_and_left_out(
     words = Vocabulary.build(["zebra"])
     with caplog.at_level(logging.WARNING, "beholder"):
         source = FeatureSource(FakeStore(KEYS), table, vocabulary=words)  # type: ignore[arg-type]
-    given = sum(map(len, table.frame["comments"].to_list()))
-    assert f"{given - 1} comments have no known word and were left out" in caplog.text
+    comments = sum(map(len, table.frame["comments"].to_list()))
+    assert f"{comments - 1} comments have no known word and were left out" in caplog.text
     assert not any(source.load(range(len(source)), 0)["comments"])

@@ -118,8 +118,8 @@ def test_layers_further_down_learn_more_slowly():
     optimizer = create_optimizer(task.trainable(), settings, depths=depths)
     set_learning_rate(optimizer, 2.0)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    found = {name: rates[id(parameter)] for name, parameter in task.trainable()}
-    assert found == pytest.approx(
+    by_name = {name: rates[id(parameter)] for name, parameter in task.trainable()}
+    assert by_name == pytest.approx(
         {"backbone.weight": 1e-3, "backbone.bias": 0.1, "head.weight": 2.0, "head.bias": 2.0}
     )
 
@@ -215,17 +215,17 @@ def test_loading_does_not_depend_on_workers_and_skips_what_is_done(workers):
     source = TinySource(23, noise=0.5)
     settings = config(batch_size=4, accumulate=2, workers=workers)
     before = torch.get_rng_state()
-    found = list(Loader(source, settings, ONE).steps(4, 7))
+    steps = list(Loader(source, settings, ONE).steps(4, 7))
     assert torch.equal(before, torch.get_rng_state())
     plan = Plan(23, 4, 2, seed=0)
-    for micro_batches, (epoch, wanted) in zip(found, plan.steps(4, 7), strict=True):
+    for micro_batches, (epoch, wanted) in zip(steps, plan.steps(4, 7), strict=True):
         assert [micro_batch.counts_R for micro_batch in micro_batches] == [
             (len(rows),) for rows in wanted
         ]
         for micro_batch, rows in zip(micro_batches, wanted, strict=True):
             assert torch.equal(micro_batch.batch["pooled"], source.load(rows, epoch)["pooled"])
     if not workers:
-        loaded = source.loaded[: sum(len(micro_batches) for micro_batches in found)]
+        loaded = source.loaded[: sum(len(micro_batches) for micro_batches in steps)]
         assert loaded == [
             (e, rows) for e, micro_batches in plan.steps(4, 7) for rows in micro_batches
         ]

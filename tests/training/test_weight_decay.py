@@ -17,13 +17,13 @@ def test_weight_decay_spares_vectors_and_the_backbone_has_its_own_rate():
     settings = config(optimizer={"weight_decay": 0.1}, backbone_lr_factor=0.25)
     optimizer = create_optimizer(task.trainable(), settings, no_weight_decay={"head.weight"})
     set_learning_rate(optimizer, 0.8)
-    found = {
+    groups = {
         name: (group["weight_decay"], group["lr"])
         for group in optimizer.param_groups
         for name, parameter in task.trainable()
         if any(parameter is member for member in group["params"])
     }
-    assert found == {
+    assert groups == {
         "backbone.weight": (0.1, 0.2),
         "backbone.bias": (0.0, 0.2),
         "head.weight": (0.0, 0.8),

@@ -141,9 +141,9 @@ def _check_parity(network: AttributeNetwork, path: Path, dtype: NumberType) -> N
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     exported = session.run(None, {"pixels": pixels})
     with torch.inference_mode():
-        expected = [one.numpy() for one in network(torch.from_numpy(pixels))]
-    for one, other in zip(exported, expected, strict=True):
-        worst = float(np.abs(np.asarray(one) - other).max() / max(np.ptp(other), 1e-6))
+        expected = [logits.numpy() for logits in network(torch.from_numpy(pixels))]
+    for logits, reference in zip(exported, expected, strict=True):
+        worst = float(np.abs(np.asarray(logits) - reference).max() / max(np.ptp(reference), 1e-6))
         if not worst <= TOLERANCE[dtype]:
             raise GateError(
                 f"The exported file does not say what the judge says: logits differ by {worst:.2g} "
