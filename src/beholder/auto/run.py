@@ -26,6 +26,7 @@ from beholder.auto.plan import Plan, compared, leaderboard_rows, matching_plan, 
 from beholder.auto.search import Search, Standing, candidates_of
 from beholder.auto.summary import nothing_held_out, render_leaderboard, sentences
 from beholder.data.files import write_text
+from beholder.data.progress import warnings_only
 from beholder.errors import BeholderError, DataError
 from beholder.pipeline.data import RunData, load_data
 from beholder.pipeline.manifest import digest
@@ -114,7 +115,8 @@ def train(
     began = time.monotonic()
     if minutes < 1:
         raise DataError("A training needs at least one minute.", fix="Give it more minutes.")
-    folder = Path(into) if into else Path("runs") / _stem(table)
+    stem = Path(table).stem if isinstance(table, (str, Path)) else ""
+    folder = Path(into) if into else Path("runs") / (stem or "run")
     from beholder.pipeline.runner import console, fit_recipe
 
     with _kept_if_planned(folder), console(folder):
@@ -134,7 +136,7 @@ def train(
             plan = _planned(standings, made_from, teachable.opinions, data, wishes, folder, left)
             plan.save(folder)
     fit_recipe(_recipe(plan, data, wishes, folder), folder)
-    return _finished(plan, data, folder, tell or _log)
+    return _finished(plan, data, folder, tell or log.info)
 
 
 def _planned(
@@ -171,10 +173,6 @@ def _kept_if_planned(folder: Path) -> Iterator[None]:
         raise
 
 
-def _stem(table: object) -> str:
-    return Path(table).stem or "run" if isinstance(table, (str, Path)) else "run"
-
-
 def _data_settings(
     table: object, images: str | Path | None, folder: Path, reading: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -198,7 +196,7 @@ def _divided(settings: dict[str, Any], folder: Path) -> RunData:
     data = load_data(DataConfig.model_validate(settings), folder)
     if "split" in settings or len(set(data.units.values())) >= FEW_GROUPS:
         return data
-    with _quietly():
+    with warnings_only(log.name):  # all else has been told
         settings["split"] = SPLIT_OF_FEW
         return load_data(DataConfig.model_validate(settings), folder)
 
@@ -244,7 +242,7 @@ def _within(
     began = time.monotonic()
     recipe = _recipe(plan, data, wishes, folder)
     of_comments = {name: recipe.stages[name] for name in ("features", "comments")}
-    with _quietly():
+    with warnings_only(log.name):
         stages = estimate_recipe(recipe.model_copy(update={"stages": of_comments}), folder)
     tried = time.monotonic() - began
     costs = {stage.name: stage.cost.seconds for stage in stages if stage.cost}
@@ -253,17 +251,6 @@ def _within(
     chosen = max(1, min(MOST_EPOCHS, epochs))
     log.info("%d passes over the comments", chosen)
     return plan.model_copy(update={"comment_epochs": chosen})
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """What was told once is not told again; warnings are."""
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 def _finished(plan: Plan, data: RunData, folder: Path, tell: Callable[[str], None]) -> Trained:
@@ -292,7 +279,3 @@ def _sentences(plan: Plan, data: RunData, folder: Path) -> list[str]:
         halved=halved_skills(data, folder, plan.opinions),
         crossed=cross_validated(data, folder),
     )
-
-
-def _log(text: str) -> None:
-    log.info("%s", text)

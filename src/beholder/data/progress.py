@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from functools import cache
-from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -73,6 +72,18 @@ def quiet() -> Iterator[None]:
         _hidden = before
 
 
+@contextmanager
+def warnings_only(logger: str) -> Iterator[None]:
+    """What a logger is told inside the block and is no warning is left out."""
+    chatty = logging.getLogger(logger)
+    level = chatty.level
+    chatty.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        chatty.setLevel(level)
+
+
 class ProgressBar:
     """Progress that the caller counts; use as a context manager.
 
@@ -124,12 +135,7 @@ class ProgressBar:
         self._next = self._started + self._interval
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._show(time.monotonic())
         if self._screen is not None:
             self._screen.stop()

@@ -66,20 +66,9 @@ class AttributeScores:
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values; what is not available is null."""
-        return {
-            "classes": list(self.classes),
-            "confusion": [list(row) for row in self.confusion],
-            "support": list(self.support),
-            "top1": self.top1,
-            "acsa": self.acsa,
-            "macro_f1": self.macro_f1,
-            "ece": self.ece,
-            "majority": self.majority,
-            "accuracy_per_class": dict(self.accuracy_per_class),
-            "precision_per_class": dict(self.precision_per_class),
-            "f1_per_class": dict(self.f1_per_class),
-            "reliability": [asdict(bin_) for bin_ in self.reliability],
-        }
+        values = asdict(self)
+        lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
+        return {**values, **lists, "confusion": [list(row) for row in self.confusion]}
 
 
 def score_attribute(
@@ -164,30 +153,20 @@ def macro_f1(matrix: NDArray[np.int64]) -> float | None:
 
 def class_accuracies(matrix: NDArray[np.int64]) -> list[float | None]:
     """Correct / labelled pictures of each class; None without support."""
-    support = matrix.sum(axis=1).tolist()
-    hits = np.diag(matrix).tolist()
-    return [hit / count if count else None for hit, count in zip(hits, support, strict=True)]
+    support = matrix.sum(axis=1)
+    return _ratios(np.diag(matrix), support, support)
 
 
 def class_precisions(matrix: NDArray[np.int64]) -> list[float | None]:
     """Correct pictures / pictures predicted as the class, for each class; None without support or
     without such a prediction."""
-    hits, predicted = np.diag(matrix).tolist(), matrix.sum(axis=0).tolist()
-    return [
-        hit / guesses if count and guesses else None
-        for hit, guesses, count in zip(hits, predicted, matrix.sum(axis=1).tolist(), strict=True)
-    ]
+    return _ratios(np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1))
 
 
 def class_f1(matrix: NDArray[np.int64]) -> list[float | None]:
     """F1 of each class, 2 TP / (2 TP + FP + FN); None without support."""
     support = matrix.sum(axis=1)
-    both = (support + matrix.sum(axis=0)).tolist()
-    hits = np.diag(matrix).tolist()
-    return [
-        2 * hit / size if count else None
-        for hit, size, count in zip(hits, both, support.tolist(), strict=True)
-    ]
+    return _ratios(2 * np.diag(matrix), support + matrix.sum(axis=0), support)
 
 
 def ece(
@@ -273,6 +252,14 @@ def _labels(target: ArrayLike, predicted: ArrayLike) -> tuple[NDArray[np.int64],
             f"not of shapes {true.shape} and {guess.shape}."
         )
     return true, guess
+
+
+def _ratios(
+    part: NDArray[np.int64], whole: NDArray[np.int64], support: NDArray[np.int64]
+) -> list[float | None]:
+    """part / whole of each class; None without support, or where the whole is nothing."""
+    rows = zip(part.tolist(), whole.tolist(), support.tolist(), strict=True)
+    return [share / total if total and count else None for share, total, count in rows]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

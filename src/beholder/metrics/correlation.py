@@ -92,18 +92,21 @@ def mos_challenge(target: ArrayLike, predicted: ArrayLike) -> float:
     The score of the 2023 Samsung AI Challenge: Image Quality Assessment. An undefined correlation
     counts as 0.
     """
-    total = 0.0
-    for value in (plcc(target, predicted), srcc(target, predicted)):
-        total += value if value > 0 else 0.0
-    return total / 2
+    values = plcc(target, predicted), srcc(target, predicted)
+    return sum(value for value in values if value > 0) / 2
 
 
 FUNCTIONS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
-    "plcc": plcc,
-    "srcc": srcc,
-    "krcc": krcc,
-    "rmse": rmse,
-}
+    "plcc": plcc, "srcc": srcc, "krcc": krcc, "rmse": rmse,
+}  # fmt: skip
+
+
+def defined_metrics(
+    target: ArrayLike, predicted: ArrayLike, metrics: Sequence[str] = ("plcc", "srcc", "rmse")
+) -> dict[str, float]:
+    """The metrics by name, without those that are undefined here."""
+    values = {name: FUNCTIONS[name](target, predicted) for name in metrics}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def drop_missing(target: ArrayLike, *predicted: ArrayLike) -> tuple[Vector, ...]:

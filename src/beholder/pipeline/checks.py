@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 
 from beholder.errors import BeholderError, RecipeError
 
@@ -25,12 +24,7 @@ class Problems:
     def __enter__(self) -> Problems:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if not isinstance(error, BeholderError):
             return False
         if str(error) not in {str(known) for known in self.errors}:
@@ -48,11 +42,7 @@ class Problems:
 
 
 class SeveralProblems(RecipeError):
-    """Several things are wrong.
-
-    Attributes:
-        errors: each of them.
-    """
+    """Several things are wrong: `errors`."""
 
     def __init__(self, errors: Sequence[BeholderError]) -> None:
         super().__init__(f"{len(errors)} things are wrong; nothing has been computed.")

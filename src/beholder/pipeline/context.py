@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from beholder.data.annotations import AnnotationTable
 from beholder.pipeline.data import RunData
-from beholder.pipeline.manifest import Manifest
+from beholder.pipeline.manifest import Manifest, StageRecord
 from beholder.pipeline.schema import RecipeOutline
 
 if TYPE_CHECKING:
@@ -54,9 +54,13 @@ class RunContext:
 
     def output(self, stage: str, name: str) -> Path:
         """Where an output of a finished stage is."""
+        return self.folder / self.record(stage).outputs[name].path
+
+    def record(self, stage: str) -> StageRecord:
+        """What the manifest says of a finished stage."""
         record = self.manifest.find(stage)
         assert record is not None, f"stage {stage} has not run"
-        return self.folder / record.outputs[name].path
+        return record
 
     def rows(self, split: str) -> AnnotationTable:
         """The rows of a split; of a table that has not been divided yet all that may be of it."""

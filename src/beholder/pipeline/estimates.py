@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beholder.errors import OutputError
-from beholder.pipeline.cost import Cost, folder_bytes
+from beholder.pipeline.cost import Cost, folder_bytes, larger
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def render_total(plan: list[PlannedStage]) -> str:
         return "no estimate"
     together = Cost(
         sum(cost.seconds for cost in costs),
-        max((cost.host_bytes or 0 for cost in costs), default=0) or None,
-        max((cost.device_bytes or 0 for cost in costs), default=0) or None,
+        larger(*(cost.host_bytes for cost in costs)),
+        larger(*(cost.device_bytes for cost in costs)),
         sum(cost.disk_bytes for cost in costs),
     )
     return f"{_shown(together)} in all"

@@ -83,11 +83,7 @@ def _surroundings(name: str, context: RunContext) -> dict[str, object]:
     """What a stage depends on beside its own configuration."""
     recipe = context.recipe
     config = recipe.stages[name]
-    upstream = {}
-    for other in config.needs():
-        record = context.manifest.find(other)
-        assert record is not None, f"{other} has not run"
-        upstream[other] = record.outputs_hash()
+    upstream = {other: context.record(other).outputs_hash() for other in config.needs()}
     for judge in config.judges():
         path = Path(judge)
         card = path if path.is_file() else path / "judge.json"  # with the hashes of all other files

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -89,18 +89,10 @@ class DataConfig(Strict):
 
     def read_options(self, images: Path) -> ReadOptions:
         """How the table is read."""
-        return ReadOptions(
-            format=self.format,
-            columns=self.columns,
-            header=self.header,
-            separator=self.separator,
-            encoding=self.encoding,
-            root=self.root,
-            images=images,
-            score_range=self.scale,
-            lower_is_better=self.lower_is_better,
-            codebook=self.codebook,
-        )
+        same = ("format", "columns", "header", "separator", "encoding", "root", "lower_is_better",
+                "codebook")  # fmt: skip
+        options = {name: getattr(self, name) for name in same}
+        return ReadOptions(images=images, score_range=self.scale, **options)
 
 
 class Origin(NamedTuple):
@@ -188,6 +180,9 @@ class StageConfig(Strict):
         return 0
 
 
+Config = TypeVar("Config", bound=StageConfig)
+
+
 class RecipeOutline(Strict):
     """A recipe, whatever kinds of stages there are."""
 
@@ -201,3 +196,9 @@ class RecipeOutline(Strict):
         {}, description="further backbones, by the names that stages use for them"
     )
     stages: Mapping[str, StageConfig]
+
+    def stage(self, name: str, schema: type[Config]) -> Config:
+        """A stage that is of this kind: `needs` has made sure of it."""
+        config = self.stages[name]
+        assert isinstance(config, schema), f"{name} is a {config.kind} stage"
+        return config

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 import polars as pl
@@ -73,18 +73,16 @@ def smoke_run(pending: list[str], context: RunContext, processes: Processes) -> 
     )
     costs: dict[str, Cost] = {}
     try:
-        with _bar(len(pending), processes.is_main) as bar:
+        shown = nullcontext() if processes.is_main else quiet()
+        with shown, ProgressBar("smoke run", len(pending), "stages") as bar:
             for name in pending:
-                if bar:
-                    bar.advance(0, note=name)
+                bar.advance(0, note=name)
                 with quiet():
                     ran = _run(name, few, processes)
                     if processes.is_main:
-                        costs[name] = make_stage(name, context.recipe.stages[name], context).cost(
-                            ran
-                        )
-                if bar:
-                    bar.advance()
+                        stage = make_stage(name, context.recipe.stages[name], context)
+                        costs[name] = stage.cost(ran)
+                bar.advance()
     finally:
         if processes.is_main:
             shutil.rmtree(smoke_folder, ignore_errors=True)
@@ -129,16 +127,15 @@ def _by_unit(table: AnnotationTable, units: dict[str, str]) -> list[str]:
 
 def _readable(keys: list[str], root: Path, count: int) -> list[str]:
     """The first so many whose pictures can be read."""
-    readable: list[str] = []
-    for key in keys:
-        if len(readable) == count:
-            break
+
+    def is_readable(key: str) -> bool:
         try:
             read_image(resolve_key(root, key))
         except PictureError:
-            continue
-        readable.append(key)
-    return readable
+            return False
+        return True
+
+    return list(islice(filter(is_readable, keys), count))
 
 
 def _run(name: str, context: SmokeContext, processes: Processes) -> SmokeRun:
@@ -180,12 +177,3 @@ def _where_they_are(manifest: Manifest, folder: Path) -> Manifest:
         for output in record.outputs.values():
             output.path = str((folder / output.path).absolute())
     return copy
-
-
-@contextmanager
-def _bar(stages: int, shown: bool) -> Iterator[ProgressBar | None]:
-    if not shown:
-        yield None
-        return
-    with ProgressBar("smoke run", stages, "stages") as bar:
-        yield bar

@@ -72,6 +72,9 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
 }
 
 
+_AS_THEY_ARE = ("separator", "encoding", "root", "lower_is_better")
+
+
 def with_table_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options above; they reach it as `reading`, a `ReadOptions`."""
     # its type is for readers and checkers; it is not imported before a command runs
@@ -105,11 +108,8 @@ def options_of(table_options: dict[str, Any]) -> ReadOptions:
     return ReadOptions(
         columns=columns_from(table_options["columns"] or []),
         header=False if table_options["no_header"] else None,
-        separator=table_options["separator"],
-        encoding=table_options["encoding"],
-        root=table_options["root"],
         score_range=table_options["scale"],
-        lower_is_better=table_options["lower_is_better"],
+        **{name: table_options[name] for name in _AS_THEY_ARE},
     )
 
 

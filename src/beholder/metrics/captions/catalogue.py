@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from beholder.errors import DataError
 from beholder.metrics.info import METRICS
+
+Value = TypeVar("Value")
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "BLEU": ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"),
@@ -41,20 +45,10 @@ def canonical(name: str) -> str:
     return spelling
 
 
-class Scores(dict[str, float]):
-    """Score by metric name; other spellings of a name find it too."""
+class ByMetric(dict[str, Value]):
+    """Values by metric name; other spellings of a name find them too."""
 
-    def __missing__(self, name: str) -> float:
-        spelling = _SPELLINGS.get(_plain(name))
-        if spelling is None or spelling not in self:
-            raise KeyError(name)
-        return self[spelling]
-
-
-class ImageScores(dict[str, dict[str, float]]):
-    """Metric name -> image key -> score; other spellings of a name find it too."""
-
-    def __missing__(self, name: str) -> dict[str, float]:
+    def __missing__(self, name: str) -> Value:
         spelling = _SPELLINGS.get(_plain(name))
         if spelling is None or spelling not in self:
             raise KeyError(name)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from beholder.errors import DataError, Problem
 from beholder.metrics.captions.bleu import bleu
-from beholder.metrics.captions.catalogue import GROUPS, PARTS, ImageScores, Scores, canonical
+from beholder.metrics.captions.catalogue import GROUPS, PARTS, ByMetric, canonical
 from beholder.metrics.captions.cider import cider_d
 from beholder.metrics.captions.meteor import meteor
 from beholder.metrics.captions.ptb import PTB_VERSION, ptb_tokenize
@@ -38,8 +38,8 @@ class CaptionScores:
         problems: what is unusual but does not prevent the evaluation.
     """
 
-    corpus: Scores
-    per_image: ImageScores
+    corpus: ByMetric[float]
+    per_image: ByMetric[dict[str, float]]
     signature: dict[str, str]
     counts: dict[str, int]
     problems: tuple[Problem, ...] = field(default=())
@@ -119,8 +119,8 @@ def evaluate_captions(
     names = [name for group in chosen for name in GROUPS[group]]
     tokens = f"ptb-coco {PTB_VERSION}" if tokenizer == "ptb" else "given"
     return CaptionScores(
-        corpus=Scores({name: results[name][0] for name in names}),
-        per_image=ImageScores(
+        corpus=ByMetric({name: results[name][0] for name in names}),
+        per_image=ByMetric(
             {name: dict(zip(keys, results[name][1].tolist(), strict=True)) for name in names}
         ),
         signature={name: signature(name, f"tokens: {tokens}") for name in names},

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from beholder.data.splits import assign_folds
 from beholder.errors import DataError
-from beholder.metrics.correlation import plcc, rmse, srcc
+from beholder.metrics.correlation import defined_metrics
 from beholder.models.regressors.checks import check_finite, check_training
 from beholder.models.regressors.config import EnsembleConfig
 from beholder.models.regressors.files import load_parts, save_parts
@@ -180,9 +180,5 @@ def _standardised(features: NDArray[Any], arrays: dict[str, NDArray[Any]]) -> Fe
 
 
 def _quality(targets: Scores, predicted: Scores, scale: float) -> dict[str, float]:
-    values = {
-        "plcc": plcc(targets, predicted),
-        "srcc": srcc(targets, predicted),
-        "rmse": rmse(targets, predicted) * scale,
-    }
-    return {name: value for name, value in values.items() if np.isfinite(value)}
+    values = defined_metrics(targets, predicted)
+    return {name: value * scale if name == "rmse" else value for name, value in values.items()}

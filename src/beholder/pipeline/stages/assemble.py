@@ -183,7 +183,7 @@ class Assemble(Stage[AssembleStage]):
             "recipe": context.recipe.name,
             "seed": context.recipe.seed,
             "score_name": context.recipe.data.score_name,
-            "stages": {name: dict(self._metrics(name)) for name in self.config.heads},
+            "stages": {name: dict(context.record(name).metrics) for name in self.config.heads},
         }
         target = context.folder / FOLDER
         save_judge(
@@ -233,8 +233,7 @@ class Assemble(Stage[AssembleStage]):
         Raises:
             RecipeError: they are another's.
         """
-        stage = self.context.recipe.stages[crossed]
-        assert isinstance(stage, CrossValidateStage), "the recipe has made sure of it"
+        stage = self.context.recipe.stage(crossed, CrossValidateStage)
         if stage.of not in self.config.heads:
             raise RecipeError(
                 f"{crossed} has the errors of {stage.of}, whose head is not among them.",
@@ -327,14 +326,7 @@ class Assemble(Stage[AssembleStage]):
         return names
 
     def _stage(self, name: str) -> TrainStage:
-        stage = self.context.recipe.stages[name]
-        assert isinstance(stage, TrainStage)
-        return stage
-
-    def _metrics(self, stage: str) -> dict[str, float]:
-        record = self.context.manifest.find(stage)
-        assert record is not None, f"{stage} has not run"
-        return record.metrics
+        return self.context.recipe.stage(name, TrainStage)
 
 
 def _merge(parts: list[StageWeights]) -> dict[str, Any]:

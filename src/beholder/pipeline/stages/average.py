@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import polars as pl
 from pydantic import Field
 
@@ -14,7 +13,7 @@ from beholder.data.files import atomic_path, sha256_file, write_json
 from beholder.errors import RecipeError
 from beholder.evaluation.regressors import average_predictions
 from beholder.metrics.conformal import ConformalInterval, coverage, enough_for, fit_conformal
-from beholder.metrics.correlation import mos_challenge, plcc, rmse, srcc
+from beholder.metrics.correlation import defined_metrics, mos_challenge
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.schema import Needs, StageConfig
 from beholder.pipeline.stages.base import Stage, StageResult
@@ -24,7 +23,6 @@ log = logging.getLogger("beholder")
 
 FOLDER = "scores"
 SMOKE_LEVEL = 0.5  # of intervals in a smoke run, which calibrates on a handful of pictures
-_METRICS = {"plcc": plcc, "srcc": srcc, "rmse": rmse, "mos_challenge": mos_challenge}
 
 
 class AverageStage(StageConfig):
@@ -117,10 +115,10 @@ class Average(Stage[AverageStage]):
             write_json(temporary / "metrics.json", {"interval": described, **metrics})
         log.info("[%s] %d pictures, %d predictions each", self.name, frame.height,
                  averaged.width - 3)  # fmt: skip
-        files = {"predictions": "predictions.parquet", "csv": "predictions.csv"}
-        files["metrics"] = "metrics.json"
+        files = ("predictions.parquet", "predictions.csv", "metrics.json")
         outputs = {
-            name: (target / file, sha256_file(target / file)) for name, file in files.items()
+            name: (target / file, sha256_file(target / file))
+            for name, file in zip(("predictions", "csv", "metrics"), files, strict=True)
         }
         flat = {f"{name}.{split}": v for split, part in metrics.items() for name, v in part.items()}
         return StageResult(outputs, {name: round(value, 6) for name, value in flat.items()})
@@ -163,11 +161,12 @@ class Average(Stage[AverageStage]):
             if known.height < 2:
                 continue
             targets, predicted = known["score"].to_numpy(), known["predicted_score"].to_numpy()
-            values = {name: metric(targets, predicted) for name, metric in _METRICS.items()}
+            values = defined_metrics(targets, predicted)
+            values["mos_challenge"] = mos_challenge(targets, predicted)
             if self.config.calibrate is not None and split != self.config.calibrate:
                 low, high = known["low"].to_numpy(), known["high"].to_numpy()
                 _, values["coverage"], values["interval_width"] = coverage(targets, low, high)
-            by_split[split] = {name: value for name, value in values.items() if np.isfinite(value)}
+            by_split[split] = values
         return by_split
 
 

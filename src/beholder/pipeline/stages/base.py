@@ -5,14 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar, get_args
+from typing import ClassVar, Generic, get_args
 
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.cost import Cost
-from beholder.pipeline.schema import StageConfig
-
-Config = TypeVar("Config", bound=StageConfig)
+from beholder.pipeline.schema import Config, StageConfig
 
 
 @dataclass(frozen=True)

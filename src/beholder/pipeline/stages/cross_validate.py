@@ -8,8 +8,6 @@ is done is kept (`parts/<fold>.parquet`), and one that was stopped goes on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -20,9 +18,10 @@ from pydantic import Field
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.files import atomic_path, sha256_file
+from beholder.data.progress import warnings_only
 from beholder.data.splits import assign_folds
 from beholder.errors import DataError, RecipeError
-from beholder.metrics.correlation import plcc, rmse, srcc
+from beholder.metrics.correlation import defined_metrics, srcc
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.cost import Cost
 from beholder.pipeline.schema import Needs, StageConfig
@@ -142,9 +141,7 @@ class CrossValidate(Stage[CrossValidateStage]):
 
     @property
     def _stage(self) -> TrainStage:
-        stage = self.context.recipe.stages[self.config.of]
-        assert isinstance(stage, TrainStage), "the recipe has made sure of it"
-        return stage
+        return self.context.recipe.stage(self.config.of, TrainStage)
 
     def _learnt(self) -> AnnotationTable:
         """The rows that the stage learns from or is chosen by, as far as they have a score."""
@@ -182,7 +179,7 @@ class CrossValidate(Stage[CrossValidateStage]):
         task, (learnt, chosen_by, left) = trainer.task_and_sources("train", "val", "test")
         assert learnt and chosen_by and isinstance(left, FeatureSource), "no fold is empty"
         whole = Train(self.config.of, self._stage, self.context)  # knows how large steps will be
-        with _quietly():
+        with warnings_only("beholder.training"):  # epochs are in each fold's `metrics.jsonl`
             result = train(
                 task,
                 whole.full_sized(learnt),
@@ -195,18 +192,6 @@ class CrossValidate(Stage[CrossValidateStage]):
         targets = divided.subset("test").frame.select("image", "score")
         joined = targets.join(predicted, on="image").with_columns(fold=pl.lit(fold))
         return joined, training_timings(result)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """What each training tells epoch by epoch stays in its `metrics.jsonl`."""
-    logger = logging.getLogger("beholder.training")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _predict(task: Task, source: FeatureSource, batch_size: int) -> pl.DataFrame:
@@ -232,10 +217,5 @@ def _predict(task: Task, source: FeatureSource, batch_size: int) -> pl.DataFrame
 
 def _quality(frame: pl.DataFrame) -> dict[str, float]:
     """Correlations over all pictures, each predicted by what has not seen its group."""
-    targets, predicted = frame["score"].to_numpy(), frame["predicted"].to_numpy()
-    values = {
-        "plcc": plcc(targets, predicted),
-        "srcc": srcc(targets, predicted),
-        "rmse": rmse(targets, predicted),
-    }
-    return {name: round(value, 6) for name, value in values.items() if np.isfinite(value)}
+    values = defined_metrics(frame["score"].to_numpy(), frame["predicted"].to_numpy())
+    return {name: round(value, 6) for name, value in values.items()}

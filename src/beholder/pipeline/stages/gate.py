@@ -70,9 +70,7 @@ class Gate(Stage[GateStage]):
 
     @property
     def _assembled(self) -> AssembleStage:
-        stage = self.context.recipe.stages[self.config.judge]
-        assert isinstance(stage, AssembleStage), "the recipe has made sure of it"
-        return stage
+        return self.context.recipe.stage(self.config.judge, AssembleStage)
 
     def run(self, folder: Path) -> StageResult:
         from safetensors.torch import load_file

@@ -27,7 +27,7 @@ from beholder.evaluation.regressors import (
     stored_features,
     usable_keys,
 )
-from beholder.metrics.correlation import plcc, srcc
+from beholder.metrics.correlation import defined_metrics
 from beholder.models.regressors.autogluon import (
     AutoGluonRegressor,
     autogluon_tabular,
@@ -205,11 +205,8 @@ class Regress(Stage[RegressStage]):
         own_predictions = predictions.filter(pl.col("store") == name).rename({"score": "predicted"})
         both = self._scored("val").join(own_predictions, on="image")
         targets, predicted = both["score"].to_numpy(), both["predicted"].to_numpy()
-        values = {
-            f"plcc.{name}": plcc(targets, predicted),
-            f"srcc.{name}": srcc(targets, predicted),
-        }
-        return {key: round(value, 6) for key, value in values.items() if np.isfinite(value)}
+        values = defined_metrics(targets, predicted, ("plcc", "srcc"))
+        return {f"{metric}.{name}": round(value, 6) for metric, value in values.items()}
 
     def _scored(self, split: str) -> pl.DataFrame:
         """Image keys and scores of a split's pictures that have one."""

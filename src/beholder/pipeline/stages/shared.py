@@ -17,7 +17,7 @@ from beholder.judge import Judge
 from beholder.judge.runner import judge_pictures
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
-from beholder.pipeline.cost import Cost, measured
+from beholder.pipeline.cost import Cost, larger, measured
 from beholder.pipeline.origins import backbone_of, check_weights, config_of
 from beholder.pipeline.schema import Origin
 
@@ -94,19 +94,19 @@ def stage_config(context: RunContext, stage: str) -> BackboneConfig:
 def _identity(context: RunContext, origin: Origin) -> str:
     if origin.tuned_by is None:
         return f"of the recipe: {origin.backbone}"
-    record = context.manifest.find(origin.tuned_by)
-    assert record is not None, f"stage {origin.tuned_by} has not run"
-    return f"tuned: {record.outputs_hash()}"
+    return f"tuned: {context.record(origin.tuned_by).outputs_hash()}"
 
 
 def _build(context: RunContext, origin: Origin) -> Backbone:
     from beholder.features.backbones import create_backbone
+    from beholder.pipeline.stages.stage_weights import part_of
 
     config = config_of(context.recipe, origin)
     if origin.tuned_by is None:
         return create_backbone(config)
     backbone = create_backbone(config, load_weights=False)
-    backbone.load_state_dict(stage_weights(context, origin.tuned_by).part("backbone."), strict=True)
+    state = stage_weights(context, origin.tuned_by).state
+    backbone.load_state_dict(part_of(state, "backbone."), strict=True)
     return backbone.eval()
 
 
@@ -118,10 +118,8 @@ def stage_weights(context: RunContext, stage: str) -> StageWeights:
     """
     from beholder.pipeline.stages.stage_weights import load_weights
 
-    record = context.manifest.find(stage)
-    assert record is not None, f"stage {stage} has not run"
     weights = context.output(stage, "model")
-    if sha256_file(weights) != record.outputs["model"].sha256:
+    if sha256_file(weights) != context.record(stage).outputs["model"].sha256:
         raise CheckpointError(
             f"The weights are not those that stage {stage!r} has written.",
             where=str(weights),
@@ -165,13 +163,8 @@ def with_verdicts(
                 pass
         cost = Cost(
             cost.seconds + meter.seconds / len(batch) * further / processes,
-            _most(cost.host_bytes, meter.host_bytes),
-            _most(cost.device_bytes, meter.device_bytes),
+            larger(cost.host_bytes, meter.host_bytes),
+            larger(cost.device_bytes, meter.device_bytes),
             cost.disk_bytes,
         )
     return cost
-
-
-def _most(first: int | None, second: int | None) -> int | None:
-    known = [count for count in (first, second) if count is not None]
-    return max(known, default=None)

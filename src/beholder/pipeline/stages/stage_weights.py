@@ -6,6 +6,7 @@ the backbone was trained), `model.json` the judge's config with those heads.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +26,10 @@ class StageWeights:
     config: JudgeConfig
     state: dict[str, torch.Tensor]
 
-    def part(self, prefix: str) -> dict[str, torch.Tensor]:
-        """The tensors whose names start with `prefix`, without it."""
-        return {n.removeprefix(prefix): t for n, t in self.state.items() if n.startswith(prefix)}
+
+def part_of(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names start with `prefix`, without it."""
+    return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
 
 
 def save_weights(model: JudgeModel, folder: Path, *, with_backbone: bool) -> Path:

@@ -28,6 +28,7 @@ from beholder.pipeline.origins import backbone_after, config_of
 from beholder.pipeline.schema import Origin
 from beholder.pipeline.stages.checkpoint_averaging import State, epoch_state
 from beholder.pipeline.stages.shared import stage_backbone, stage_weights
+from beholder.pipeline.stages.stage_weights import part_of
 from beholder.pipeline.stages.teacher_config import TeacherConfig
 from beholder.training.cached_teacher_logits import (
     CachedTeacherSource,
@@ -166,9 +167,7 @@ def _from_stage(
     state: State = trained.state
     if epoch is not None:
         stage_folder = context.output(name, "model").parent
-        record = context.manifest.find(name)
-        assert record is not None, "its weights have been read"
-        steps = record.metrics.get("steps_per_epoch")
+        steps = context.record(name).metrics.get("steps_per_epoch")
         if steps is None:
             raise RecipeError(
                 f"The stage {name} was run by an older version, which did not note its steps.",
@@ -186,9 +185,7 @@ def _from_stage(
 
 def _tuned_backbone(context: RunContext, name: str, state: State) -> Backbone:
     """The backbone of a train stage: that of these weights, or the one it worked with."""
-    tensors = {
-        n.removeprefix("backbone."): t for n, t in state.items() if n.startswith("backbone.")
-    }
+    tensors = part_of(state, "backbone.")
     if not tensors:
         return copy.deepcopy(stage_backbone(context, name))
     origin: Origin = backbone_after(context.recipe, name)
@@ -201,9 +198,7 @@ def _heads(config: JudgeConfig, state: Mapping[str, Tensor]) -> AttributeHeads:
     heads = AttributeHeads(
         config.pooled_dim, config.classes, config.attributes, config.attribute_inputs
     )
-    start = "heads.attributes."
-    tensors = {n.removeprefix(start): t for n, t in state.items() if n.startswith(start)}
-    heads.load_state_dict(tensors, strict=True)
+    heads.load_state_dict(part_of(state, "heads.attributes."), strict=True)
     return heads
 
 

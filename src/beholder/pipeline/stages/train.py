@@ -334,11 +334,8 @@ class Train(Stage[TrainStage]):
     def _check_teacher(self, teacher: TeacherConfig, problems: Problems) -> None:
         from beholder.pipeline.stages.teachers import check_teacher
 
-        trainings: dict[str, TrainConfig] = {}
-        for name in teacher.stages:
-            stage = self.context.recipe.stages[name]
-            assert isinstance(stage, TrainStage), "the recipe has made sure of it"
-            trainings[name] = stage.training
+        recipe = self.context.recipe
+        trainings = {name: recipe.stage(name, TrainStage).training for name in teacher.stages}
         check_teacher(self.context, self.name, teacher, trainings, problems)
 
     def _check_start(self, backbone: Backbone) -> None:
@@ -352,8 +349,7 @@ class Train(Stage[TrainStage]):
 
         if self.config.warm_start is None:
             return
-        start = self.context.recipe.stages[self.config.warm_start]
-        assert isinstance(start, TrainStage), "the recipe has made sure of it"
+        start = self.context.recipe.stage(self.config.warm_start, TrainStage)
         table = self.context.rows("train")
         keys = [
             key

@@ -133,14 +133,12 @@ class Write(Stage[WriteStage]):
             return judge, identity_of(config.judge)
         assert config.stage is not None
         trained = stage_weights(self.context, config.stage)
-        record = self.context.manifest.find(config.stage)
-        assert record is not None, "its weights have been read"
         backbone = stage_backbone(self.context, self.name)
         model = JudgeModel(trained.config, backbone)
         frozen = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
         model.load_state_dict(frozen | trained.state, strict=True)
         judge = Judge.of_model(model.eval(), devices.choose_device(), beam_size=config.beam_size)
-        return judge, record.outputs_hash()
+        return judge, self.context.record(config.stage).outputs_hash()
 
     def _requests(self) -> list[Request]:
         """The pictures to write about; those whose file is not there are told and left out."""

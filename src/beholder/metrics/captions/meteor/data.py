@@ -30,6 +30,10 @@ from beholder.metrics.captions.meteor.words import base_candidates
 _FORMAT = 1
 _SHIFT = np.uint64(32)
 _LINES_AT_ONCE = 300_000
+# names of the arrays, as fields and as files
+_SYNONYMS = ("words", "word_sets", "sets")
+_EXCEPTIONS = ("inflected", "base_of", "bases")
+_PARAPHRASES = ("phrases", "pairs")
 Hashes = NDArray[np.uint64]
 
 
@@ -62,18 +66,13 @@ class MeteorData:
 
     def synonyms(self, word: str) -> frozenset[int]:
         """Numbers of the synonym sets of a word and of its base forms."""
-        numbers = set(self._sets(_hash(word)))
+        numbers = self._sets(_hash(word))
         forms = self._bases(word)
         if forms is not None:
-            for form in forms:
-                numbers.update(self._sets(form))
-            return frozenset(numbers)
+            return frozenset([*numbers, *(number for form in forms for number in self._sets(form))])
         for candidates in base_candidates(word):
-            for candidate in candidates:
-                sets = self._sets(_hash(candidate))
-                if sets:
-                    numbers.update(sets)
-                    break
+            known = filter(None, (self._sets(_hash(candidate)) for candidate in candidates))
+            numbers += next(known, [])
         return frozenset(numbers)
 
     def phrase_number(self, phrase: str) -> int | None:
@@ -174,24 +173,23 @@ def _build(jar: Path, table: Path, folder: Path) -> None:
         _hash(word): [int(number) for number in numbers.split()]
         for word, numbers in zip(synsets[::2], synsets[1::2], strict=True)
     }
-    _save_lists(folder, ("words", "word_sets", "sets"), word_lists, np.int64)
+    _save_lists(folder, _SYNONYMS, word_lists, np.int64)
     base_lists: dict[int, list[int]] = {}
     for base, forms in zip(exceptions[::2], exceptions[1::2], strict=True):
         for form in forms.split():
             base_lists.setdefault(_hash(form), []).append(_hash(base))
-    _save_lists(folder, ("inflected", "base_of", "bases"), base_lists, np.uint64)
+    _save_lists(folder, _EXCEPTIONS, base_lists, np.uint64)
     longest = _save_paraphrases(folder, table)
     write_json(folder / "done.json", {**words, "longest": longest})
 
 
 def _save_lists(
-    folder: Path, names: tuple[str, str, str], lists: dict[int, list[int]], kind: type
+    folder: Path, names: Sequence[str], lists: dict[int, list[int]], kind: type
 ) -> None:
     keys = sorted(lists)
-    starts = np.cumsum([0, *(len(lists[key]) for key in keys)])
-    _save(folder, names[0], np.array(keys, dtype=np.uint64))
-    _save(folder, names[1], starts.astype(np.int64))
-    _save(folder, names[2], np.array([item for key in keys for item in lists[key]], dtype=kind))
+    starts = np.cumsum([0, *(len(lists[key]) for key in keys)], dtype=np.int64)
+    items = np.array([item for key in keys for item in lists[key]], dtype=kind)
+    _save(folder, dict(zip(names, (np.array(keys, dtype=np.uint64), starts, items), strict=True)))
 
 
 def _save_paraphrases(folder: Path, table: Path) -> int:
@@ -211,30 +209,24 @@ def _save_paraphrases(folder: Path, table: Path) -> int:
     order = np.argsort(hashes)
     rank = np.empty(len(order), dtype=np.uint64)
     rank[order] = np.arange(len(order), dtype=np.uint64)
-    _save(folder, "phrases", hashes[order])
-    _save(folder, "pairs", np.unique((rank[first] << _SHIFT) | rank[second]))
+    pairs_of_ranks = np.unique((rank[first] << _SHIFT) | rank[second])
+    _save(folder, dict(zip(_PARAPHRASES, (hashes[order], pairs_of_ranks), strict=True)))
     return max(phrase.count(b" ") for phrase in phrases) + 1
 
 
-def _save(folder: Path, name: str, values: NDArray) -> None:
-    np.save(folder / f"{name}.npy", values, allow_pickle=False)
+def _save(folder: Path, arrays: dict[str, NDArray]) -> None:
+    for name, values in arrays.items():
+        np.save(folder / f"{name}.npy", values, allow_pickle=False)
 
 
 def _load(folder: Path) -> MeteorData:
-    def mapped(name: str) -> NDArray:
-        return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-
     words = json.loads((folder / "done.json").read_text(encoding="utf-8"))
     return MeteorData(
         function_words=frozenset(words["function_words"]),
         prefixes=frozenset(words["prefixes"]),
-        words=mapped("words"),
-        word_sets=mapped("word_sets"),
-        sets=mapped("sets"),
-        inflected=mapped("inflected"),
-        base_of=mapped("base_of"),
-        bases=mapped("bases"),
-        phrases=mapped("phrases"),
-        pairs=mapped("pairs"),
         longest=words["longest"],
+        **{
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in (*_SYNONYMS, *_EXCEPTIONS, *_PARAPHRASES)
+        },
     )
