@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from beholder.auto.compose import compose
-from beholder.auto.opinions import OPINIONS
 from beholder.auto.search import Candidate, Standing
+from beholder.auto.teachable import OPINIONS
 from beholder.data.annotations import AnnotationTable
 from beholder.features.config import BackboneConfig
 from beholder.pipeline.origins import check_origins

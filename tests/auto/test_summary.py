@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from beholder.auto.afterwards import CrossValidated
+from beholder.auto.run_insights import CrossValidated
 from beholder.auto.search import Candidate, Standing
 from beholder.auto.summary import nothing_held_out, sentences
 from beholder.data.annotations import AnnotationTable

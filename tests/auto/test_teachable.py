@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beholder.auto.opinions import find_opinions
+from beholder.auto.teachable import find_opinions
 from beholder.data.annotations import AnnotationTable
 from beholder.errors import DataError
 

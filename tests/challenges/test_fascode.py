@@ -17,7 +17,7 @@ from PIL import Image
 from beholder import Judge
 from beholder.challenges.fascode import write_submission
 from beholder.cli import main
-from beholder.data.views import ViewConfig
+from beholder.data.test_time_augmentation import ViewConfig
 from beholder.errors import GateError, JudgeError
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig

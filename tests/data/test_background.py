@@ -17,8 +17,8 @@ import beholder
 from beholder.data.annotations import AnnotationTable
 from beholder.data.augment import Augmentation, AugmentConfig
 from beholder.data.background import without_background
+from beholder.data.test_time_augmentation import ViewConfig, read_views
 from beholder.data.transforms import EvalTransform
-from beholder.data.views import ViewConfig, read_views
 from beholder.errors import MissingExtra
 from beholder.training.sources import PictureSource
 

@@ -23,7 +23,7 @@ from beholder.data.formats import (
     scan_annotations,
     write_captioner_json,
 )
-from beholder.data.formats.values import MISSING
+from beholder.data.formats.column_profile import MISSING
 from beholder.errors import DataError
 
 CHALLENGE = "img_name,img_path,mos,comments\n"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from small_judge import make_model
 
-from beholder.data.views import ViewConfig
+from beholder.data.test_time_augmentation import ViewConfig
 from beholder.export import graphs as onnx_graphs
 from beholder.export import judge_file as export
 from beholder.judge.calibration import Calibration

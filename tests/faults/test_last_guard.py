@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from beholder import cli
-from beholder.data.unexpected import describe, write_error_report
+from beholder.data.error_reports import describe, write_error_report
 from beholder.errors import DataError
 
 

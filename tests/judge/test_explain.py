@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from beholder.data.test_time_augmentation import ViewConfig
 from beholder.data.transforms import EvalTransform, Resize
-from beholder.data.views import ViewConfig
 from beholder.errors import JudgeError
 from beholder.features.backbones import Features, create_backbone
 from beholder.features.config import BackboneConfig

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from beholder.data.test_time_augmentation import ViewConfig, read_views
 from beholder.data.transforms import EvalTransform
-from beholder.data.views import ViewConfig, read_views
 from beholder.errors import JudgeError
 from beholder.features.backbones import create_backbone
 from beholder.features.config import BackboneConfig

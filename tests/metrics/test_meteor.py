@@ -11,7 +11,7 @@ import pytest
 from beholder.errors import BeholderError
 from beholder.metrics.captions import comment_challenge, evaluate_captions
 from beholder.metrics.captions.meteor import data, meteor
-from beholder.metrics.captions.meteor.words import normalise_line, stem
+from beholder.metrics.captions.meteor.word_forms import normalise_line, stem
 
 CHANGES = {
     "picture": "photo", "photo": "image", "good": "well", "well": "nice", "muted": "dull",

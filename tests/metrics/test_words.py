@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.metrics.captions import words
-from beholder.metrics.captions.words import number_words
+from beholder.metrics.captions import word_numbers
+from beholder.metrics.captions.word_numbers import number_words
 
 SIGNS = "ab\0\x01\x7fé한😀\udc80 \t\n\r\x1c\x85\u00a0\u2028\u3000"
 TEXTS = st.lists(st.text(st.sampled_from(SIGNS), max_size=40), max_size=12)
@@ -47,7 +47,7 @@ def test_keys_that_share_a_slot_are_told_apart(monkeypatch: pytest.MonkeyPatch) 
     captions = [f"w{index} {index} word{index % 7} {index}" for index in range(500)]
     before = number_words(captions)
     # all keys in one slot: all but one are lost
-    monkeypatch.setattr(words, "_MULTIPLIER", np.uint64(0))
+    monkeypatch.setattr(word_numbers, "_MULTIPLIER", np.uint64(0))
     after = number_words(captions)
     assert after[1].tolist() == before[1].tolist()
     assert len(set(zip(before[0].tolist(), after[0].tolist(), strict=True))) == len(set(before[0]))

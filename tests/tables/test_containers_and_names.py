@@ -23,7 +23,7 @@ from beholder.data.formats import (
 )
 from beholder.data.formats.delimited import parse_delimited
 from beholder.data.formats.options import columns_from
-from beholder.data.walk import files_below, pictures_below
+from beholder.data.picture_files import files_below, pictures_below
 from beholder.errors import DataError
 
 

@@ -19,9 +19,9 @@ from PIL import Image
 from beholder.cli import main
 from beholder.data.check import read_and_check
 from beholder.data.formats import ReadOptions, read_annotations, scan_annotations
-from beholder.data.formats.inside import names_of, without_bytes
-from beholder.data.inside import Unpacked, pictures_at_hand, unpack_pictures
+from beholder.data.formats.embedded_pictures import names_of, without_bytes
 from beholder.data.keys import key_problem, make_key
+from beholder.data.unpacked_pictures import Unpacked, pictures_at_hand, unpack_pictures
 from beholder.errors import DataError, OutputError
 from beholder.pipeline.data import load_data
 from beholder.pipeline.recipe import DataConfig

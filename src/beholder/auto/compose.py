@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from beholder.auto.opinions import OPINIONS, Opinion
 from beholder.auto.search import Standing
+from beholder.auto.teachable import OPINIONS, Opinion
 from beholder.data.annotations import AnnotationTable
 from beholder.pipeline.stages.cross_validate import FEWEST_FOLDS
 

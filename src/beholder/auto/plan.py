@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from beholder.auto.opinions import Opinion
 from beholder.auto.search import Candidate, Standing
+from beholder.auto.teachable import Opinion
 from beholder.data.files import write_json
 from beholder.errors import RecipeError
 from beholder.features.config import BackboneConfig

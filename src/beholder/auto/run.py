@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from beholder.auto.afterwards import copied_comments_cider, cross_validated, halved_skills
 from beholder.auto.compose import compose
-from beholder.auto.opinions import Opinion, find_opinions
 from beholder.auto.plan import Plan, compared, leaderboard_rows, matching_plan, read_plan
+from beholder.auto.run_insights import copied_comments_cider, cross_validated, halved_skills
 from beholder.auto.search import Search, Standing, candidates_of
 from beholder.auto.summary import nothing_held_out, render_leaderboard, sentences
+from beholder.auto.teachable import Opinion, find_opinions
 from beholder.data.files import write_text
 from beholder.data.progress import warnings_only
 from beholder.errors import BeholderError, DataError
@@ -115,8 +115,7 @@ def train(
     began = time.monotonic()
     if minutes < 1:
         raise DataError("A training needs at least one minute.", fix="Give it more minutes.")
-    stem = Path(table).stem if isinstance(table, (str, Path)) else ""
-    folder = Path(into) if into else Path("runs") / (stem or "run")
+    folder = Path(into) if into else Path("runs") / _stem(table)
     from beholder.pipeline.runner import console, fit_recipe
 
     with _kept_if_planned(folder), console(folder):
@@ -171,6 +170,10 @@ def _kept_if_planned(folder: Path) -> Iterator[None]:
         if is_new:
             shutil.rmtree(folder)
         raise
+
+
+def _stem(table: object) -> str:
+    return Path(table).stem or "run" if isinstance(table, (str, Path)) else "run"
 
 
 def _data_settings(

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from beholder.auto.opinions import Opinion
 from beholder.auto.skill import MOST_ATTRIBUTES, attribute_skill, comment_skill, score_skill
+from beholder.auto.teachable import Opinion
 from beholder.data.annotations import AnnotationTable
 from beholder.data.splits import assign_folds
 from beholder.errors import BackboneError, DataError, MissingExtra

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from beholder.auto.afterwards import CrossValidated
+from beholder.auto.run_insights import CrossValidated
 from beholder.auto.search import Standing
 from beholder.data.annotations import AnnotationTable
 from beholder.metrics.correlation import rmse as error_of

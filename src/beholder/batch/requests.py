@@ -13,7 +13,7 @@ from beholder.data.formats import ReadOptions, listed_rows
 from beholder.data.formats.text import read_text
 from beholder.data.images import EXTENSIONS
 from beholder.data.keys import make_key
-from beholder.data.walk import pictures_below, shown
+from beholder.data.picture_files import pictures_below, shown
 from beholder.errors import DataError
 from beholder.judge.runner import Request
 

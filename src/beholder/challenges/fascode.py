@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import beholder
 from beholder.data.files import atomic_path
-from beholder.data.views import ViewConfig
+from beholder.data.test_time_augmentation import ViewConfig
 from beholder.errors import GateError, JudgeError
 from beholder.export.graphs import numbered, to_onnx
 from beholder.export.onnx_weights import halve_weights

@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _tell_unexpected(error: Exception, arguments: Sequence[str]) -> None:
-    from beholder.data.unexpected import describe, write_error_report
+    from beholder.data.error_reports import describe, write_error_report
 
     report = write_error_report(error, arguments)
     if os.environ.get("BEHOLDER_DEBUG", "") not in ("", "0"):

@@ -109,7 +109,7 @@ def _of_judge(
 ) -> Evaluation:
     """The judge is run on the table's pictures."""
     from beholder.data.formats import read_with
-    from beholder.data.inside import pictures_at_hand
+    from beholder.data.unpacked_pictures import pictures_at_hand
     from beholder.evaluation.evaluate import evaluate_judge
     from beholder.judge import Judge
 

@@ -108,7 +108,7 @@ def requests_of(
         DataError: there is no picture.
     """
     from beholder.batch.requests import find_pictures, listed_pictures
-    from beholder.data.inside import pictures_at_hand
+    from beholder.data.unpacked_pictures import pictures_at_hand
 
     if listed is None:
         return find_pictures(pictures or []), None

@@ -11,7 +11,7 @@ from beholder.cli.options import Codebook, OnDevice, check_device
 from beholder.pipeline.table_options import data_settings, with_table_options
 
 if TYPE_CHECKING:
-    from beholder.auto.opinions import Opinion
+    from beholder.auto.teachable import Opinion
     from beholder.data.formats import ReadOptions
 
 
@@ -69,7 +69,7 @@ def train(
 
 
 def _opinions(only: str | None) -> list[Opinion]:
-    from beholder.auto.opinions import Opinion
+    from beholder.auto.teachable import Opinion
 
     names = [name.strip() for name in (only or "").split(",") if name.strip()]
     known: tuple[Opinion, ...] = get_args(Opinion)

@@ -22,10 +22,10 @@ from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
 from beholder.data.fingerprints import Fingerprint, fingerprint_all
 from beholder.data.formats import Reading, ReadOptions, Scan, scan_with
 from beholder.data.images import MAX_PIXELS
-from beholder.data.inside import pictures_at_hand
 from beholder.data.lookalikes import near_pairs, near_sets
 from beholder.data.splits import connected, find_leaks, large_sets
 from beholder.data.transforms import clip_box
+from beholder.data.unpacked_pictures import pictures_at_hand
 from beholder.errors import LISTED, SHOWN, PictureError, Problem, bounded, count_problems
 
 TINY_SIDE = 32

@@ -14,8 +14,8 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from beholder.data.images import read_image
+from beholder.data.test_time_augmentation import ViewConfig, read_views
 from beholder.data.transforms import EvalTransform
-from beholder.data.views import ViewConfig, read_views
 from beholder.data.vocabulary import Vocabulary
 from beholder.errors import DataError, JudgeError, MissingExtra
 from beholder.judge.calibration import Calibration

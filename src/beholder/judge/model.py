@@ -18,7 +18,7 @@ from pydantic import (
 )
 from torch import Tensor, nn
 
-from beholder.data.views import ViewConfig
+from beholder.data.test_time_augmentation import ViewConfig
 from beholder.data.vocabulary import Vocabulary
 from beholder.errors import JudgeError
 from beholder.features.backbones import Backbone, Features, create_backbone

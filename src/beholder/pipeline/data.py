@@ -19,13 +19,13 @@ from beholder.data.files import atomic_path, write_json
 from beholder.data.fingerprints import LOOK_VERSION, Fingerprint, fingerprint_all
 from beholder.data.formats import scan_with, usable_table
 from beholder.data.images import content_hash, read_header, resolve_key
-from beholder.data.inside import unpack_pictures
 from beholder.data.keys import make_key
 from beholder.data.lookalikes import near_pairs, near_sets
+from beholder.data.picture_files import pictures_below
 from beholder.data.progress import progress
 from beholder.data.sample.builder import build_sample
 from beholder.data.splits import assign_splits, find_leaks, held_out, large_sets, unit_names
-from beholder.data.walk import pictures_below
+from beholder.data.unpacked_pictures import unpack_pictures
 from beholder.errors import DataError, PictureError, Problem
 from beholder.metrics.opinion_check import with_corrected_scores
 from beholder.pipeline.manifest import READ, digest

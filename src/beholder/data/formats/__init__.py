@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from beholder.data.formats.captions import captioner_ids, write_captioner_json
+from beholder.data.formats.catalogue import FORMATS
 from beholder.data.formats.interpreting import Scan
-from beholder.data.formats.known import FORMATS
 from beholder.data.formats.options import ReadOptions
 from beholder.data.formats.reading import (
     listed_rows,

@@ -19,6 +19,7 @@ from beholder.data.annotations import (
     AnnotationTable,
     is_plain_key,
 )
+from beholder.data.formats.column_names import SPLIT_NAMES
 from beholder.data.formats.delimited import ROW
 from beholder.data.formats.layouts import BOX_FIELDS
 from beholder.data.formats.ratings import (
@@ -27,7 +28,6 @@ from beholder.data.formats.ratings import (
     repeated_rating,
     with_ratings,
 )
-from beholder.data.formats.usual import SPLIT_NAMES
 from beholder.data.formats.votes import vote_columns, with_votes, wrong_votes
 from beholder.data.keys import key_problem, make_key, with_posix_separators
 from beholder.errors import LISTED, Problem

@@ -9,7 +9,7 @@ from __future__ import annotations
 import polars as pl
 
 from beholder.data.formats.delimited import ROW, Delimited
-from beholder.data.formats.raw import RawTable
+from beholder.data.formats.raw_table import RawTable
 from beholder.data.formats.votes import VOTE_PREFIX
 
 WANTS = "AVA.txt: 15 numbers a line, the picture's second, votes for 1 to 10 from the third on"

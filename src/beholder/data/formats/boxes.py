@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from beholder.data.formats.column_profile import without_missing
 from beholder.data.formats.delimited import ROW
 from beholder.data.formats.layouts import BOX_FIELDS
-from beholder.data.formats.values import without_missing
 from beholder.errors import Problem
 
 BOX = "box"

@@ -10,11 +10,11 @@ from typing import Any
 
 import polars as pl
 
-from beholder.data.formats import inside
+from beholder.data.formats import embedded_pictures
+from beholder.data.formats.column_names import SPLIT_NAMES
 from beholder.data.formats.delimited import ROW
 from beholder.data.formats.layout_guess import unique_names
-from beholder.data.formats.raw import RawTable, frame_of_records
-from beholder.data.formats.usual import SPLIT_NAMES
+from beholder.data.formats.raw_table import RawTable, frame_of_records
 from beholder.errors import DataError, MissingExtra, Problem
 
 EXCEL_ENDINGS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
@@ -34,15 +34,15 @@ def table_of_frame(frame: pl.DataFrame, container: str, start: int = 0) -> RawTa
     columns: list[pl.Series] = []
     notes: list[str] = []
     held: list[str] = []
-    frame = inside.without_bytes(frame)
+    frame = embedded_pictures.without_bytes(frame)
     names, repeated = unique_names([str(name) for name in frame.columns], frame.width)
     for name, column in zip(names, frame.iter_columns(), strict=True):
-        if not inside.is_marked(column):
+        if not embedded_pictures.is_marked(column):
             columns.append(_text_column(column).alias(name))
             continue
-        texts, count = inside.names_of(column)
+        texts, count = embedded_pictures.names_of(column)
         columns.append(texts.alias(name))
-        notes += inside.notes_on(name, column, count)
+        notes += embedded_pictures.notes_on(name, column, count)
         if count:
             held.append(name)
     rows = pl.int_range(start, start + frame.height, eager=True).cast(pl.Int64).alias(ROW)
@@ -57,7 +57,7 @@ def table_of_frame(frame: pl.DataFrame, container: str, start: int = 0) -> RawTa
 
 def _table_of_frames(frames: Iterable[pl.DataFrame], container: str) -> RawTable:
     """A table that comes in parts, of whose pictures never more than a part's are in memory."""
-    parts = [inside.without_bytes(frame) for frame in frames]
+    parts = [embedded_pictures.without_bytes(frame) for frame in frames]
     whole = pl.concat(parts, how="diagonal_relaxed") if parts else pl.DataFrame()
     return table_of_frame(whole, container)
 
@@ -103,7 +103,7 @@ def _parquet_frames(path: Path, column: str | None = None) -> Iterator[pl.DataFr
         schema = lazy.collect_schema()
         if column is not None:
             lazy = lazy.select(column)
-        if any(map(inside.may_hold_pictures, schema.dtypes())):
+        if any(map(embedded_pictures.may_hold_pictures, schema.dtypes())):
             empty = True
             for batch in lazy.collect_batches(chunk_size=_BATCH, maintain_order=True):
                 empty = False
@@ -306,13 +306,13 @@ def may_have_pictures_inside(source: Any) -> bool:
         with path.open("rb") as stream:
             return stream.read(4) == b"PAR1"
     if isinstance(source, pl.DataFrame):
-        return any(map(inside.may_hold_pictures, source.dtypes))
+        return any(map(embedded_pictures.may_hold_pictures, source.dtypes))
     if _container_of(source) or isinstance(source, Mapping):
         return True
     if not isinstance(source, Iterable):
         return False  # no table at all, which its reader tells
     first = islice((row for row in source if isinstance(row, Mapping)), _BATCH)
-    return any(inside.picture_in(value) for record in first for value in record.values())
+    return any(embedded_pictures.picture_in(value) for record in first for value in record.values())
 
 
 def pictures_of(source: Any, column: str) -> Iterator[bytes | None]:
@@ -332,12 +332,12 @@ def pictures_of(source: Any, column: str) -> Iterator[bytes | None]:
     else:
         for record in _mappings(source):
             if isinstance(record, Mapping):
-                picture = inside.picture_in(record.get(column))
+                picture = embedded_pictures.picture_in(record.get(column))
                 yield picture[0] if picture else None
         return
     for frame in frames:
         if column in frame.columns:
-            yield from inside.bytes_of(frame[column])
+            yield from embedded_pictures.bytes_of(frame[column])
         else:
             yield from [None] * frame.height
 
@@ -370,7 +370,7 @@ def _of_data_set(source: Any) -> Iterator[pl.DataFrame]:
 def _of_mappings(source: Iterable[Any]) -> RawTable:
     problems: list[Problem] = []
     records: list[tuple[int, Mapping[str, Any]]] = []
-    pictures: dict[str, dict[int, inside.Picture]] = {}
+    pictures: dict[str, dict[int, embedded_pictures.Picture]] = {}
     for row, record in enumerate(source):
         if not isinstance(record, Mapping):
             message = f"The entry is no mapping but {record!r:.40}."
@@ -378,7 +378,7 @@ def _of_mappings(source: Iterable[Any]) -> RawTable:
             continue
         plain = {}
         for name, value in record.items():
-            picture = inside.picture_in(value)
+            picture = embedded_pictures.picture_in(value)
             if picture:
                 pictures.setdefault(str(name), {})[len(records)] = picture
             else:
@@ -388,10 +388,10 @@ def _of_mappings(source: Iterable[Any]) -> RawTable:
     notes: list[str] = []
     held: list[str] = []
     for name, of_rows in pictures.items():
-        marks = inside.marks_of_records(of_rows, len(records))
-        names, count = inside.names_of(marks)
+        marks = embedded_pictures.marks_of_records(of_rows, len(records))
+        names, count = embedded_pictures.names_of(marks)
         frame = frame.with_columns(names.alias(name))
-        notes += inside.notes_on(name, marks, count)
+        notes += embedded_pictures.notes_on(name, marks, count)
         if count:
             held.append(name)
     return RawTable(frame, "records", tuple(problems), notes=tuple(notes), inside=tuple(held))

@@ -11,10 +11,10 @@ from pathlib import Path
 import polars as pl
 
 from beholder.data.annotations import ATTRIBUTE_PREFIX
+from beholder.data.formats.column_names import SPLIT_NAMES
 from beholder.data.formats.delimited import ROW
-from beholder.data.formats.usual import SPLIT_NAMES
 from beholder.data.images import EXTENSIONS
-from beholder.data.walk import files_below, shown
+from beholder.data.picture_files import files_below, shown
 from beholder.errors import Problem
 
 WANTS = (

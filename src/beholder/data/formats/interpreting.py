@@ -9,12 +9,14 @@ from pathlib import Path
 import polars as pl
 
 from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
-from beholder.data.formats import settle, telling
+from beholder.data.formats import messages, scales
 from beholder.data.formats.assemble import Rows, assemble
 from beholder.data.formats.boxes import BOX, boxes_of
+from beholder.data.formats.catalogue import FORMATS
+from beholder.data.formats.column_names import role_of_name
+from beholder.data.formats.column_profile import PICTURE_NAME, profile, without_missing
 from beholder.data.formats.delimited import ROW
-from beholder.data.formats.found_roles import Roles
-from beholder.data.formats.known import FORMATS
+from beholder.data.formats.find_roles import find_roles
 from beholder.data.formats.layouts import (
     GENERIC,
     Layout,
@@ -25,11 +27,9 @@ from beholder.data.formats.layouts import (
 )
 from beholder.data.formats.options import ReadOptions
 from beholder.data.formats.pictures import PictureFolder, with_file_names
-from beholder.data.formats.raw import RawTable
+from beholder.data.formats.raw_table import RawTable
 from beholder.data.formats.reading_record import Reading
-from beholder.data.formats.roles import find_roles
-from beholder.data.formats.usual import role_of_name
-from beholder.data.formats.values import PICTURE_NAME, profile, without_missing
+from beholder.data.formats.roles import Roles
 from beholder.data.formats.words import words_of
 from beholder.errors import Problem
 
@@ -88,11 +88,11 @@ class Interpreter:
             opinions = any(role.startswith(_OPINIONS) for role in roles.columns)
             self.problems += unused_columns(self.raw.header, unread, opinions, self.file)
         if layout:
-            self.problems += telling.name_problems(self.raw, layout, roles, self.file)
+            self.problems += messages.name_problems(self.raw, layout, roles, self.file)
         frame = self._by_role(roles)
         frame = self._with_pictures(frame)
         range_ = self.options.score_range or (layout.score_range if layout else None)
-        frame, settle_notes = settle.settle(frame, range_)
+        frame, settle_notes = scales.settle(frame, range_)
         self.notes += settle_notes
         rows = Rows(
             frame,
@@ -147,7 +147,7 @@ class Interpreter:
         wrong = mapping_problems(header, chosen, self.file)
         named_layout = options.format not in ("auto", GENERIC.name) and self.raw.format is None
         if wrong or (named_layout and layout is None):
-            self.problems += wrong or [telling.no_layout(header, self.file, options.format)]
+            self.problems += wrong or [messages.no_layout(header, self.file, options.format)]
             return None
         if layout:
             columns = layout.resolve(header)
@@ -191,18 +191,18 @@ class Interpreter:
         ]
         for doubt in roles.doubts:
             if doubt not in undecided:
-                roles.notes.append(telling.doubt_note(doubt))
+                roles.notes.append(messages.doubt_note(doubt))
         self.notes += roles.notes
         if "image" not in roles.columns and not undecided:
             texts = self.raw.frame
-            self.problems.append(telling.no_pictures(texts, roles, self.file, self.options))
+            self.problems.append(messages.no_pictures(texts, roles, self.file, self.options))
             return False
         if undecided:
             given_too = {**self.options.columns}
-            self.problems += [telling.ambiguous(d, given_too, self.file) for d in undecided]
+            self.problems += [messages.ambiguous(d, given_too, self.file) for d in undecided]
             return False
         if not opinions and role_of_name(roles.columns["image"]) != "image" and len(header) > 1:
-            self.problems.append(telling.no_layout(header, self.file, self.options.format))
+            self.problems.append(messages.no_layout(header, self.file, self.options.format))
             return False
         return True
 
@@ -241,7 +241,7 @@ class Interpreter:
             return frame
         resolved = self.folder.resolve(frame["image"])
         self.notes += resolved.notes
-        self.problems += telling.unclear_pictures(frame, resolved.unclear, self.file)
+        self.problems += messages.unclear_pictures(frame, resolved.unclear, self.file)
         return frame.with_columns(pl.col("image").replace(resolved.names))
 
     def _directed(
@@ -255,8 +255,8 @@ class Interpreter:
         column = roles.columns.get("score", "")
         if table is None or not self.options.lower_is_better:
             if "dmos" in words_of(column) and layout is None and table is not None:
-                self.problems.append(telling.no_direction(column, self.file))
-                self.notes.append(telling.no_direction(column, self.file).message)
+                self.problems.append(messages.no_direction(column, self.file))
+                self.notes.append(messages.no_direction(column, self.file).message)
             return table
         turned, problems = turn_over(table, range_, self.file)
         self.problems += [p for p in problems if p.severity == "error"]
@@ -290,7 +290,7 @@ def turn_over(
         return table, []
     low, high = scores.min(), scores.max()
     assert isinstance(low, float) and isinstance(high, float)
-    scale = range_ or settle.usual_scale(low, high)
+    scale = range_ or scales.usual_scale(low, high)
     if scale is None:
         message = (
             f"Scores from {low:.6g} to {high:.6g} are on no usual scale, so that they can't be "
@@ -301,4 +301,4 @@ def turn_over(
         f"Lower is better: scores are turned over on the scale {scale[0]:g} to {scale[1]:g}, "
         f"so that {scale[0]:g} is now {scale[1]:g}."
     )
-    return settle.turned_over(table, *scale), [Problem("warning", "turned", message, file=file)]
+    return scales.turned_over(table, *scale), [Problem("warning", "turned", message, file=file)]

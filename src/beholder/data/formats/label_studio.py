@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from beholder.data.formats.raw import RawTable, frame_of_records
+from beholder.data.formats.raw_table import RawTable, frame_of_records
 from beholder.errors import Problem
 
 WANTS = "Label Studio's export: CSV, JSON-MIN, or JSON with data and annotations"

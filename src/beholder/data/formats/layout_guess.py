@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from beholder.data.formats.usual import role_of_name
-from beholder.data.formats.values import PICTURE_NAME
+from beholder.data.formats.column_names import role_of_name
+from beholder.data.formats.column_profile import PICTURE_NAME
 
 _PREFERRED = ("\t", ";", ",", "|")
 _PICTURE = re.compile(PICTURE_NAME)

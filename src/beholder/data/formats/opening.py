@@ -13,7 +13,7 @@ from beholder.data.formats import captions, containers, folder, structured
 from beholder.data.formats.ava import ava_table
 from beholder.data.formats.delimited import ROW, parse_delimited
 from beholder.data.formats.options import ReadOptions
-from beholder.data.formats.raw import RawTable
+from beholder.data.formats.raw_table import RawTable
 from beholder.data.formats.sniff import not_a_table
 from beholder.data.formats.text import decode
 from beholder.errors import DataError, Problem
@@ -94,7 +94,7 @@ def _open_path(path: Path, options: ReadOptions) -> Opened:
 
 def _open_folder(path: Path, options: ReadOptions) -> Opened:
     if options.format not in ("auto", "folder", "dataset"):
-        from beholder.data.formats.known import FORMATS
+        from beholder.data.formats.catalogue import FORMATS
 
         message = f"The format {options.format} wants {FORMATS[options.format]}."
         return _failed(message, "format", str(path))

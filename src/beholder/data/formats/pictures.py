@@ -18,10 +18,10 @@ from urllib.parse import unquote, urlsplit
 
 import polars as pl
 
-from beholder.data.formats.values import PICTURE_NAME
+from beholder.data.formats.column_profile import PICTURE_NAME
 from beholder.data.images import EXTENSIONS
 from beholder.data.keys import make_key
-from beholder.data.walk import pictures_below
+from beholder.data.picture_files import pictures_below
 
 _URL = re.compile(r"(?i)^[a-z][a-z0-9+.-]*://")
 _SAMPLE = 100

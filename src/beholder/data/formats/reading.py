@@ -3,12 +3,12 @@
 | step | file |
 | --- | --- |
 | which container: text, JSON, Parquet, Excel, folder, frame | `opening` |
-| pictures inside a table, and what they are called | `inside` |
-| cells as programs write them, as plain text | `prepare` |
+| pictures inside a table, and what they are called | `embedded_pictures` |
+| cells as programs write them, as plain text | `plain_cells` |
 | a published table, known by its header | `layouts` |
-| any other: which column is what, by what is in it | `roles`, `opinions`, `wide` |
+| any other: which column is what | `find_roles`, `opinion_columns`, `numbered_columns` |
 | which file a name means | `pictures` |
-| what columns say together: missing scores, scales, votes | `settle` |
+| what columns say together: missing scores, scales, votes | `scales` |
 | rows to an `AnnotationTable`, and what is wrong with them | `assemble` |
 """
 
@@ -22,17 +22,17 @@ from typing import Any
 import polars as pl
 
 from beholder.data.annotations import AnnotationTable
-from beholder.data.formats import telling
+from beholder.data.formats import messages
 from beholder.data.formats.boxes import as_text
+from beholder.data.formats.catalogue import FORMATS
 from beholder.data.formats.codebook import read_codebook
 from beholder.data.formats.containers import may_have_pictures_inside
 from beholder.data.formats.delimited import ROW
 from beholder.data.formats.interpreting import Interpreter, Scan, turn_over
-from beholder.data.formats.known import FORMATS
 from beholder.data.formats.layouts import known_layout
 from beholder.data.formats.opening import open_table
 from beholder.data.formats.options import ReadOptions
-from beholder.data.formats.prepare import prepare
+from beholder.data.formats.plain_cells import prepare
 from beholder.data.formats.reading_record import Reading
 from beholder.data.keys import make_key
 from beholder.errors import DataError, Problem, bounded, count_problems
@@ -58,7 +58,7 @@ def read_annotations(source: Any, format: str = "auto", **options: Any) -> Annot
 
 def read_with(source: Any, options: ReadOptions) -> AnnotationTable:
     """The same, with the options as one."""
-    return usable_table(scan_with(source, options), telling.name_of(source))
+    return usable_table(scan_with(source, options), messages.name_of(source))
 
 
 def usable_table(scan: Scan, where: str) -> AnnotationTable:
@@ -107,14 +107,14 @@ def scan_with(source: Any, options: ReadOptions) -> Scan:
     scan = replace(scan, problems=bounded([*wrong, *scan.problems]))
     if scan.table is None and not any(problem.severity == "error" for problem in scan.problems):
         message = "The table is empty: there is no row in it."
-        where = telling.name_of(source)
+        where = messages.name_of(source)
         scan.problems.append(Problem("error", "empty_table", message, file=where))
     return scan
 
 
 def _scan(source: Any, options: ReadOptions, codebook: Mapping[str, Mapping[str, str]]) -> Scan:
     opened = open_table(source, options)
-    file = telling.name_of(source)
+    file = messages.name_of(source)
     if opened.table is not None:
         return _own_table(opened.table, options)
     if opened.raw is None:
@@ -154,7 +154,7 @@ def pictures_inside(source: Any, options: ReadOptions) -> tuple[str, pl.Series] 
     if opened.raw is None or not opened.raw.inside:
         return None
     table = prepare(opened.raw)
-    interpreter = Interpreter(table, telling.name_of(source), replace(options, images=None))
+    interpreter = Interpreter(table, messages.name_of(source), replace(options, images=None))
     column = interpreter.roles().get("image")
     if column not in table.inside:
         return None
@@ -172,7 +172,7 @@ def listed_rows(source: Any, options: ReadOptions) -> pl.DataFrame:
             rows.
     """
     opened = open_table(source, options)
-    file = telling.name_of(source)
+    file = messages.name_of(source)
     if opened.table is not None:
         frame = opened.table.frame.select("image", "box")
         return frame.drop("box") if frame["box"].null_count() == len(frame) else frame

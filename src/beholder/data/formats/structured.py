@@ -18,10 +18,10 @@ from typing import Any
 
 import polars as pl
 
+from beholder.data.formats.column_profile import could_be_pictures
 from beholder.data.formats.delimited import ROW
 from beholder.data.formats.label_studio import is_export, rows_of_export
-from beholder.data.formats.raw import RawTable, frame_of_records, text_of
-from beholder.data.formats.values import could_be_pictures
+from beholder.data.formats.raw_table import RawTable, frame_of_records, text_of
 from beholder.errors import Problem
 
 COCO_WANTS = "`images` with id and file_name, `annotations` with image_id and caption"

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator,
 
 from beholder.data.files import sha256_file
 from beholder.data.sealed import Seal
+from beholder.data.test_time_augmentation import ViewConfig
 from beholder.data.transforms import EvalTransform
-from beholder.data.views import ViewConfig
 from beholder.errors import JudgeError
 from beholder.judge.calibration import Calibration
 from beholder.judge.store.limits import MOST_BEAMS, MOST_WRITERS, Classes

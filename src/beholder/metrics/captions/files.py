@@ -17,7 +17,7 @@ from beholder.data.formats.delimited import ROW
 from beholder.data.formats.interpreting import Interpreter
 from beholder.data.formats.opening import open_table
 from beholder.data.formats.options import ReadOptions
-from beholder.data.formats.prepare import prepare
+from beholder.data.formats.plain_cells import prepare
 from beholder.data.formats.text import read_text
 from beholder.errors import BeholderError, DataError, Problem
 from beholder.metrics.captions.evaluate import CaptionScores, check_captions, evaluate_captions

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from beholder.metrics.captions.words import Ints, number_words
+from beholder.metrics.captions.word_numbers import Ints, number_words
 
 Tokens = Sequence[Hashable]
 Caption = str | Tokens  # a string is tokens joined by spaces

@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from beholder.data.files import sha256_file
-from beholder.data.views import ViewConfig
+from beholder.data.test_time_augmentation import ViewConfig
 from beholder.errors import RecipeError
 from beholder.evaluation.calibrate import Compared, calibrate_judge, fit_interval
 from beholder.features import device as devices

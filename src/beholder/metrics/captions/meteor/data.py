@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from beholder.data.files import atomic_path, write_json
 from beholder.errors import BeholderError
-from beholder.metrics.captions.meteor.words import base_candidates
+from beholder.metrics.captions.meteor.word_forms import base_candidates
 
 _FORMAT = 1
 _SHIFT = np.uint64(32)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from beholder.metrics.captions.meteor.align import WEIGHTS, Match, Sentence, Word, align, prepare
 from beholder.metrics.captions.meteor.data import MeteorData, meteor_data
-from beholder.metrics.captions.meteor.words import normalise_line, stem
+from beholder.metrics.captions.meteor.word_forms import normalise_line, stem
 
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 _MODULES = len(WEIGHTS)

@@ -16,8 +16,8 @@ from typing import Any
 import polars as pl
 from PIL import Image
 
+from beholder.data.formats.column_profile import PICTURE_NAME
 from beholder.data.formats.pictures import from_address
-from beholder.data.formats.values import PICTURE_NAME
 from beholder.data.keys import make_key
 from beholder.data.signatures import recognise
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from beholder.auto.opinions import Opinion
 from beholder.auto.search import FOLDS
 from beholder.auto.skill import MOST_ATTRIBUTES, attribute_skill, neighbour_cider, score_skill
+from beholder.auto.teachable import Opinion
 from beholder.data.splits import assign_folds
 from beholder.errors import DataError
 from beholder.features.store import FeatureStore

@@ -12,9 +12,9 @@ from dataclasses import replace
 import polars as pl
 
 from beholder.data.formats import label_studio, words
+from beholder.data.formats.column_profile import PICTURE_NAME, with_plain_numbers
 from beholder.data.formats.delimited import ROW
-from beholder.data.formats.raw import RawTable
-from beholder.data.formats.values import PICTURE_NAME, with_plain_numbers
+from beholder.data.formats.raw_table import RawTable
 
 _LONGEST_LIST = 20  # numbers; longer ones are features, not opinions
 _LIST_TEXT = 100_000  # signs of a cell that is looked at as a list

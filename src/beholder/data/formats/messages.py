@@ -9,13 +9,13 @@ from typing import Any
 
 import polars as pl
 
+from beholder.data.formats.catalogue import FORMATS
+from beholder.data.formats.column_profile import profile
 from beholder.data.formats.delimited import ROW
-from beholder.data.formats.found_roles import Doubt, Roles
-from beholder.data.formats.known import FORMATS
 from beholder.data.formats.layouts import GENERIC, LAYOUTS, Layout
 from beholder.data.formats.options import ReadOptions
-from beholder.data.formats.raw import RawTable
-from beholder.data.formats.values import profile
+from beholder.data.formats.raw_table import RawTable
+from beholder.data.formats.roles import Doubt, Roles
 from beholder.errors import Problem
 
 _MOST_COMMANDS = 3
