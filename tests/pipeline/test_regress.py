@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ import polars as pl
 import pytest
 import timm
 import yaml
+from changed_recipes import changed_recipe
 from outputs import output
 from PIL import Image
 
@@ -23,7 +23,7 @@ from beholder.features.store import FeatureStore
 from beholder.models.regressors.ensemble import ScoreEnsemble
 from beholder.pipeline import runner
 from beholder.pipeline.manifest import load_manifest
-from beholder.pipeline.recipe import Recipe, parse_recipe, shipped_recipes
+from beholder.pipeline.recipe import Recipe, shipped_recipes
 from beholder.pipeline.runner import fit_recipe
 from beholder.pipeline.smoke import smoke_run
 from beholder.pipeline.stages.pseudo_labels import with_targets
@@ -74,14 +74,7 @@ def raw_recipe(root: Path) -> dict[str, Any]:
 
 
 def changed(root: Path, **changes: object) -> Recipe:
-    raw = copy.deepcopy(raw_recipe(root))
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        target: Any = raw
-        for key in parents:
-            target = target[key]
-        target[last] = value
-    return parse_recipe(raw)
+    return changed_recipe(raw_recipe(root), **changes)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from changed_recipes import changed_recipe
 from PIL import Image
+from torchrun import torchrun
 
 from beholder import Judge
 from beholder.cli import main
@@ -62,13 +63,7 @@ def small_recipe(root: Path, **changes: object) -> Recipe:
             "evaluation": {"kind": "evaluate", "judge": "judge"},
         },
     }  # fmt: skip
-    for path, value in changes.items():
-        target = raw
-        *parents, last = path.split("__")
-        for key in parents:
-            target = target[key]  # type: ignore[assignment]
-        target[last] = value
-    return parse_recipe(raw)
+    return changed_recipe(raw, **changes)
 
 
 @pytest.mark.parametrize("twin", TWINS, ids=[path.stem for path in TWINS])
@@ -420,12 +415,7 @@ def test_run_under_torchrun_equals_a_single_process(finished: Path, tmp_path: Pa
     recipe = tmp_path / "recipe.yaml"
     shutil.copy(finished / "run" / "recipe.yaml", recipe)
     head = "stages.score.task.head={hidden: [4], input_dropout: 0, dropout: 0}"
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-        "-m", "beholder", "fit", str(recipe), head, "--into", str(tmp_path / "two"),
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, env=environment, capture_output=True)
+    torchrun("-m", "beholder", "fit", recipe, head, "--into", tmp_path / "two")
     fit_recipe(load_recipe(recipe, [head]), tmp_path / "one")
     from safetensors.numpy import load_file
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torchrun import torchrun
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.sharing import ALONE, Processes, joined_parts, part_of
 from beholder.features.store import FeatureStore
 
 PICTURES = 9
-SCRIPT = Path(__file__).parent / "two_sharers.py"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
@@ -48,13 +45,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(processes: int, pictures: Path, folder: Path) -> list[str]:
     """What each process tells, as text."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    done = subprocess.run(
-        [sys.executable, *(torchrun if processes > 1 else []), SCRIPT, pictures, folder],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    torchrun(Path(__file__).parent / "two_sharers.py", pictures, folder, processes=processes)
     return [(folder / f"{rank}.json").read_text() for rank in range(processes)]
 
 

@@ -5,7 +5,6 @@ Runs on a tiny convolutional backbone; the recipe's tiny twin does the same with
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from changed_recipes import changed_recipe
 from outputs import output
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -89,14 +89,8 @@ def raw_recipe(root: Path) -> dict[str, Any]:
 
 
 def changed(root: Path, **changes: object) -> Recipe:
-    raw = copy.deepcopy(raw_recipe(root))
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        target: Any = raw["stages"]
-        for key in parents:
-            target = target[key.replace("_", "-")]
-        target[last] = value
-    return parse_recipe(raw)
+    of_stages = {f"stages__{path}": value for path, value in changes.items()}
+    return changed_recipe(raw_recipe(root), **of_stages)
 
 
 @pytest.fixture(scope="module")

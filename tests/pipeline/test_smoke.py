@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from changed_recipes import changed_recipe
 from PIL import Image
 
 from beholder.data import images
@@ -62,14 +63,7 @@ def raw_recipe(root: Path) -> dict[str, Any]:
 
 def changed(root: Path, **changes: Any) -> Recipe:
     """The recipe with values at places that are spelt `stages__score__training`."""
-    raw = raw_recipe(root)
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        target = raw
-        for key in parents:
-            target = target[key]
-        target[last] = value
-    return parse_recipe(raw)
+    return changed_recipe(raw_recipe(root), **changes)
 
 
 @pytest.fixture(scope="module")

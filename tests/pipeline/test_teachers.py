@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from torchrun import torchrun
 
 from beholder import Judge
 from beholder.errors import RecipeError
@@ -193,12 +191,7 @@ def test_cached_views_in_two_processes_give_the_weights_of_one(tmp_path: Path) -
     fit_recipe(taught, tmp_path / "one")
     written = tmp_path / "recipe.yaml"
     written.write_text(yaml.safe_dump(taught.model_dump(mode="json", exclude_unset=True)))
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-        "-m", "beholder", "fit", str(written), "--into", str(tmp_path / "two"),
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, env=environment, capture_output=True)
+    torchrun("-m", "beholder", "fit", written, "--into", tmp_path / "two")
     alone, shared = (
         load_file(tmp_path / run / "judge" / "weights.safetensors") for run in ("one", "two")
     )

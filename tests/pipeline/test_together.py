@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from changed_recipes import changed_recipe
 from outputs import output
 from PIL import Image
 from safetensors.torch import load_file
@@ -101,14 +102,8 @@ def raw_recipe(root: Path) -> dict[str, Any]:
 
 
 def changed(root: Path, **changes: object) -> Recipe:
-    raw = copy.deepcopy(raw_recipe(root))
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        target: Any = raw["stages"]
-        for key in parents:
-            target = target[key]
-        target[last] = value
-    return parse_recipe(raw)
+    of_stages = {f"stages__{path}": value for path, value in changes.items()}
+    return changed_recipe(raw_recipe(root), **of_stages)
 
 
 GRAPHS: dict[str, Any] = {}

@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 
 import torch
+from sixteen import ListSource
+from small_judge import make_model, small_backbone
+from together import make_batch, make_joint
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.sharing import joined_parts
@@ -20,11 +23,6 @@ from beholder.judge import Judge
 from beholder.training import TrainConfig
 from beholder.training.distributed import start
 from beholder.training.loader import Loader
-
-sys.path.append(str(Path(__file__).parents[1] / "helpers"))
-from sixteen import ListSource
-from small_judge import make_model, small_backbone
-from together import make_batch, make_joint
 
 
 def share(pictures: Path, folder: Path) -> None:
@@ -46,19 +44,19 @@ def share(pictures: Path, folder: Path) -> None:
     judge = Judge.of_model(make_model(), torch.device("cpu"), beam_size=2)
     judged = evaluate_judge(judge, table, pictures, batch_size=2, resamples=20, processes=processes)
     judged.metrics.pop("image_root")
-    told = {
+    results = {
         "summary": [summary.written, summary.reused, summary.quarantined],
         "task": metrics,
         "judge": judged.metrics,
         "order": judged.predictions["image"].to_list(),
         "scores": judged.predictions["score"].to_list(),
     }
-    (folder / f"{processes.rank}.json").write_text(json.dumps(told))
+    (folder / f"{processes.rank}.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    place = Path(sys.argv[2])
-    place.mkdir(exist_ok=True)
-    share(Path(sys.argv[1]), place)
+    shared_folder = Path(sys.argv[2])
+    shared_folder.mkdir(exist_ok=True)
+    share(Path(sys.argv[1]), shared_folder)
     assert int(os.environ.get("WORLD_SIZE", "1")) == len(start("cpu").all_gather(0))

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from pydantic import ValidationError
 from sixteen import CLASSES, ROWS, select
 from together import TASKS, make_batch, make_joint, make_model
 from torch import Tensor
+from torchrun import torchrun
 from two_joint import learn
 
 from beholder.errors import TrainingError
@@ -144,15 +142,7 @@ def test_micro_batches_of_a_step_are_the_step(tmp_path: Path) -> None:
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
-    script = Path(__file__).parent / "two_joint.py"
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-        str(script), str(tmp_path),
-    ]  # fmt: skip
-    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    environment = {**os.environ, **path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    torchrun(Path(__file__).parent / "two_joint.py", tmp_path)
     alone = learn(tmp_path / "alone")
     both = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for name, tensor in alone.items():

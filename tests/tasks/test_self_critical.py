@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from sixteen import COMMENTS, ROWS, ListSource, select
+from torchrun import torchrun
 
 from beholder.data.vocabulary import Vocabulary
 from beholder.decoding import Hypothesis
@@ -270,15 +268,7 @@ def test_alarms_are_sounded_by_the_loop(
 
 
 def test_two_processes_draw_differently_and_agree(tmp_path: Path) -> None:
-    script = Path(__file__).parent / "two_samplers.py"
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-        str(script), str(tmp_path),
-    ]  # fmt: skip
-    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    environment = {**os.environ, **path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    torchrun(Path(__file__).parent / "two_samplers.py", tmp_path)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for name, tensor in ranks[0]["weights"].items():
         assert torch.equal(tensor, ranks[1]["weights"][name]), name
