@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+Axes = Mapping[str, Sequence[Any]]
+
 
 class Graph(Protocol):
     """One graph, ready to run. Values stay in the runtime's memory until `get` fetches them.
@@ -15,10 +17,8 @@ class Graph(Protocol):
         inputs, outputs: name -> sizes of the axes; a size that is not an int may vary.
     """
 
-    @property
-    def inputs(self) -> Mapping[str, Sequence[Any]]: ...
-    @property
-    def outputs(self) -> Mapping[str, Sequence[Any]]: ...
+    inputs: Axes
+    outputs: Axes
 
     def put(self, array: NDArray[Any]) -> Any:
         """An array as a value of the runtime."""

@@ -117,7 +117,25 @@ class Targets:
         return np.mean(parts, axis=0)
 
 
-class FeatureSource:
+class _SourceOfTargets:
+    """What is the same whatever a task looks at: the rows, by their `targets`."""
+
+    targets: Targets
+
+    @property
+    def keys(self) -> list[str]:
+        """The image keys, in index order."""
+        return self.targets.keys
+
+    def __len__(self) -> int:
+        return len(self.targets.keys)
+
+    def balanced_shares(self) -> np.ndarray:
+        """See `Targets`."""
+        return self.targets.balanced_shares()
+
+
+class FeatureSource(_SourceOfTargets):
     """Batches of frozen features.
 
     Args:
@@ -157,18 +175,6 @@ class FeatureSource:
                 fix="Extract the features again with this table.",
             )
 
-    @property
-    def keys(self) -> list[str]:
-        """The image keys, in index order."""
-        return self.targets.keys
-
-    def __len__(self) -> int:
-        return len(self.targets.keys)
-
-    def balanced_shares(self) -> np.ndarray:
-        """See `Targets`."""
-        return self.targets.balanced_shares()
-
     def load(self, indices: Sequence[int], epoch: int) -> Batch:
         """The rows' features, in the store's dtype, and opinions; the same in every epoch."""
         batch = self.targets.load(indices)
@@ -179,7 +185,7 @@ class FeatureSource:
         return batch
 
 
-class PictureSource:
+class PictureSource(_SourceOfTargets):
     """Batches of pixels, augmented differently in every epoch.
 
     Args:
@@ -215,18 +221,6 @@ class PictureSource:
         # a crop of a picture decoded at reduced size would show fewer pixels than wanted
         crops = augmentation is not None and augmentation.config.crop != "none"
         self._at_least = None if crops else transform.at_least
-
-    @property
-    def keys(self) -> list[str]:
-        """The image keys, in index order."""
-        return self.targets.keys
-
-    def __len__(self) -> int:
-        return len(self.targets.keys)
-
-    def balanced_shares(self) -> np.ndarray:
-        """See `Targets`."""
-        return self.targets.balanced_shares()
 
     def load(self, indices: Sequence[int], epoch: int) -> Batch:
         """The rows' pixels and opinions.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnxruntime import InferenceSession, OrtValue
 from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
+from beholder.decoding.graph import Axes
 from beholder.errors import JudgeError, OpinionError, shortened
 from beholder.judge.runtime.providers import CPU, ON_CPU, Placement, unusable
 
@@ -47,20 +48,12 @@ class OnnxRuntimeGraph:
         self._memory = (placement.memory, placement.memory_index)
         self._session = _open_session(name, content, threads, placement)
         self._process = os.getpid()
-        self._inputs = {given.name: given.shape for given in self._session.get_inputs()}
-        self._outputs = {output.name: output.shape for output in self._session.get_outputs()}
+        self.inputs: Axes = {value.name: value.shape for value in self._session.get_inputs()}
+        self.outputs: Axes = {value.name: value.shape for value in self._session.get_outputs()}
         self._turn = threading.Lock() if placement.one_at_a_time else nullcontext()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return OnnxRuntimeGraph, self._made_from
-
-    @property
-    def inputs(self) -> Mapping[str, Sequence[Any]]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> Mapping[str, Sequence[Any]]:
-        return self._outputs
 
     def put(self, array: NDArray[Any]) -> OrtValue:
         return OrtValue.ortvalue_from_numpy(array, *self._memory)
@@ -69,13 +62,13 @@ class OnnxRuntimeGraph:
         array: NDArray[Any] = value.numpy()
         return array
 
-    def run(self, given: Mapping[str, OrtValue]) -> dict[str, OrtValue]:
+    def run(self, values: Mapping[str, OrtValue]) -> dict[str, OrtValue]:
         if self._process != os.getpid():
             self._begin_again()
         binding = self._session.io_binding()
-        for name, value in given.items():
+        for name, value in values.items():
             binding.bind_ortvalue_input(name, value)
-        for name in self._outputs:
+        for name in self.outputs:
             binding.bind_output(name, *self._memory)
         try:
             with self._turn:
@@ -85,7 +78,7 @@ class OnnxRuntimeGraph:
                 f"The judge's graph {self._made_from[0]} failed: {shortened(error)}",
                 fix="Judge fewer pictures at a time if memory is short; else export it again.",
             ) from error
-        outputs = dict(zip(self._outputs, binding.get_outputs(), strict=True))
+        outputs = dict(zip(self.outputs, binding.get_outputs(), strict=True))
         binding.clear_binding_inputs()  # which the outputs would keep
         return outputs
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import openvino
 from numpy.typing import NDArray
 
+from beholder.decoding.graph import Axes
 from beholder.errors import DeviceError, JudgeError, OpinionError, shortened
 from beholder.features.device import asked_device
 
@@ -88,19 +89,11 @@ class OpenVinoGraph:
             ) from error
         self._requests = threading.local()  # a request must not be run by two threads at once
         # compiling gives both further names: those of what comes just behind or before
-        self._outputs = {output.any_name: _sizes(output) for output in model.outputs}
-        self._inputs = {given.any_name: _sizes(given) for given in model.inputs}
+        self.outputs: Axes = {end.any_name: _sizes(end) for end in model.outputs}
+        self.inputs: Axes = {end.any_name: _sizes(end) for end in model.inputs}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return OpenVinoGraph, self._made_from
-
-    @property
-    def inputs(self) -> Mapping[str, Sequence[Any]]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> Mapping[str, Sequence[Any]]:
-        return self._outputs
 
     def put(self, array: NDArray[Any]) -> NDArray[Any]:
         return array
@@ -108,7 +101,7 @@ class OpenVinoGraph:
     def get(self, value: NDArray[Any]) -> NDArray[Any]:
         return value
 
-    def run(self, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         if self._process != os.getpid():
             raise JudgeError(
                 "A judge in OpenVINO can't be used in a process that was forked after it was "
@@ -119,13 +112,13 @@ class OpenVinoGraph:
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         try:
-            outputs = self._requests.own.infer(dict(given), share_inputs=True)
+            outputs = self._requests.own.infer(dict(values), share_inputs=True)
         except RuntimeError as error:
             raise OpinionError(
                 f"The judge's graph {self._made_from[0]} failed: {shortened(error)}",
                 fix="Judge fewer pictures at a time if memory is short; else export it again.",
             ) from error
-        return dict(zip(self._outputs, outputs.to_tuple(), strict=True))
+        return dict(zip(self.outputs, outputs.to_tuple(), strict=True))
 
 
 def _sizes(end: Any) -> list[int | None]:
