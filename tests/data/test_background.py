@@ -57,7 +57,7 @@ def test_what_is_left_is_the_thing_in_the_box(seed: int) -> None:
     kept = np.asarray(left).any(axis=-1)
     assert (np.asarray(left)[kept] == np.asarray(image)[kept]).all()
     assert agreement(without_background(image), shown) > 0.9
-    # a box that leaves nothing outside is no box
+    # a box that leaves nothing outside is not a box
     everything = (0, 0, *image.size)
     assert without_background(image, everything) == without_background(image)
 

@@ -1,4 +1,4 @@
-"""What is no number never becomes a verdict: not in the library, the commands or the server."""
+"""What is not a number never becomes a verdict: not in the library, the commands or the server."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Mutated judges give the same verdict or a sentence, in bounded time: never a traceback, a crash,
-a hang or what is no number."""
+a hang or what is not a number."""
 
 from __future__ import annotations
 

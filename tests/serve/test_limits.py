@@ -65,7 +65,7 @@ def test_what_the_server_holds_is_bounded(picture: Callable[..., bytes]) -> None
             return list(await asyncio.gather(slowly(), slowly()))
 
         first, second = sorted(asyncio.run(two_slowly()), key=lambda answer: answer.status)
-        assert (first.status, second.status) == (422, 503)  # it is no picture; there is no room
+        assert (first.status, second.status) == (422, 503)  # it is not a picture; there is no room
         assert second.headers["retry-after"] == "1"
         assert server.judge(("a.png", picture(10))).status == 200  # what was held is free again
 

@@ -86,7 +86,9 @@ def _score_lines(
             f"{crossed.rmse:.2f}, always saying their mean by {crossed.always:.2f}."
         )
         if crossed.rmse >= crossed.always:
-            yield "How high scores are is told no better than by a constant: trust their order."
+            yield (
+                "The height of scores is predicted no better than by a constant: trust their order."
+            )
     elif rmse["value"] >= always:
         yield "The scores are no better than a constant: do not use them yet."
     checked = check_opinions(table)

@@ -58,7 +58,7 @@ def write_challenge_table(
 
     Raises:
         DataError: with everything wrong: files that can't be read, names without a prediction or
-            with several, scores that are no numbers, empty comments. Nothing is written.
+            with several, scores that are not numbers, empty comments. Nothing is written.
         OutputError: the target can't be written.
     """
     problems: list[Problem] = []
@@ -223,7 +223,7 @@ def _score(
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):
-        message = f"The score in {file} is no finite number: {prediction[1]!r}."
+        message = f"The score in {file} is not a finite number: {prediction[1]!r}."
         problems.append(Problem("error", "score", message, row=row, field="mos", key=name))
     return repr(value)
 

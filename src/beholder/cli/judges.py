@@ -189,7 +189,7 @@ def import_(
     if enc_expansions is not None:
         parts = enc_expansions.split(",")
         if not all(part.strip().isdigit() and int(part) for part in parts):
-            raise typer.BadParameter(f"{enc_expansions!r} is no list such as 32,64,128.")
+            raise typer.BadParameter(f"{enc_expansions!r} is not a list such as 32,64,128.")
         lengths = [int(part) for part in parts]
     from beholder.judge.store.imported import import_reference
 

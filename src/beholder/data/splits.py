@@ -138,7 +138,7 @@ def find_leaks(
 
     Args:
         near_duplicates: pairs of image keys that look alike, directly: a chain of pictures, each
-            like the next, is no leak where no two neighbours are in different splits.
+            like the next, is not a leak where no two neighbours are in different splits.
     """
     hashes = content_hashes or {}
     by_group = _rows_by_name(table.frame["group"].to_list())

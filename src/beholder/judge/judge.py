@@ -321,7 +321,7 @@ class Judge:
         Raises:
             DataError: the boxes are not as many as the pictures.
             PictureError: the one picture that was asked for can't be used.
-            OpinionError: what the networks say is no number: of the one picture, or of all.
+            OpinionError: what the networks say is not a number: of the one picture, or of all.
         """
         if batch_size < 1:
             raise DataError(f"batch_size must be at least 1, not {batch_size}.")
@@ -353,7 +353,7 @@ class Judge:
             views: of each picture, as `prepare` gives them [V, 3, H, W].
 
         Raises:
-            OpinionError: an opinion is no number, or there is none for a picture.
+            OpinionError: an opinion is not a number, or there is none for a picture.
         """
         raw = self._opinions(views, self.generation)
         check_opinions(raw, self.classes, names)

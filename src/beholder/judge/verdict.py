@@ -79,7 +79,7 @@ class Failure:
     Args:
         image: the name it was asked for under.
         code: a word for the kind of failure: of a `PictureError` (e.g. `truncated`), `opinion`
-            (what the networks said is no number), `memory`, or `internal` (see the log).
+            (what the networks said is not a number), `memory`, or `internal` (see the log).
         message: one sentence.
     """
 

@@ -186,7 +186,7 @@ def _with_keys(frame: pl.DataFrame, rows: Rows, problems: list[Problem]) -> pl.D
 def _with_numbers(
     frame: pl.DataFrame, rows: Rows, problems: list[Problem], names: Sequence[str]
 ) -> pl.DataFrame:
-    """Numeric fields as Float64, what is no finite number as null and a problem."""
+    """Numeric fields as Float64, what is not a finite number as null and a problem."""
     for name in names:
         if name not in frame.columns:
             frame = frame.with_columns(pl.lit(None, dtype=pl.Float64).alias(name))

@@ -91,7 +91,7 @@ def _from_mapping(text: str, file: str, problems: list[Problem]) -> _Entries:
     if not content:
         return []
     if not isinstance(content, dict):
-        message = "It is no mapping of attributes to their classes."
+        message = "It is not a mapping of attributes to their classes."
         problems.append(Problem("error", "codebook", message, file=file))
         return []
     entries: _Entries = []

@@ -289,7 +289,7 @@ def _mappings(source: Any) -> Iterable[Any]:
         return [dict(zip(source, row, strict=False)) for row in zip(*source.values(), strict=False)]
     if not isinstance(source, Iterable) or isinstance(source, (str, bytes)):
         raise DataError(
-            f"A {type(source).__name__} is no table.",
+            f"A {type(source).__name__} is not a table.",
             fix="Give a path, a frame of pandas or polars, a datasets.Dataset, or mappings.",
         )
     return source
@@ -373,7 +373,7 @@ def _of_mappings(source: Iterable[Any]) -> RawTable:
     pictures: dict[str, dict[int, embedded_pictures.Picture]] = {}
     for row, record in enumerate(source):
         if not isinstance(record, Mapping):
-            message = f"The entry is no mapping but {record!r:.40}."
+            message = f"The entry is not a mapping but {record!r:.40}."
             problems.append(Problem("error", "entry", message, row=row))
             continue
         plain = {}

@@ -26,7 +26,7 @@ def folder_rows(root: Path, attribute: str) -> tuple[pl.DataFrame, list[Problem]
     """A row per picture below `root`, in the order of their names.
 
     Where all folders are named like splits (train, val, test ...), their folders are the classes.
-    Pictures outside of a class folder are errors; files that are no pictures warnings, hidden ones
+    Pictures outside of a class folder are errors; files that are not pictures warnings, hidden ones
     are passed over.
     """
     column = ATTRIBUTE_PREFIX + attribute
@@ -38,7 +38,7 @@ def folder_rows(root: Path, attribute: str) -> tuple[pl.DataFrame, list[Problem]
     for key in files_below(root):
         *folders, name = key.split("/")
         if not name.lower().endswith(EXTENSIONS):
-            message = "The file is no picture by its name; it is left out."
+            message = "By its name the file is not a picture; it is left out."
             problems.append(Problem("warning", "not_a_picture", message, file=str(root), key=key))
         elif len(folders) < depth:
             message = "The picture lies in no folder of a class."

@@ -84,8 +84,8 @@ def no_pictures(frame: pl.DataFrame, roles: Roles, file: str, options: ReadOptio
 def no_direction(column: str, file: str) -> Problem:
     """A DMOS may say how good or how bad a picture is."""
     message = (
-        f"Of {column!r} nobody knows which way is better: some tables count up to the best "
-        "picture, some to the worst. It is read as more is better. If it says how bad a picture "
+        f"It is not known which way {column!r} counts: in some tables the best picture has the "
+        "highest value, in some the worst. Higher is taken as better. If it says how bad a picture "
         "is, add --lower-is-better."
     )
     return Problem("warning", "direction", message, file=file, row=1, field=column)

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes, where it is no table: named for what it is.
+"""What a file is, by its first bytes, where it is not a table: named for what it is.
 
 People point at what they have downloaded, which may be a page about the table, a pointer to it, or
 the table in the form of another program.
@@ -59,7 +59,7 @@ def not_a_table(start: bytes) -> str | None:
             "downloaded. Download the file itself, e.g. by its `Raw` button."
         )
     if _TASK.match(body):
-        return "The file is XML, which is no table. Write its rows as a CSV, JSON or Parquet file."
+        return "The file is XML, not a table. Write its rows as a CSV, JSON or Parquet file."
     if start[:4] == b"\x00\x00\x00\x00" and not start.strip(b"\x00"):
         return "The file holds nothing but zero bytes: the download or copy of it has failed."
     return None

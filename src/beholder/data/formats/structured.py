@@ -46,7 +46,7 @@ def parse_json(text: str, file: str) -> tuple[Any, bool, list[Problem]]:
 
 
 def _json_lines(text: str, file: str) -> tuple[list[tuple[int, Any]], list[Problem]] | None:
-    """The values of a file with one per line; None where the first line is no whole value."""
+    """The values of a file with one per line; None where the first line is not a whole value."""
     values: list[tuple[int, Any]] = []
     problems: list[Problem] = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -63,7 +63,7 @@ def _json_lines(text: str, file: str) -> tuple[list[tuple[int, Any]], list[Probl
 
 
 def table_of_lines(values: list[tuple[int, Any]], file: str) -> RawTable:
-    """JSON lines; what is no object is a problem."""
+    """JSON lines; what is not an object is a problem."""
     return _records(values, file, "JSON lines")
 
 
@@ -100,7 +100,7 @@ def table_of_json(content: Any, file: str) -> RawTable | Problem:
 def _no_shape(content: Any, file: str) -> Problem:
     held = sorted(map(str, content))[:20] if isinstance(content, dict) else type(content).__name__
     message = (
-        f"The JSON holds {held}, which is no table. Wanted: a list of records with a field for "
+        f"The JSON holds {held}, which is not a table. Wanted: a list of records with a field for "
         f"the picture; captioner: a list of entries with img_id, split, path, captions; "
         f"coco: {COCO_WANTS}; captions: {CAPTIONS_WANTS}."
     )

@@ -49,7 +49,7 @@ def import_reference(
         CheckpointError: missing, damaged, no backbone, or of different configurations.
         VocabularyError: damaged, or of another number of words.
         BackboneError: the backbone does not fit a Swin of timm.
-        OutputError: `target` is there and is no judge.
+        OutputError: `target` is there and is not a judge.
     """
     if target.exists() and not is_judge(target):
         raise OutputError(
