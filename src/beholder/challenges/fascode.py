@@ -4,7 +4,7 @@ program that runs on a CPU with numpy, Pillow and ONNX Runtime alone.
 ```
 FOLDER/
   model.onnx      the weights, the transform and the classes in one file
-  predict.py      a table of pictures in, the same table with classes out (deploy/challenge.py)
+  predict.py      a table of pictures in, the same table with classes out (`fascode_predict.py`)
   beholder/       the picture reader and the transform, copied as they are
 ```
 """

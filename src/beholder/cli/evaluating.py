@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from beholder.cli.options import (
-    TABLE_OPTIONS,
-    Codebook,
-    Images,
-    OnDevice,
-    TextOrJson,
-    WithBackend,
-    refuse,
-)
-from beholder.pipeline.table_options import with_table_options
+from beholder.cli.options import Codebook, Images, OnDevice, TextOrJson, WithBackend, refuse
+from beholder.cli.table_options import TABLE_OPTIONS, with_table_options
 
 if TYPE_CHECKING:
     from beholder.data.annotations import AnnotationTable

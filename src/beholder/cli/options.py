@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from beholder.cli.table_options import TABLE_OPTIONS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -69,10 +71,6 @@ PrintFormat = Annotated[
     typer.Option("--format", help="How to print; default: table."),
 ]
 
-TABLE_OPTIONS = (
-    "columns", "no_header", "separator", "encoding", "root", "lower_is_better", "scale",
-)  # fmt: skip
-
 
 def refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
     """Refuse options that this form of a command does not read.
@@ -87,10 +85,8 @@ def refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         if parameter.name in names and source is not None and source.name == "COMMANDLINE":
-            flag = (
-                parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.name.upper()
-            )
-            raise typer.BadParameter(f"{flag} {why}")
+            flag = parameter.opts[0]
+            raise typer.BadParameter(f"{flag if flag[0] == '-' else parameter.name.upper()} {why}")
 
 
 def requests_of(
@@ -114,10 +110,8 @@ def requests_of(
         return find_pictures(pictures or []), None
     unpacked = context.with_resource(pictures_at_hand(listed, images, reading))
     inside = images is None and unpacked is not None
-    return (
-        listed_pictures(listed, unpacked, reading),
-        None if inside else images or listed.parent,
-    )
+    root = None if inside else images or listed.parent
+    return listed_pictures(listed, unpacked, reading), root
 
 
 def check_pictures(context: typer.Context, pictures: list[str] | None, listed: Path | None) -> None:

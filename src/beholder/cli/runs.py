@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from beholder.cli.options import Codebook, Images, OnDevice, TextOrJson, check_device
-from beholder.pipeline.table_options import data_settings, with_table_options
+from beholder.cli.table_options import data_settings, with_table_options
 
 if TYPE_CHECKING:
     from beholder.data.formats import ReadOptions

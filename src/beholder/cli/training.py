@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from beholder.cli.options import Codebook, OnDevice, check_device
-from beholder.pipeline.table_options import data_settings, with_table_options
+from beholder.cli.table_options import data_settings, with_table_options
 
 if TYPE_CHECKING:
     from beholder.auto.teachable import Opinion

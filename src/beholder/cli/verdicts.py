@@ -24,7 +24,7 @@ from beholder.cli.options import (
     refuse,
     requests_of,
 )
-from beholder.pipeline.table_options import with_table_options
+from beholder.cli.table_options import with_table_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -188,7 +188,7 @@ def _save_lists(
 ) -> None:
     keys = sorted(lists)
     starts = np.cumsum([0, *(len(lists[key]) for key in keys)], dtype=np.int64)
-    items = np.array([item for key in keys for item in lists[key]], dtype=kind)
+    items: NDArray = np.array([item for key in keys for item in lists[key]], dtype=kind)
     _save(folder, dict(zip(names, (np.array(keys, dtype=np.uint64), starts, items), strict=True)))
 
 

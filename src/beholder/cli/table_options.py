@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from beholder.data.formats import ReadOptions
 
-_OPTIONS: dict[str, tuple[Any, Any]] = {
+TABLE_OPTIONS: dict[str, tuple[Any, Any]] = {
     "columns": (
         Annotated[
             list[str] | None,
@@ -85,18 +85,18 @@ def with_table_options(command: Callable[..., None]) -> Callable[..., None]:
     keyword = inspect.Parameter.KEYWORD_ONLY
     added = [
         inspect.Parameter(name, keyword, default=default, annotation=annotation)
-        for name, (annotation, default) in _OPTIONS.items()
+        for name, (annotation, default) in TABLE_OPTIONS.items()
     ]
     kept = [parameter.replace(kind=keyword) for parameter in kept]
 
     @functools.wraps(command)
     def called(**arguments: Any) -> None:
-        table_options = {name: arguments.pop(name) for name in _OPTIONS}
+        table_options = {name: arguments.pop(name) for name in TABLE_OPTIONS}
         command(**arguments, reading=options_of(table_options))
 
     called.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
     annotations = {parameter.name: hints[parameter.name] for parameter in kept}
-    called.__annotations__ = annotations | {n: a for n, (a, _) in _OPTIONS.items()}
+    called.__annotations__ = annotations | {n: a for n, (a, _) in TABLE_OPTIONS.items()}
     del called.__wrapped__
     return called
 
