@@ -51,10 +51,6 @@ class Model:
         self.values = {name: values_of(labels) for name, labels in self.classes.items()}
         self.transform = EvalTransform.from_dict(description["transform"])
 
-    def read(self, path: Path, box: tuple[float, ...] | None) -> np.ndarray:
-        """A picture as the network sees it; PictureError if it can't be used."""
-        return self.transform.read(path, box)
-
     def __call__(self, pixels_B3HW: np.ndarray) -> dict[str, np.ndarray]:
         """Attribute -> index of the most probable class [B]."""
         logits = self.session.run(None, {"pixels": pixels_B3HW})
@@ -85,7 +81,7 @@ def predict(model: Model, table: Path, images: Path, output: Path, batch_size: i
                 row[columns_by_name[name]] for name in IMAGE_COLUMNS if name in columns_by_name
             )
             try:
-                pixels.append(model.read(images / key, box_of(row, columns_by_name)))
+                pixels.append(model.transform.read(images / key, box_of(row, columns_by_name)))
                 usable.append(row)
             except PictureError as error:
                 failed += 1

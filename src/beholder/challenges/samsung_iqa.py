@@ -20,6 +20,7 @@ from typing import Any
 import polars as pl
 
 from beholder.data.files import write_text
+from beholder.data.formats.column_names import IMAGE_COLUMNS, first_of
 from beholder.data.formats.delimited import ROW, parse_delimited
 from beholder.data.formats.opening import open_table
 from beholder.data.formats.options import ReadOptions
@@ -29,7 +30,7 @@ from beholder.data.keys import make_key
 from beholder.errors import DataError, Problem
 
 COLUMNS = ("img_name", "mos", "comments")
-IMAGE_COLUMNS = ("image", "img_name", "img_path", "image_name", "image_id")
+NAME_COLUMNS = (*IMAGE_COLUMNS, "image_id")
 # what was predicted comes before what was given, where a file has both
 SCORE_COLUMNS = ("predicted_score", "score", "mos")
 COMMENT_COLUMNS = ("comment", "comments", "caption")
@@ -114,10 +115,8 @@ def _predictions(path: Path, columns: tuple[str, ...], problems: list[Problem]) 
     frame = _read_predictions(path, problems)
     if frame is None:
         return {}
-    spelt = {name.casefold(): name for name in frame.columns}
-    image = next((spelt[name] for name in IMAGE_COLUMNS if name in spelt), None)
-    value = next((spelt[name] for name in columns if name in spelt), None)
-    for column, wanted in ((image, IMAGE_COLUMNS), (value, columns)):
+    image, value = first_of(NAME_COLUMNS, frame.columns), first_of(columns, frame.columns)
+    for column, wanted in ((image, NAME_COLUMNS), (value, columns)):
         if column is None:
             message = f"There is no column {' or '.join(wanted)} among {', '.join(frame.columns)}."
             problems.append(Problem("error", "columns", message, file=str(path)))

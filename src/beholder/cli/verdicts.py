@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from beholder.data.formats import ReadOptions
     from beholder.judge import Judge
     from beholder.judge.runner import Request
+    from beholder.judge.runtime.backends import Backend
     from beholder.judge.verdict import Judged
 
 Engine = Literal["local", "ray"]
@@ -198,7 +199,7 @@ def _write(
     engine: Engine,
     ray_address: str | None,
     gpus_per_worker: float,
-    backend: Literal["onnxruntime", "openvino"] | None,
+    backend: Backend | None,
     reading: ReadOptions,
 ) -> None:
     """Judge into a file; leaves with 1 if some pictures could not be judged."""

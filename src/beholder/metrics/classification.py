@@ -76,7 +76,6 @@ def score_attribute(
     predicted: ArrayLike,
     classes: Sequence[str],
     probabilities: ArrayLike | None = None,
-    bins: int = 15,
 ) -> AttributeScores:
     """All metrics of one attribute.
 
@@ -86,7 +85,6 @@ def score_attribute(
         classes: class labels in index order.
         probabilities: [B, K] of all classes, or [B] of the predicted one, 0 to 1; for the
             calibration error.
-        bins: equal-width confidence bins of the calibration error.
 
     Raises:
         DataError: shapes differ, or an index is not a class.
@@ -98,7 +96,7 @@ def score_attribute(
     total = int(support.sum())
     calibration: tuple[ReliabilityBin, ...] = ()
     if probabilities is not None:
-        calibration = tuple(reliability(target, predicted, probabilities, bins))
+        calibration = tuple(reliability(target, predicted, probabilities))
     return AttributeScores(
         classes=tuple(classes),
         confusion=tuple(tuple(row) for row in matrix.tolist()),

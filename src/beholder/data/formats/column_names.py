@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from beholder.data.formats.words import beyond_latin, joined
@@ -41,6 +42,9 @@ SPLIT_NAMES = {
 }
 """What splits are called in tables -> what they are called here."""
 
+IMAGE_COLUMNS = ("image", "image_name", "img_name", "img_path")
+"""What files of predictions and captions call the column of their pictures."""
+
 _ROLES = {joined(name): role for role, names in USUAL_NAMES.items() for name in names.split()}
 _ORDER = {
     joined(name): position
@@ -53,6 +57,12 @@ _ORDER = {
 def role_of_name(name: str) -> str | None:
     """The role that a name says by itself, without case, blanks, `_` and `-`."""
     return _ROLES.get(joined(name)) or beyond_latin(name)
+
+
+def first_of(names: Iterable[str], header: Iterable[str]) -> str | None:
+    """The first of these columns that a table has, as its header spells it."""
+    spelt = {name.casefold(): name for name in header}
+    return next((spelt[name] for name in names if name in spelt), None)
 
 
 def preference(name: str) -> int:

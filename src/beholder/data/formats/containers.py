@@ -25,12 +25,8 @@ _SHARD = re.compile(r"^(\w+)-\d{5}-of-\d{5}(?:-\w+)?\.parquet$")
 _BATCH = 256  # rows with pictures that are in memory at a time
 
 
-def table_of_frame(frame: pl.DataFrame, container: str, start: int = 0) -> RawTable:
-    """A typed frame as columns of text. Pictures inside it count by the names they have there.
-
-    Args:
-        start: the number of the first row.
-    """
+def table_of_frame(frame: pl.DataFrame, container: str) -> RawTable:
+    """A typed frame as columns of text. Pictures inside it count by the names they have there."""
     columns: list[pl.Series] = []
     notes: list[str] = []
     held: list[str] = []
@@ -45,14 +41,9 @@ def table_of_frame(frame: pl.DataFrame, container: str, start: int = 0) -> RawTa
         notes += embedded_pictures.notes_on(name, column, count)
         if count:
             held.append(name)
-    rows = pl.int_range(start, start + frame.height, eager=True).cast(pl.Int64).alias(ROW)
-    return RawTable(
-        pl.DataFrame([rows, *columns]),
-        container,
-        repeated=repeated,
-        notes=tuple(notes),
-        inside=tuple(held),
-    )
+    rows = pl.int_range(frame.height, eager=True).cast(pl.Int64).alias(ROW)
+    whole = pl.DataFrame([rows, *columns])
+    return RawTable(whole, container, (), repeated, notes=tuple(notes), inside=tuple(held))
 
 
 def _table_of_frames(frames: Iterable[pl.DataFrame], container: str) -> RawTable:
@@ -159,11 +150,6 @@ def _sheet(frame: pl.DataFrame, name: str, names: list[str]) -> RawTable:
     others = [other for other in names if other != name]
     notes = (f"The sheet {name!r} is read; not {', '.join(others)}.",) if others else ()
     return RawTable(renamed, f"Excel sheet {name!r}", (), repeated, header, notes=notes)
-
-
-def is_data_set(folder: Path) -> bool:
-    """Whether a folder is a Hugging Face data set, as `save_to_disk` or `imagefolder` has it."""
-    return data_set_kind(folder) is not None
 
 
 def data_set_kind(folder: Path) -> str | None:

@@ -50,16 +50,14 @@ def open_table(source: Any, options: ReadOptions) -> Opened:
     except LookupError as error:
         raise DataError(f"There is no encoding {options.encoding!r}.") from error
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        message = f"It can't be read: {reason}."
-        return _failed(message, "unreadable_file", file)
+        reason = getattr(error, "strerror", None) or error
+        return _failed(f"It can't be read: {reason}.", "unreadable_file", file)
     except DataError as error:
-        code = "unreadable_file"
-        return _failed(f"{error.what} {error.fix or ''}".strip(), code, file)
+        return _failed(f"{error.what} {error.fix or ''}".strip(), "unreadable_file", file)
 
 
-def _failed(message: str, code: str, file: str, row: int | None = None) -> Opened:
-    return Opened(problems=[Problem("error", code, message, file=file, row=row)])
+def _failed(message: str, code: str, file: str) -> Opened:
+    return Opened(problems=[Problem("error", code, message, file=file)])
 
 
 def _open_path(path: Path, options: ReadOptions) -> Opened:

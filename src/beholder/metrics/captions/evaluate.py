@@ -44,22 +44,20 @@ class CaptionScores:
     counts: dict[str, int]
     problems: tuple[Problem, ...] = field(default=())
 
-    def to_dict(self, per_image: bool = True) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """Plain JSON values."""
-        result: dict[str, object] = {
+        return {
             "corpus": dict(self.corpus),
             "signature": self.signature,
             "counts": self.counts,
             "metrics": {name: METRICS[name].to_dict() for name in self.corpus},
             "problems": [problem.to_dict() for problem in self.problems],
+            "per_image": {name: dict(scores) for name, scores in self.per_image.items()},
         }
-        if per_image:
-            result["per_image"] = {name: dict(scores) for name, scores in self.per_image.items()}
-        return result
 
-    def to_json(self, per_image: bool = True) -> str:
+    def to_json(self) -> str:
         """`to_dict` as indented JSON with a final line end."""
-        return json.dumps(self.to_dict(per_image), ensure_ascii=False, indent=2) + "\n"
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n"
 
     def render(self) -> str:
         """The corpus scores, signatures and problems as lines for people."""

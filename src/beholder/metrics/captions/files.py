@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from beholder.data.formats.column_names import IMAGE_COLUMNS, first_of
 from beholder.data.formats.delimited import ROW
 from beholder.data.formats.interpreting import Interpreter
 from beholder.data.formats.opening import open_table
@@ -23,7 +24,7 @@ from beholder.errors import BeholderError, DataError, Problem
 from beholder.metrics.captions.evaluate import CaptionScores, check_captions, evaluate_captions
 from beholder.metrics.captions.meteor.data import meteor_data
 
-KEY_COLUMNS = ("image_id", "image", "image_name", "img_name", "img_path", "key", "id")
+KEY_COLUMNS = ("image_id", *IMAGE_COLUMNS, "key", "id")
 _OF_FILES = ("unreadable", "not_json", "not_csv", "format", "columns")
 TEXT_COLUMNS = ("caption", "comment", "comments", "hypothesis", "reference", "text")
 
@@ -187,9 +188,7 @@ def _read_table(path: Path, problems: list[Problem]) -> list[_Row]:
     if opened.raw is None or not opened.raw.header:
         return []
     raw = prepare(opened.raw)
-    spelt = {name.casefold(): name for name in raw.header}
-    key = next((spelt[name] for name in KEY_COLUMNS if name in spelt), None)
-    text = next((spelt[name] for name in TEXT_COLUMNS if name in spelt), None)
+    key, text = first_of(KEY_COLUMNS, raw.header), first_of(TEXT_COLUMNS, raw.header)
     if key is None or text is None:
         roles = Interpreter(raw, str(path), ReadOptions()).roles()
         key, text = key or roles.get("image"), text or roles.get("comments")
