@@ -74,8 +74,8 @@ class Problem:
     unlisted: int = 0
 
     def __str__(self) -> str:
-        place = ":".join(str(part) for part in (self.file, self.row) if part is not None)
-        parts = [place, self.field, self.key]
+        position = ":".join(str(part) for part in (self.file, self.row) if part is not None)
+        parts = [position, self.field, self.key]
         where = " ".join(part for part in parts if part)
         return f"{self.severity}: {where}: {self.message}" if where else self.message
 

@@ -47,9 +47,9 @@ def written_graphs(model: JudgeModel) -> dict[str, Any]:
 @pytest.fixture
 def graphs(written_graphs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the next export writes: a copy of the judge's graphs."""
-    own = {name: copy.deepcopy(graph) for name, graph in written_graphs.items()}
-    monkeypatch.setattr(export, "judge_graphs", lambda model: copy.deepcopy(own))
-    return own
+    copies = {name: copy.deepcopy(graph) for name, graph in written_graphs.items()}
+    monkeypatch.setattr(export, "judge_graphs", lambda model: copy.deepcopy(copies))
+    return copies
 
 
 @pytest.fixture(scope="session")

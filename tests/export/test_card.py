@@ -67,14 +67,14 @@ def card_of(stored: Stored, judge: Path, config: JudgeConfig | None = None) -> s
 def test_data_metrics_and_recipe_of_its_run(run: Path) -> None:
     card = card_of(load_judge(run / "judge"), run / "judge")
     metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
-    for told in (
+    for sentence in (
         "# Model card: grains", "- 16 pictures: 8 train, 4 val, 4 test",
         "16 scores, 0.000 to 15.000", "recipe grains, seed 5", "kind: extract",
         f"SRCC      {metrics['score']['srcc']['value']:.3f}  (95 %: ",
         metrics["signature"]["srcc"], "largest difference 0.00012; SRCC 0.9000 -> 0.8991",
         "at most 0.005 of SRCC", "Trained from random weights", "not calibrated",
     ):  # fmt: skip
-        assert told in card, card
+        assert sentence in card, card
     assert UNKNOWN not in card
     assert "annotations: scores.csv" in card
     assert str(run.parent) not in card
@@ -106,7 +106,7 @@ def test_nothing_of_a_run_that_made_another_judge(run: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "weights", "told"),
+    ("name", "weights", "licence"),
     [
         ("efficientnet-lite0", "pretrained", "licence: `Apache-2.0`"),
         ("timm/tiny_vit_5m_224", "pretrained", "licence: `apache-2.0`"),
@@ -114,11 +114,11 @@ def test_nothing_of_a_run_that_made_another_judge(run: Path, tmp_path: Path) -> 
     ],
 )
 def test_licence_as_its_publisher_says_or_unknown(
-    run: Path, name: str, weights: str | Path, told: str
+    run: Path, name: str, weights: str | Path, licence: str
 ) -> None:
     stored = load_judge(run / "judge")
     backbone = BackboneConfig(name=name, weights=weights)
     config = stored.model.config.model_copy(update={"backbone": backbone})
     card = card_of(stored, run / "judge", config)
-    assert told in card
+    assert licence in card
     assert "/home/me" not in card

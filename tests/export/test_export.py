@@ -66,20 +66,22 @@ def test_file_says_what_the_folder_says(
     paths = sorted(pictures.iterdir())[1:]
     for beams, batch in ((3, 16), (1, 64), (5, 7)):
         first.beam_size = second.beam_size = beams
-        for one, other in zip(first(paths, batch_size=batch), second(paths), strict=True):
-            assert other.image == one.image
-            assert other.score == pytest.approx(one.score, abs=1e-5)
-            assert other.interval == pytest.approx(one.interval, abs=1e-5)
-            assert other.comment == one.comment
-            assert other.alternatives == one.alternatives
-            for name, attribute in one.attributes.items():
-                assert other.attributes[name].label == attribute.label
-                assert other.attributes[name].probabilities == pytest.approx(
+        for by_folder, by_file in zip(first(paths, batch_size=batch), second(paths), strict=True):
+            assert by_file.image == by_folder.image
+            assert by_file.score == pytest.approx(by_folder.score, abs=1e-5)
+            assert by_file.interval == pytest.approx(by_folder.interval, abs=1e-5)
+            assert by_file.comment == by_folder.comment
+            assert by_file.alternatives == by_folder.alternatives
+            for name, attribute in by_folder.attributes.items():
+                assert by_file.attributes[name].label == attribute.label
+                assert by_file.attributes[name].probabilities == pytest.approx(
                     attribute.probabilities, abs=1e-5
                 )
-    said = second(paths)
-    assert len({verdict.comment for verdict in said}) > 2  # the judge does not say one thing of all
-    assert len({verdict.attributes["kind.of"].label for verdict in said}) > 1
+    by_the_file = second(paths)
+    assert (
+        len({verdict.comment for verdict in by_the_file}) > 2
+    )  # the judge does not say one thing of all
+    assert len({verdict.attributes["kind.of"].label for verdict in by_the_file}) > 1
     assert second(paths[0]) == second([paths[0]])[0]
 
 
@@ -103,8 +105,8 @@ def check_lines(done: subprocess.CompletedProcess[str], judge: Path) -> None:
     for line, verdict in zip(lines[1:], expected, strict=True):
         assert line["score"] == pytest.approx(verdict.score, abs=1e-5)
         assert line["comment"] == verdict.comment
-        labels = {name: said["label"] for name, said in line["attributes"].items()}
-        assert labels == {name: said.label for name, said in verdict.attributes.items()}
+        labels = {name: attribute["label"] for name, attribute in line["attributes"].items()}
+        assert labels == {name: attribute.label for name, attribute in verdict.attributes.items()}
 
 
 def test_it_needs_nothing_of_training(
@@ -128,8 +130,8 @@ def test_the_light_install_runs_it(
     python = tmp_path / "env" / "bin" / "python"
     home = Path(__file__).parents[2]
     subprocess.run([python, "-m", "pip", "install", "--quiet", f"{home}[cpu]"], check=True)
-    told = f"import importlib.util as u; print([n for n in {FORBIDDEN!r} if u.find_spec(n)])"
-    shown = subprocess.run([python, "-c", told], capture_output=True, text=True, check=True)
+    program = f"import importlib.util as u; print([n for n in {FORBIDDEN!r} if u.find_spec(n)])"
+    shown = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
     check_lines(judged(python, exported, pictures, PYTHONPATH=""), judge)
 
@@ -225,7 +227,7 @@ def test_too_large_is_not_written(
 
 
 @pytest.mark.parametrize(
-    ("graph", "initializer", "factor", "told"),
+    ("graph", "initializer", "factor", "message"),
     [
         ("heads", "heads.score.output_std", 1.01, "a score differs by"),
         ("heads", "heads.attributes.layers.1.0.weight", -1.0, "of the labels of kind.of differ"),
@@ -234,14 +236,18 @@ def test_too_large_is_not_written(
 )
 def test_what_says_something_else_is_not_written(
     judge: Path, pictures: Path, graphs: dict[str, Any], tmp_path: Path,
-    graph: str, initializer: str, factor: float, told: str,
+    graph: str, initializer: str, factor: float, message: str,
 ) -> None:  # fmt: skip
-    (tensor,) = (one for one in graphs[graph].graph.initializer if one.name == initializer)
+    (tensor,) = (
+        tensor_of_graph
+        for tensor_of_graph in graphs[graph].graph.initializer
+        if tensor_of_graph.name == initializer
+    )
     changed = numpy_helper.to_array(tensor) * np.float32(factor)
     tensor.CopyFrom(numpy_helper.from_array(changed, initializer))
     old = tmp_path / "judge.beholder"
     old.write_text("of yesterday")
-    with material(pictures) as chosen, pytest.raises(GateError, match=told) as caught:
+    with material(pictures) as chosen, pytest.raises(GateError, match=message) as caught:
         export_judge(judge, old, chosen)
     assert caught.value.exit_code == 1
     assert old.read_text() == "of yesterday"
@@ -271,10 +277,10 @@ def test_the_card_tells_what_is_known(exported: Path, capsys: pytest.CaptureFixt
     card = capsys.readouterr().out
     with zipfile.ZipFile(exported) as archive:
         assert archive.read("README.md").decode() in card
-    for told in (
+    for sentence in (
         "# Model card: test", "- kind.of: a, b, c", "90% coverage, calibrated on 40 pictures",
         "Compared on 65 pictures", "100.0% are the same", "Trained from random weights",
         "Probabilities of kind.of are not calibrated", "exported apart from the run",
     ):  # fmt: skip
-        assert told in card
+        assert sentence in card
     assert run("card", exported.parent) == 2

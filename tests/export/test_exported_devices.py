@@ -217,14 +217,14 @@ def test_the_past_stays_on_the_device(
         moved.append(len(value.shape()))
         return get(self, value)
 
-    def noted_run(self: Any, given: dict[str, OrtValue]) -> dict[str, OrtValue]:
-        if "parents" in given:
+    def noted_run(self: Any, values: dict[str, OrtValue]) -> dict[str, OrtValue]:
+        if "parents" in values:
             of_steps.append(moved.copy())
             moved.clear()
-        return run(self, given)
+        return run(self, values)
 
-    for name, noted in (("put", noted_put), ("get", noted_get), ("run", noted_run)):
-        monkeypatch.setattr(graph, name, noted)
+    for name, noting in (("put", noted_put), ("get", noted_get), ("run", noted_run)):
+        monkeypatch.setattr(graph, name, noting)
     judge = Judge.load(exported, "cuda")
     judge(pictures / "01.png")
     assert len(of_steps) > 3
@@ -245,8 +245,8 @@ def test_a_provider_that_onnx_runtime_leaves_out_is_refused(
     monkeypatch.setenv("BEHOLDER_DEVICE", "cuda")
     with pytest.raises(SystemExit, match="2"):
         main(["judge", str(exported), str(pictures / "01.png")])
-    said = capsys.readouterr().err
-    assert "can't use 'cuda' here" in said and "where: BEHOLDER_DEVICE" in said
+    printed = capsys.readouterr().err
+    assert "can't use 'cuda' here" in printed and "where: BEHOLDER_DEVICE" in printed
     accelerator.missing, accelerator.refuses = (), "CUDA failure 101: invalid device ordinal"
     with pytest.raises(DeviceError, match=r"can't use 'cuda:7' here.*invalid device ordinal"):
         Judge.load(exported, "cuda:7")
@@ -293,10 +293,10 @@ def test_openvino_runs_where_it_is_told(
 ) -> None:
     pytest.importorskip("openvino")
     expected = verdicts(Judge.load(exported, "cpu", backend="openvino"), pictures)
-    found = verdicts(Judge.load(exported, "auto", backend="openvino"), pictures)
-    assert [one.comment for one in found] == [one.comment for one in expected]
+    actual = verdicts(Judge.load(exported, "auto", backend="openvino"), pictures)
+    assert [verdict.comment for verdict in actual] == [verdict.comment for verdict in expected]
     np.testing.assert_allclose(
-        [one.score for one in found], [one.score for one in expected], rtol=1e-4
+        [verdict.score for verdict in actual], [verdict.score for verdict in expected], rtol=1e-4
     )
     with pytest.raises(DeviceError, match="OpenVINO finds no 'gpu:5' here"):
         Judge.load(exported, "gpu:5", backend="openvino")

@@ -36,8 +36,8 @@ def many(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def outputs(graph: Any, given: dict[str, np.ndarray]) -> list[np.ndarray]:
-    return onnxruntime.InferenceSession(graph.SerializeToString()).run(None, given)
+def outputs(graph: Any, values: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return onnxruntime.InferenceSession(graph.SerializeToString()).run(None, values)
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
@@ -68,44 +68,45 @@ def test_narrowed_graphs_compute_with_the_weights_they_store(
             small, scale = int8_weight(numpy_helper.to_array(tensor), 0)
             values = (small * scale).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    (given,) = onnxruntime.InferenceSession(graph.SerializeToString()).get_inputs()
-    pooled = np.random.default_rng(0).normal(size=(7, given.shape[1])).astype(np.float32)
+    (pooled_input,) = onnxruntime.InferenceSession(graph.SerializeToString()).get_inputs()
+    pooled = np.random.default_rng(0).normal(size=(7, pooled_input.shape[1])).astype(np.float32)
     ours, plain, float_ = (
-        outputs(one, {"pooled": pooled}) for one in (narrowed(graph), rounded, graph)
+        outputs(version, {"pooled": pooled}) for version in (narrowed(graph), rounded, graph)
     )
-    for one, other in zip(ours, plain, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
+    for version, expected in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(version, expected, atol=1e-5)
     small = narrowed(written_graphs["step"]).graph.initializer
-    scales = [one for one in small if one.name.endswith(".scale")]
+    scales = [tensor for tensor in small if tensor.name.endswith(".scale")]
     assert len(scales) > 10
-    assert all(one.data_type == TensorProto.FLOAT for one in scales)  # float16 can't hold them
+    # float16 can't hold them
+    assert all(scale.data_type == TensorProto.FLOAT for scale in scales)
     assert max(np.abs(a - b).max() for a, b in zip(ours, float_, strict=True)) > 1e-5
 
 
 def test_ever_more_stays_in_floating_point(written_graphs: dict[str, Any]) -> None:
     generator = np.random.default_rng(0)
     pixels = [generator.normal(size=(1, 3, 64, 64)).astype(np.float32) for _ in range(4)]
-    found = list(quantised(written_graphs, pixels))
+    versions = list(quantised(written_graphs, pixels))
     kinds = []
-    for version in found:
+    for version in versions:
         nodes = version.graphs["trunk"].graph.node
         kinds.append(sum(node.op_type == "QuantizeLinear" for node in nodes))
     assert kinds[0] > kinds[1] > kinds[2] > kinds[3] > 0
     assert kinds[4:] == [0, 0, 0, 0]
-    assert found[0].floating.startswith("activations of 0 of ")
-    assert found[-1].floating == "activations, and as float16 the weights of the trunk"
-    sizes = [sum(g.ByteSize() for g in version.graphs.values()) for version in found]
+    assert versions[0].floating.startswith("activations of 0 of ")
+    assert versions[-1].floating == "activations, and as float16 the weights of the trunk"
+    sizes = [sum(g.ByteSize() for g in version.graphs.values()) for version in versions]
     whole = sum(graph.ByteSize() for graph in written_graphs.values())
     assert max(sizes[:5]) < 0.55 * whole  # of small graphs the nodes are a part
     expected = outputs(written_graphs["trunk"], {"pixels": pixels[0]})
     errors = [
         max(
-            float(np.abs(one - other).max() / np.ptp(other))
-            for one, other in zip(
+            float(np.abs(tensor - reference).max() / np.ptp(reference))
+            for tensor, reference in zip(
                 outputs(version.graphs["trunk"], {"pixels": pixels[0]}), expected, strict=True
             )
         )
-        for version in (found[0], found[4], found[7])
+        for version in (versions[0], versions[4], versions[7])
     ]
     assert 0.2 > errors[0] > errors[1] > errors[2] > 0
 
@@ -116,12 +117,12 @@ def test_parity_decides_how_much_that_is(
 ) -> None:  # fmt: skip
     path = tmp_path / "judge.beholder"
     arguments = ("export", judge, "--to", path, "--pictures", many, "--precision", "int8")
-    asked: list[Parity] = []
+    parities: list[Parity] = []
 
     def strict(self: Parity, limits: Any) -> list[str]:
         assert limits is LIMITS["int8"]
-        asked.append(self)
-        return [] if len(asked) > 4 else ["not yet"]
+        parities.append(self)
+        return [] if len(parities) > 4 else ["not yet"]
 
     monkeypatch.setattr(Parity, "broken", strict)
     assert run(*arguments) == 0
@@ -129,13 +130,13 @@ def test_parity_decides_how_much_that_is(
     assert packed.manifest.precision == "int8"
     assert packed.manifest.floating == "activations"
     assert packed.manifest.parity["pictures"] >= 64
-    assert packed.manifest.parity == asked[-1].to_dict()
+    assert packed.manifest.parity == parities[-1].to_dict()
     assert f"in floating point: {packed.manifest.floating}" in capsys.readouterr().out
     pictures = sorted(many.iterdir())[1:20]
-    said = [load_uncut(file)(pictures) for file in (judge, path)]
-    assert np.ptp([v.score for v in said[0]]) > 0
-    differences = [abs(a.score - b.score) for a, b in zip(*said, strict=True)]
-    assert 0 < max(differences) < 0.2 * np.ptp([v.score for v in said[0]])
+    verdicts = [load_uncut(file)(pictures) for file in (judge, path)]
+    assert np.ptp([v.score for v in verdicts[0]]) > 0
+    differences = [abs(a.score - b.score) for a, b in zip(*verdicts, strict=True)]
+    assert 0 < max(differences) < 0.2 * np.ptp([v.score for v in verdicts[0]])
     monkeypatch.setattr(Parity, "broken", lambda self, limits: ["never enough"])
     monkeypatch.setattr(quantise, "SHARES", ())  # three versions are enough
     path.unlink()

@@ -34,7 +34,7 @@ def writers(
 ) -> list[tuple[ExpansionNet, dict[str, Graph]]]:
     """The judge's captioner and two others of its shape, the ends of which are more likely, each
     with the graph of its step in each backend."""
-    found = []
+    pairs = []
     for index in range(3):
         writer, graph = copy.deepcopy(model.comment), copy.deepcopy(written_graphs["step"])
         torch.manual_seed(index)
@@ -47,13 +47,19 @@ def writers(
             if name != tensor.name:
                 values = writer.get_parameter(name).detach().numpy()
                 tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-        changed = {one.name for one in graph.graph.initializer if one.name.startswith("writer.")}
+        changed = {
+            backend.name
+            for backend in graph.graph.initializer
+            if backend.name.startswith("writer.")
+        }
         decoding = [n for n, _ in writer.named_parameters() if not n.startswith(("input", "enc"))]
         # the graph has no part in what is made of the pictures
         assert len(changed) == sum("key_value" not in name for name in decoding)
         content = {"step": graph.SerializeToString()}
-        found.append((writer, {one: open_graphs(content, one)["step"] for one in BACKENDS}))
-    return found
+        pairs.append(
+            (writer, {backend: open_graphs(content, backend)["step"] for backend in BACKENDS})
+        )
+    return pairs
 
 
 def seen(writer: ExpansionNet, features_BNC: Tensor) -> dict[str, np.ndarray]:
@@ -80,21 +86,27 @@ def test_a_search_finds_what_it_finds_with_torch(
     seed: int, backend: str, chosen: tuple[int, ...], pictures: int, beams: int, length: int,
 ) -> None:  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
-    own = [writers[index] for index in chosen]
-    config = own[0][0].config
+    chosen_writers = [writers[index] for index in chosen]
+    config = chosen_writers[0][0].config
     # tokens of 4 places instead of 4: whatever the graph was written with is what it takes
     features = torch.randn(pictures, 4, config.feature_dim, generator=generator)
     expected = beam_search(
-        [writer for writer, _ in own], features, beams, length, BOS, EOS, n_best=beams
+        [writer for writer, _ in chosen_writers], features, beams, length, BOS, EOS, n_best=beams
     )
-    step = GraphStep([(graphs[backend], seen(writer, features)) for writer, graphs in own])
-    found = search(
+    step = GraphStep(
+        [(graphs[backend], seen(writer, features)) for writer, graphs in chosen_writers]
+    )
+    actual = search(
         step, pictures, beam_size=beams, max_length=length, bos=BOS, eos=EOS, n_best=beams
     )
-    for ours, theirs in zip(found, expected, strict=True):
-        assert [one.tokens for one in ours] == [one.tokens for one in theirs]
-        for one, other in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(one.token_log_probs, other.token_log_probs, atol=2e-5)
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert [hypothesis.tokens for hypothesis in ours] == [
+            hypothesis.tokens for hypothesis in theirs
+        ]
+        for hypothesis, expected_hypothesis in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(
+                hypothesis.token_log_probs, expected_hypothesis.token_log_probs, atol=2e-5
+            )
 
 
 def test_no_picture_is_no_comment(
@@ -127,16 +139,16 @@ def test_graphs_hold_what_they_need_alone(
 ) -> None:
     for graph in written_graphs.values():
         used = {name for node in graph.graph.node for name in node.input}
-        assert {one.name for one in graph.graph.initializer} <= used
+        assert {value.name for value in graph.graph.initializer} <= used
     numbers = sum(
-        int(np.prod(one.dims))
+        int(np.prod(value.dims))
         for graph in written_graphs.values()
-        for one in graph.graph.initializer
+        for value in graph.graph.initializer
     )
     assert numbers < 1.02 * sum(p.numel() for p in model.parameters()) + 500
-    outputs = [one.name for one in written_graphs["trunk"].graph.output]
+    outputs = [value.name for value in written_graphs["trunk"].graph.output]
     assert outputs == ["pooled", "tokens"]
-    assert [one.name for one in written_graphs["heads"].graph.output] == [
+    assert [value.name for value in written_graphs["heads"].graph.output] == [
         "score", "probabilities.0", "probabilities.1",
     ]  # fmt: skip
 
@@ -166,9 +178,9 @@ def test_trunks_of_other_families(config: BackboneConfig) -> None:
         with torch.inference_mode():
             seen = backbone(pixels[:count])
         pooled, tokens = session.run(None, {"pixels": pixels[:count].numpy()})
-        for one, other in ((pooled, seen.pooled_BP), (tokens, seen.tokens_BNC)):
-            spread = float(other.max() - other.min())
-            np.testing.assert_allclose(one / spread, other.numpy() / spread, atol=1e-5)
+        for exported, reference in ((pooled, seen.pooled_BP), (tokens, seen.tokens_BNC)):
+            spread = float(reference.max() - reference.min())
+            np.testing.assert_allclose(exported / spread, reference.numpy() / spread, atol=1e-5)
 
 
 def test_every_graph_passes_for_plain_and_has_only_operators_that_are_let_through(

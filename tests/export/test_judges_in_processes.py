@@ -64,11 +64,11 @@ def exported(judge: Path, written_graphs: dict[str, Any], tmp_path_factory: Any)
     return path
 
 
-def close(found: Verdict, expected: Verdict) -> None:
-    assert found.comment == expected.comment and found.interval is not None
-    np.testing.assert_allclose(found.score, expected.score, rtol=1e-4)
+def close(actual: Verdict, expected: Verdict) -> None:
+    assert actual.comment == expected.comment and actual.interval is not None
+    np.testing.assert_allclose(actual.score, expected.score, rtol=1e-4)
     for name, attribute in expected.attributes.items():
-        assert found.attributes[name].label == attribute.label
+        assert actual.attributes[name].label == attribute.label
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
@@ -81,9 +81,9 @@ def test_a_judge_works_in_processes_that_are_started_anew(
     paths = [pictures / f"{number:02}.png" for number in range(1, 4)]
     expected = [loaded(path) for path in paths]
     with multiprocessing.get_context(method).Pool(1) as pool:
-        found = pool.map_async(loaded, paths).get(SECONDS)
-    for one, other in zip(found, expected, strict=True):
-        close(one, other)
+        verdicts = pool.map_async(loaded, paths).get(SECONDS)
+    for verdict, other in zip(verdicts, expected, strict=True):
+        close(verdict, other)
 
 
 class _Pictures(torch.utils.data.Dataset[Verdict]):
@@ -110,8 +110,8 @@ def test_a_judge_works_in_the_workers_of_a_loader(exported: Path, pictures: Path
         _Pictures(loaded, paths), batch_size=3, num_workers=1, collate_fn=_as_they_are,
         multiprocessing_context="spawn", timeout=SECONDS,
     )  # fmt: skip
-    (found,) = list(loader)
-    assert found == [loaded(path) for path in paths]
+    (verdicts,) = list(loader)
+    assert verdicts == [loaded(path) for path in paths]
 
 
 def test_a_pickled_judge_needs_its_file_no_more(

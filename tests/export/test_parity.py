@@ -31,7 +31,7 @@ class Known:
         self.score, self.low, self.words = score, low, words
 
     def opinions(self, pixels_B3HW: np.ndarray, beam_size: int | None) -> HeadOutputs:
-        levels = [round(float(one.mean()) * 255) for one in pixels_B3HW]
+        levels = [round(float(pixels_3HW.mean()) * 255) for pixels_3HW in pixels_B3HW]
         low = np.array([[0.7, 0.3] if self.low(i) else [0.3, 0.7] for i in levels])
         comments = [[VOCABULARY.encode(self.words(i))] for i in levels]
         return HeadOutputs(np.array([self.score(i) for i in levels]), {"tone": low}, comments)
@@ -59,18 +59,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures(root: Path) -> Material:
-    with material(root) as found:
-        return found
+    with material(root) as pictures_there:
+        return pictures_there
 
 
-def compared(one: Judge, other: Judge, pictures: Material) -> Parity:
-    said = (verdicts(each, pictures) for each in (one, other))
-    return compare(*said, pictures, one.classes)
+def compared(original: Judge, exported: Judge, pictures: Material) -> Parity:
+    both = (verdicts(judge_, pictures) for judge_ in (original, exported))
+    return compare(*both, pictures, original.classes)
 
 
-def told(one: Judge, other: Judge, pictures: Material, precision: Any) -> str:
+def refusal(original: Judge, exported: Judge, pictures: Material, precision: Any) -> str:
     with pytest.raises(GateError) as caught:
-        check_parity(compared(one, other, pictures), precision)
+        check_parity(compared(original, exported, pictures), precision)
     return str(caught.value)
 
 
@@ -86,42 +86,44 @@ def test_the_same_judge_breaks_nothing(pictures: Material) -> None:
 
 def test_float32_must_be_the_same(pictures: Material) -> None:
     check_parity(compared(judge(), judge(score=lambda i: i + 9e-4), pictures), "fp32")
-    shown = told(judge(), judge(score=lambda i: i + 0.01 * (i == 7)), pictures, "fp32")
+    shown = refusal(judge(), judge(score=lambda i: i + 0.01 * (i == 7)), pictures, "fp32")
     assert "a score differs by 0.01 (limit 0.001)" in shown
-    one = lambda i: i < 50 or i == 99  # noqa: E731
-    assert "1.0% of the labels of tone differ" in told(judge(), judge(low=one), pictures, "fp32")
+    all_but_one = lambda i: i < 50 or i == 99  # noqa: E731
+    assert "1.0% of the labels of tone differ" in refusal(
+        judge(), judge(low=all_but_one), pictures, "fp32"
+    )
     other = judge(words=lambda i: "a dark picture" if i % 3 or i == 99 else "a light picture")
-    assert "1.0% of the comments differ" in told(judge(), other, pictures, "fp32")
+    assert "1.0% of the comments differ" in refusal(judge(), other, pictures, "fp32")
 
 
 def test_rounded_weights_may_lose_so_much_and_no_more(pictures: Material) -> None:
-    one = lambda i: i < 50 or i >= 98  # noqa: E731  # two of a hundred
-    nearly = compared(judge(), judge(score=lambda i: i + 0.6 * (i % 2), low=one), pictures)
+    all_but_two = lambda i: i < 50 or i >= 98  # noqa: E731  # two of a hundred
+    nearly = compared(judge(), judge(score=lambda i: i + 0.6 * (i % 2), low=all_but_two), pictures)
     assert nearly.accuracy["tone"].loss == pytest.approx(0.02)
     check_parity(nearly, "int8")
     other = judge(low=lambda i: i < 50 or i >= 97)
-    assert "accuracy of tone 1.0000 -> 0.9700 (limit 0.02 less)" in told(
+    assert "accuracy of tone 1.0000 -> 0.9700 (limit 0.02 less)" in refusal(
         judge(), other, pictures, "int8"
     )
     shuffled = judge(score=lambda i: float((i * 7) % 10))
-    assert "SRCC 1.0000 -> " in told(judge(), shuffled, pictures, "fp16")
+    assert "SRCC 1.0000 -> " in refusal(judge(), shuffled, pictures, "fp16")
     mute = judge(words=lambda i: "sharp grain")
-    assert "CIDEr-D " in told(judge(), mute, pictures, "fp16")
+    assert "CIDEr-D " in refusal(judge(), mute, pictures, "fp16")
 
 
 def test_a_score_that_is_not_a_number_breaks_it(pictures: Material) -> None:
     broken = judge(score=lambda i: math.nan if i == 3 else float(i))
     with pytest.raises(OpinionError, match="no usable score of a picture: nan"):
-        told(judge(), broken, pictures, "fp32")
+        refusal(judge(), broken, pictures, "fp32")
 
 
 def test_where_a_metric_says_nothing_the_opinions_count(pictures: Material) -> None:
     flat, same = judge(score=lambda i: 1.0), judge(words=lambda i: "a dark picture")
     check_parity(compared(flat, judge(score=lambda i: 1.0 + 1e-6 * i), pictures), "fp16")
     moved = judge(score=lambda i: 1.0 + 1e-3 * i)
-    assert "a score differs by 0.099" in told(flat, moved, pictures, "fp16")
+    assert "a score differs by 0.099" in refusal(flat, moved, pictures, "fp16")
     other = judge(words=lambda i: "a dark picture" if i % 5 else "soft grain")
-    assert "20.0% of the comments differ" in told(same, other, pictures, "int8")
+    assert "20.0% of the comments differ" in refusal(same, other, pictures, "int8")
 
 
 def test_a_table_gives_the_truth(root: Path, pictures: Material) -> None:
@@ -132,9 +134,9 @@ def test_a_table_gives_the_truth(root: Path, pictures: Material) -> None:
         attributes={"tone": ["low" if i < 40 else "high" for i in range(COUNT)]},
     )
     requests = [Request(request.path.name, request.path) for request in pictures.requests]
-    given = Material("table", requests, table)
+    of_table = Material("table", requests, table)
     better = judge(score=lambda i: float(-i), low=lambda i: i < 40)
-    parity = compared(judge(), better, given)
+    parity = compared(judge(), better, of_table)
     assert parity.srcc is not None
     assert (parity.srcc.before, parity.srcc.after) == pytest.approx((-1.0, 1.0))
     assert parity.accuracy["tone"].before == pytest.approx(0.9)
@@ -152,8 +154,8 @@ def test_a_table_gives_the_truth(root: Path, pictures: Material) -> None:
 
 
 def test_enough_pictures_and_not_too_many(root: Path, tmp_path: Path) -> None:
-    with material(root) as found:
-        assert len(found.requests) == COUNT
+    with material(root) as chosen:
+        assert len(chosen.requests) == COUNT
     few = material(Path(f"{root}/0[0-5]?.png"))
     with pytest.raises(DataError, match="at least 64 pictures; 60 can be used"), few:
         raise AssertionError("too few pictures were accepted")
@@ -161,8 +163,8 @@ def test_enough_pictures_and_not_too_many(root: Path, tmp_path: Path) -> None:
     many.mkdir()
     for index in range(600):
         (many / f"{index:03}.png").write_bytes(b"")
-    with material(many) as found:
-        names = [Path(request.name).name for request in found.requests]
+    with material(many) as chosen:
+        names = [Path(request.name).name for request in chosen.requests]
     assert len(names) == len(set(names)) == 256
     assert names[0] == "000.png"
     assert names[-1] == "599.png"

@@ -44,9 +44,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._may_write():
             self._answer(401, {"error": "Invalid username or password."})
         elif path == "/api/repos/create":
-            told = json.loads(body)
-            name = f"{told.get('organization') or 'me'}/{told['name']}"
-            if told.get("private") or told.get("visibility") == "private":
+            request = json.loads(body)
+            name = f"{request.get('organization') or 'me'}/{request['name']}"
+            if request.get("private") or request.get("visibility") == "private":
                 self.hub.private.add(name)
             self.hub.repositories.setdefault(name, {})
             self._answer(200, {"url": f"{self.hub.address}/{name}"})
@@ -55,8 +55,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif "/preupload/" in path:
             files = json.loads(body)["files"]
             modes = [
-                {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for one in files
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for file in files
             ]
             self._answer(200, {"files": modes})
         elif "/commit/" in path:
@@ -83,8 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
         files = self.hub.repositories[name]
         if "/tree/" in path:
             entries = [
-                {"type": "file", "path": one, "size": len(content), "oid": _oid(content)}
-                for one, content in files.items()
+                {"type": "file", "path": file_name, "size": len(content), "oid": _oid(content)}
+                for file_name, content in files.items()
             ]
             self._answer(200, entries)
         elif "/resolve/" in path:
@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"ETag": f'"{_oid(content)}"', "X-Repo-Commit": self.hub.sha}
             self._answer(200, content, headers)
         else:
-            siblings = [{"rfilename": one} for one in files]
+            siblings = [{"rfilename": file_name} for file_name in files]
             self._answer(200, {"id": name, "sha": self.hub.sha, "siblings": siblings})
 
     do_HEAD = do_GET

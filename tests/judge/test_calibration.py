@@ -36,12 +36,12 @@ def overconfident(pictures: int, classes: int, sharper: float, seed: int = 0) ->
 @pytest.mark.parametrize("sharper", [0.3, 1.0, 3.0])
 def test_the_temperature_is_the_best_of_a_grid(pictures: int, sharper: float) -> None:
     logits_BK, given_B = overconfident(pictures, 5, sharper)
-    found = fit_temperature(softmax(logits_BK, axis=1), given_B)
+    temperature = fit_temperature(softmax(logits_BK, axis=1), given_B)
     share = 1 / (pictures + 1)
     target_BK = np.eye(5)[given_B] * (1 - share) + share / 5
     grid = np.geomspace(LOWEST, HIGHEST, 4001)
     losses = [-(target_BK * log_softmax(logits_BK / t, axis=1)).sum(1).mean() for t in grid]
-    assert found == pytest.approx(grid[np.argmin(losses)], rel=3e-3)
+    assert temperature == pytest.approx(grid[np.argmin(losses)], rel=3e-3)
 
 
 @pytest.mark.parametrize("sharper", [0.3, 1.0, 3.0])
@@ -61,8 +61,8 @@ def test_unlabelled_pictures_do_not_count() -> None:
 @pytest.mark.parametrize("pictures", [1, 10, 1000])
 def test_where_all_are_right_sureness_grows_with_their_number(pictures: int) -> None:
     raw_BK = np.tile([0.6, 0.4], (pictures, 1))
-    found = fit_temperature(raw_BK, np.zeros(pictures, np.int64))
-    sure = temperature_scaled(raw_BK, found)[0, 0]
+    temperature = fit_temperature(raw_BK, np.zeros(pictures, np.int64))
+    sure = temperature_scaled(raw_BK, temperature)[0, 0]
     assert 1 - sure == pytest.approx(1 / 2 / (pictures + 1), rel=1e-3)
 
 

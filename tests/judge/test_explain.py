@@ -194,16 +194,16 @@ def test_heat_is_where_the_picture_is(
     right, bottom = min(right, size[0]), min(bottom, size[1])
     centre = (round((max(left, 0) + right) / 2 + 4), round((max(top, 0) + bottom) / 2 - 3))
     for opinion in ("light", "score"):
-        found = judge.explain(spot(size, centre), opinion, box=box)
-        assert found.heat.shape == size[::-1]
-        assert found.heat.dtype == np.float32
-        assert 0 <= found.heat.min() <= found.heat.max() <= 1 + 1e-6
+        explanation = judge.explain(spot(size, centre), opinion, box=box)
+        assert explanation.heat.shape == size[::-1]
+        assert explanation.heat.dtype == np.float32
+        assert 0 <= explanation.heat.min() <= explanation.heat.max() <= 1 + 1e-6
         ys, xs = np.mgrid[: size[1], : size[0]] + 0.5
-        middle = [(axis * found.heat).sum() / found.heat.sum() for axis in (xs, ys)]
+        middle = [(axis * explanation.heat).sum() / explanation.heat.sum() for axis in (xs, ys)]
         assert middle == pytest.approx(centre, abs=4)
         if box is not None:
-            assert found.heat[ys > bottom + 1].sum() == 0
-            assert found.heat[xs < left - 1].sum() == 0
+            assert explanation.heat[ys > bottom + 1].sum() == 0
+            assert explanation.heat[xs < left - 1].sum() == 0
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad", "native"])
@@ -236,16 +236,16 @@ def test_value_is_the_verdicts_and_any_class_can_be_asked_for(tmp_path: Path) ->
     path = tmp_path / "photo.png"
     spot((80, 60), (40, 30)).save(path)
     verdict = judge(path)
-    found = judge.explain(path, "light")
-    assert (found.label, found.value) == (
+    explanation = judge.explain(path, "light")
+    assert (explanation.label, explanation.value) == (
         verdict.attributes["light"].label, verdict.attributes["light"].probability,
     )  # fmt: skip
-    other = "dark" if found.label == "bright" else "bright"
+    other = "dark" if explanation.label == "bright" else "bright"
     against = judge.explain(path, "light", label=other)
-    assert against.value == pytest.approx(1 - found.value)
-    assert not np.array_equal(against.heat, found.heat)
+    assert against.value == pytest.approx(1 - explanation.value)
+    assert not np.array_equal(against.heat, explanation.heat)
     assert judge.explain(path, "score").value == verdict.score
-    assert found.image == str(path)
+    assert explanation.image == str(path)
 
 
 def test_value_of_several_views_is_their_mean() -> None:
@@ -253,23 +253,25 @@ def test_value_of_several_views_is_their_mean() -> None:
     plain = bright_judge(transform)
     several = bright_judge(transform, views=ViewConfig(flip=True, crops=2))
     picture = spot((150, 90), (75, 45))
-    found = several.explain(picture, "light")
-    assert found.value == several(picture).attributes["light"].probability
-    assert found.value != plain.explain(picture, "light").value
-    assert np.array_equal(found.heat, plain.explain(picture, "light", label=found.label).heat)
+    explanation = several.explain(picture, "light")
+    assert explanation.value == several(picture).attributes["light"].probability
+    assert explanation.value != plain.explain(picture, "light").value
+    assert np.array_equal(
+        explanation.heat, plain.explain(picture, "light", label=explanation.label).heat
+    )
 
 
 def test_overlay_glows_where_the_heat_is() -> None:
     judge = bright_judge(EvalTransform(size=(64, 64), mean=(0.0,) * 3, std=(1.0,) * 3))
-    found = judge.explain(spot((200, 100), (50, 50)), "score")
-    overlay = found.overlay()
+    explanation = judge.explain(spot((200, 100), (50, 50)), "score")
+    overlay = explanation.overlay()
     assert overlay.size == (200, 100)
     pixels = np.asarray(overlay).astype(int)
-    cold = found.heat == 0
-    assert np.array_equal(pixels[cold], np.asarray(found.picture).astype(int)[cold])
-    assert np.abs(pixels - np.asarray(found.picture))[found.heat > 0.9].max() > 50
-    assert found.overlay(longest=50).size == (50, 25)
-    assert found.overlay(longest=500).size == (200, 100)
+    cold = explanation.heat == 0
+    assert np.array_equal(pixels[cold], np.asarray(explanation.picture).astype(int)[cold])
+    assert np.abs(pixels - np.asarray(explanation.picture))[explanation.heat > 0.9].max() > 50
+    assert explanation.overlay(longest=50).size == (50, 25)
+    assert explanation.overlay(longest=500).size == (200, 100)
 
 
 class Plain:

@@ -82,12 +82,12 @@ def test_loaded_judge_gives_the_opinions_of_the_network(
     assert model.backbone is not None
     pixels = torch.from_numpy(model.backbone.transform.read(pictures[0]))[None]
     with torch.no_grad():
-        said = model.opinions(model.features({"pixels": pixels}))
-    assert said.score_B is not None
-    assert verdict.score == pytest.approx(float(said.score_B[0]), abs=1e-6)
+        opinions = model.opinions(model.features({"pixels": pixels}))
+    assert opinions.score_B is not None
+    assert verdict.score == pytest.approx(float(opinions.score_B[0]), abs=1e-6)
     assert verdict.interval == pytest.approx((verdict.score - 0.25, verdict.score + 0.25))
     for name, labels in CLASSES.items():
-        probabilities = said.probabilities_BK[name][0].double().numpy()
+        probabilities = opinions.probabilities_BK[name][0].double().numpy()
         if name == "light":
             probabilities = temperature_scaled(probabilities[None], 2.0)[0]
         best = int(probabilities.argmax())
@@ -102,10 +102,10 @@ def test_list_gives_what_single_pictures_give_in_order(folder: Path, pictures: l
     judge = Judge.load(folder, device="cpu")
     together = judge(pictures, batch_size=2)
     alone = [judge(path) for path in pictures]
-    for one, other in zip(together, alone, strict=True):
-        assert one.image == other.image
-        assert one.score == pytest.approx(other.score, abs=1e-5)
-        assert one.comment == other.comment
+    for in_list, single in zip(together, alone, strict=True):
+        assert in_list.image == single.image
+        assert in_list.score == pytest.approx(single.score, abs=1e-5)
+        assert in_list.comment == single.comment
     with Image.open(pictures[0]) as image:
         assert judge(image).score == pytest.approx(alone[0].score, abs=1e-5)
 

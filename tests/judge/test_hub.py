@@ -87,8 +87,8 @@ def test_a_card_of_ones_own_and_a_private_place(hub: Hub, folder: Path) -> None:
 def test_no_old_judge_of_the_other_kind_stays(hub: Hub, folder: Path, tmp_path: Path) -> None:
     write_brightness_judge(tmp_path / "bright.beholder")
     file, whole = Judge.load(tmp_path / "bright.beholder"), Judge.load(folder, "cpu")
-    own = {CARD, "judge.json", "weights.safetensors"}
-    for judge, names in ((whole, own), (file, {CARD, FILE}), (whole, own)):
+    of_folder = {CARD, "judge.json", "weights.safetensors"}
+    for judge, names in ((whole, of_folder), (file, {CARD, FILE}), (whole, of_folder)):
         judge.push_to_hub(NAME, token=TOKEN, endpoint=hub.address)
         hub.repositories[NAME]["notes.txt"] = b"mine"
         assert set(hub.repositories[NAME]) == {*names, "notes.txt"}

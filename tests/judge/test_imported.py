@@ -57,7 +57,7 @@ def written(judge: Judge) -> list[list[int]]:
     assert isinstance(judge.engine, TorchEngine)
     comments = judge.engine.opinions(pixels.numpy(), judge.generation).comments_B
     assert comments is not None
-    return [own[0] for own in comments]
+    return [of_picture[0] for of_picture in comments]
 
 
 def test_the_judge_writes_as_published(
@@ -103,7 +103,7 @@ def test_several_checkpoints_write_together(tmp_path: Path, words: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("case", "told"),
+    ("case", "message"),
     [
         ("no backbone", "--backbone"),
         ("other words", "12 words"),
@@ -114,7 +114,7 @@ def test_several_checkpoints_write_together(tmp_path: Path, words: Path) -> None
     ],
 )
 def test_bad_input_is_told_and_leaves_nothing(
-    tmp_path: Path, words: Path, capsys: pytest.CaptureFixture[str], case: str, told: str
+    tmp_path: Path, words: Path, capsys: pytest.CaptureFixture[str], case: str, message: str
 ) -> None:
     checkpoint, target, body = CHECKPOINT, tmp_path / "judge", BODY
     if case == "no backbone":
@@ -136,6 +136,6 @@ def test_bad_input_is_told_and_leaves_nothing(
     before = sorted(tmp_path.rglob("*"))
     assert run(checkpoint, "--vocabulary", words, "--into", target, *body) == 2
     shown = capsys.readouterr()
-    assert told in shown.err + shown.out
+    assert message in shown.err + shown.out
     assert "Traceback" not in shown.err
     assert sorted(tmp_path.rglob("*")) == before

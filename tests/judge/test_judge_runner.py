@@ -52,19 +52,19 @@ def test_outcomes_keep_input_order_whatever_the_batches(
 
 
 def test_stream_reads_only_a_few_batches_ahead(pictures: Path) -> None:
-    asked = 0
+    started = 0
 
     def endless() -> object:
-        nonlocal asked
+        nonlocal started
         while True:
-            asked += 1
+            started += 1
             yield Request("00.png", pictures / "00.png")
 
     stream = judge_pictures(make_judge(), endless(), batch_size=4)  # type: ignore[arg-type]
     for _ in range(4):
         next(stream)
     stream.close()
-    assert asked <= 16
+    assert started <= 16
 
 
 def test_folder_is_searched_sorted_and_glob_matches(pictures: Path) -> None:

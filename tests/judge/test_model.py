@@ -87,14 +87,14 @@ def test_the_model_is_built_again_without_weights_and_takes_its_own() -> None:
 
 def test_opinions() -> None:
     model = JudgeModel.from_config(config(), with_backbone=False).eval()
-    said = model.opinions(model.features({"pooled": torch.randn(4, 6)}))
-    assert said.score_B is not None
-    assert said.score_B.shape == (4,)
-    assert {name: tuple(p.shape) for name, p in said.probabilities_BK.items()} == {
+    opinions = model.opinions(model.features({"pooled": torch.randn(4, 6)}))
+    assert opinions.score_B is not None
+    assert opinions.score_B.shape == (4,)
+    assert {name: tuple(p.shape) for name, p in opinions.probabilities_BK.items()} == {
         "light": (4, 2),
         "mood": (4, 3),
     }
-    for probabilities in said.probabilities_BK.values():
+    for probabilities in opinions.probabilities_BK.values():
         torch.testing.assert_close(probabilities.sum(-1), torch.ones(4))
 
 
@@ -102,8 +102,8 @@ def test_absent_heads_say_nothing() -> None:
     only_comment = config(score=None, attributes=None, classes={})
     model = JudgeModel.from_config(only_comment, with_backbone=False)
     assert list(model.heads) == ["comment"]
-    said = model.opinions(model.features({"tokens": torch.randn(2, 3, 5)}))
-    assert said == (None, {})
+    opinions = model.opinions(model.features({"tokens": torch.randn(2, 3, 5)}))
+    assert opinions == (None, {})
     no_comment = config(comment=None, vocabulary=None)
     with pytest.raises(JudgeError, match="no comment head"):
         _ = JudgeModel.from_config(no_comment, with_backbone=False).comment
@@ -136,9 +136,9 @@ def test_with_a_real_backbone() -> None:
     model = JudgeModel.from_config(scores_only).eval()
     assert model.backbone is not None
     with torch.no_grad():
-        said = model.opinions(model.features({"pixels": torch.randn(2, 3, 64, 64)}))
-    assert said.score_B is not None
-    assert said.score_B.isfinite().all()
+        opinions = model.opinions(model.features({"pixels": torch.randn(2, 3, 64, 64)}))
+    assert opinions.score_B is not None
+    assert opinions.score_B.isfinite().all()
     assert any(name.startswith("backbone.") for name in model.state_dict())
 
 

@@ -52,11 +52,11 @@ def test_names_are_those_of_the_graph(content: bytes) -> None:
 
     graph = OpenVinoGraph("heads", content, threads=1)
     assert dict(graph.inputs) == {"pooled": [None, 3]}
-    given = np.arange(6, dtype=np.float32).reshape(2, 3)
-    first = graph.run({"pooled": given})
-    graph.run({"pooled": given[:1] + 100})
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    first = graph.run({"pooled": values})
+    graph.run({"pooled": values[:1] + 100})
     assert list(first) == ["score"]
-    np.testing.assert_array_equal(first["score"], -given)  # whatever has been run since
+    np.testing.assert_array_equal(first["score"], -values)  # whatever has been run since
 
 
 def test_what_it_can_not_run_is_told(content: bytes) -> None:

@@ -49,11 +49,11 @@ def rewrite(path: Path, members: list[tuple[str, bytes]], method: int = zipfile.
 def with_manifest(path: Path, change: Callable[[dict], None], *, sealed: bool = True) -> None:
     """Write the file again with another manifest, with the right hash of it or the old one."""
     members = contents(path)
-    told = json.loads(members["manifest.json"])
-    change(told)
+    manifest = json.loads(members["manifest.json"])
+    change(manifest)
     if sealed:
-        told["sha256"] = own_hash(told)
-    members["manifest.json"] = json.dumps(told).encode()
+        manifest["sha256"] = own_hash(manifest)
+    members["manifest.json"] = json.dumps(manifest).encode()
     rewrite(path, list(members.items()))
 
 
@@ -80,9 +80,9 @@ def test_a_truncated_file_is_refused(path: Path) -> None:
 def test_an_edited_byte_is_refused_or_changes_nothing(path: Path) -> None:
     whole = path.read_bytes()
     refused = 0
-    for place in range(0, len(whole), 3):
+    for position in range(0, len(whole), 3):
         edited = bytearray(whole)
-        edited[place] ^= 0x41
+        edited[position] ^= 0x41
         path.write_bytes(bytes(edited))
         try:
             assert read_packed(path).members == MEMBERS  # times, versions and the like
@@ -104,26 +104,26 @@ def test_changed_and_missing_members_are_named(path: Path, name: str) -> None:
     rewrite(path, [entry for entry in members.items() if entry[0] != name])
     with pytest.raises(JudgeError, match=f"lacks its {name}"):
         read_packed(path)
-    with_manifest(path, lambda told: told["files"].pop(name))
+    with_manifest(path, lambda manifest: manifest["files"].pop(name))
     with pytest.raises(JudgeError, match=f"lacks its {name}"):
         read_packed(path)
 
 
 def test_a_manifest_that_is_none_is_refused(path: Path) -> None:
     before = path.read_bytes()
-    with_manifest(path, lambda told: told.update(beam_size=7), sealed=False)
+    with_manifest(path, lambda manifest: manifest.update(beam_size=7), sealed=False)
     with pytest.raises(JudgeError, match=r"manifest\.json was changed"):
         read_packed(path)
     path.write_bytes(before)
-    with_manifest(path, lambda told: told.update(format=FORMAT + 1))
+    with_manifest(path, lambda manifest: manifest.update(format=FORMAT + 1))
     with pytest.raises(JudgeError, match="newer Beholder"):
         read_packed(path)
     path.write_bytes(before)
-    with_manifest(path, lambda told: told.update(beam_size=0))
+    with_manifest(path, lambda manifest: manifest.update(beam_size=0))
     with pytest.raises(JudgeError, match="does not fit this version"):
         read_packed(path)
     path.write_bytes(before)
-    with_manifest(path, lambda told: told["transform"].update(resize="stretch"))
+    with_manifest(path, lambda manifest: manifest["transform"].update(resize="stretch"))
     with pytest.raises(JudgeError, match="does not fit this version"):
         read_packed(path)
     for content in (b"[]", b"{", b"\xff", b"{}", b'{"format": null}'):
@@ -184,8 +184,8 @@ def test_a_size_that_lies_is_refused(path: Path) -> None:
     """The central directory says fewer bytes than there are."""
     content = bytearray(path.read_bytes())
     size = len(MEMBERS["trunk.onnx"])
-    place = content.rindex(struct.pack("<I", size))
-    content[place : place + 4] = struct.pack("<I", size - 1)
+    position = content.rindex(struct.pack("<I", size))
+    content[position : position + 4] = struct.pack("<I", size - 1)
     path.write_bytes(bytes(content))
     with pytest.raises(JudgeError):
         read_packed(path)

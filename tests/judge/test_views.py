@@ -38,7 +38,7 @@ def test_views_are_the_centre_the_corners_and_their_mirror_images() -> None:
     image = picture(50, 40)
     views = read_views(NATIVE, image, ViewConfig(flip=True, crops=2))
     places = [(9, 4), (0, 0), (18, 0), (0, 8), (18, 8)]
-    expected = [cut(image, *place) for place in places]
+    expected = [cut(image, *position) for position in places]
     np.testing.assert_array_equal(views[:5], np.stack(expected))
     np.testing.assert_array_equal(views[5:], np.stack(expected)[..., ::-1])
     np.testing.assert_array_equal(views[0], NATIVE(image))
@@ -88,10 +88,10 @@ def test_a_verdict_is_the_mean_of_its_views(model: JudgeModel, tmp_path: Path) -
     for image, verdict in zip(images, verdicts, strict=True):
         scores, probabilities = [], []
         for pixels in read_views(judge.transform, image, judge.views):
-            said = judge.engine.opinions(pixels[None], None)
-            assert said.score_B is not None
-            scores.append(said.score_B[0])
-            probabilities.append(said.probabilities_BK["light"][0])
+            opinions = judge.engine.opinions(pixels[None], None)
+            assert opinions.score_B is not None
+            scores.append(opinions.score_B[0])
+            probabilities.append(opinions.probabilities_BK["light"][0])
         assert verdict.score == pytest.approx(np.mean(scores), abs=1e-6)
         expected = dict(zip(CLASSES["light"], np.mean(probabilities, axis=0), strict=True))
         assert verdict.attributes["light"].probabilities == pytest.approx(expected, abs=1e-6)

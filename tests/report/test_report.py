@@ -52,14 +52,14 @@ def run(tmp_path: Path) -> Path:
     pictures.mkdir()
     for index, key in enumerate(KEYS[:-1]):  # the last one is gone
         Image.new("RGB", (40, 30), (index * 30,) * 3).save(pictures / key)
-    given, predicted = ["dark", "bright"] * 3, ["dark", "dark", "bright"] * 2
+    targets, predicted = ["dark", "bright"] * 3, ["dark", "dark", "bright"] * 2
     comments = [[f"a dark picture {EVIL}", "dim"]] * 6
     AnnotationTable.from_columns(
         KEYS,
         score=[1.0, 2.0, 3.0, 4.0, 5.0, None],
         comments=comments,
         split=["train", "train", "val", "test", "test", "test"],
-        attributes={"light": given},
+        attributes={"light": targets},
         classes=CLASSES,
     ).to_parquet(folder / "annotations.parquet")
     pl.DataFrame(
@@ -70,14 +70,14 @@ def run(tmp_path: Path) -> Path:
             "target.comments": comments,
             "comment": [EVIL] * 6,
             "cider_d": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6],
-            "target.attributes.light": given,
+            "target.attributes.light": targets,
             "attributes.light": predicted,
             "probability.light": [0.9] * 6,
         }
     ).write_parquet(folder / "evaluation" / "predictions.parquet")
     labels = CLASSES["light"]
     scores = score_attribute(
-        [labels.index(x) for x in given], [labels.index(x) for x in predicted], labels, [0.9] * 6
+        [labels.index(x) for x in targets], [labels.index(x) for x in predicted], labels, [0.9] * 6
     )
     light = scores.to_dict()
     light["before_calibration"] = {
@@ -151,10 +151,10 @@ def test_raters_are_shown_with_what_a_perfect_model_could_reach(run: Path) -> No
     assert f"$x$ {EVIL} bias" in text.replace(EVIL + "bias", EVIL + " bias")
     assert "perfect model" in text and "this judge" not in text  # its interval is not known
     assert "its SRCC with the mean ratings lacks" in text
-    place = run / "evaluation" / "metrics.json"
-    metrics = json.loads(place.read_text())
+    metrics_file = run / "evaluation" / "metrics.json"
+    metrics = json.loads(metrics_file.read_text())
     metrics["score"]["srcc"]["low"] = 0.7
-    write_json(place, metrics)
+    write_json(metrics_file, metrics)
     assert "this judge" in Page(write_report(run).read_text("utf-8")).text
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
@@ -187,14 +187,14 @@ def test_users_text_is_escaped(run: Path) -> None:
 
 def test_page_says_what_the_run_came_to(run: Path) -> None:
     text = " ".join(Page(write_report(run).read_text("utf-8")).text.split())
-    for said in (
+    for sentence in (
         "0.812", "pseudo-MOS", "n/a to 0.900", "1 could not be judged", "CIDEr-D 1.500",
         "given: bright", "picture no longer readable", "1 min 15 s", "truncated", "2 train",
         "srcc|mean ranks|beholder 0", "name: demo", "0.321 before its temperature of 2.50",
         "bright taken for dark 2 pictures", "of the share that is right) 25%",
         "Most confident mistakes", "never0n/an/an/a", "Where opinions come from", "70%",
     ):  # fmt: skip
-        assert said in text, said
+        assert sentence in text, sentence
 
 
 def test_ids_of_plots_are_unique(run: Path) -> None:
@@ -215,8 +215,8 @@ def test_mistakes_are_the_surest_first(run: Path) -> None:
     wrong = [(row["image"], row["probability.light"]) for row in part["mistakes"]]
     # given dark, bright, ...; predicted dark, dark, bright, dark, dark, bright
     assert wrong == [(KEYS[3], 0.9), (KEYS[2], 0.7), (KEYS[1], 0.6)]
-    found = [(pair["given"], pair["predicted"], pair["count"]) for pair in part["confusions"]]
-    assert found == [("bright", "dark", 2), ("dark", "bright", 1)]
+    confusions = [(pair["given"], pair["predicted"], pair["count"]) for pair in part["confusions"]]
+    assert confusions == [("bright", "dark", 2), ("dark", "bright", 1)]
     assert [key for key, _ in part["confusions"][0]["pictures"]] == [KEYS[3], KEYS[1]]
 
 
@@ -282,10 +282,10 @@ def test_alarms_are_shown(run: Path) -> None:
 
 def test_intervals_and_the_averages_of_regressors_are_shown(run: Path) -> None:
     assert "Scores of regressors" not in write_report(run).read_text("utf-8")
-    place = run / "evaluation" / "metrics.json"
-    metrics = json.loads(place.read_text())
+    metrics_file = run / "evaluation" / "metrics.json"
+    metrics = json.loads(metrics_file.read_text())
     interval = {"level": 0.9, "calibrated_on": 50, "pictures": 6, "covered": 0.87, "width": 1.25}
-    write_json(place, metrics | {"interval": interval})
+    write_json(metrics_file, metrics | {"interval": interval})
     split = {"plcc": 0.71, "srcc": 0.655, "rmse": 0.4}
     write_json(
         run / "scores" / "mean" / "metrics.json",

@@ -84,11 +84,11 @@ def same_backbone(
     Raises:
         StoreError: a regressor without a store of its backbone; names all of them.
     """
-    found = {
+    related = {
         name: [s for s, store in stores.items() if store.card.fingerprint == fingerprint]
         for name, fingerprint in fitted.items()
     }
-    without = [name for name, names in found.items() if not names]
+    without = [name for name, names in related.items() if not names]
     if without:
         held = ", ".join(f"{name} ({store.card.backbone})" for name, store in stores.items())
         raise StoreError(
@@ -96,7 +96,7 @@ def same_backbone(
             where=f"stores: {held or 'none'}",
             fix="Extract these pictures with every backbone that a regressor was fitted on.",
         )
-    return found
+    return related
 
 
 def predict_stores(
@@ -131,8 +131,8 @@ def average_predictions(predictions: pl.DataFrame) -> pl.DataFrame:
     Raises:
         StoreError: some pictures lack some predictions.
     """
-    said = pl.format("{} on {}", "regressor", "store").alias("said")
-    long = predictions.with_columns(said)
+    prediction_name = pl.format("{} on {}", "regressor", "store").alias("said")
+    long = predictions.with_columns(prediction_name)
     names = long["said"].unique(maintain_order=True).to_list()
     wide = long.pivot("said", index="image", values="score", maintain_order=True)
     gaps = wide.filter(pl.any_horizontal(pl.col(names).is_null()))

@@ -231,13 +231,13 @@ def _run_of(judge: Path) -> dict[str, Any] | None:
         return None
     stages = json.loads(path.read_text("utf-8")).get("stages", [])
     card = sha256_file(judge / "judge.json")
-    made = [s["name"] for s in stages if _hash(s, "judge") == card]
-    if not made:
+    made_judge = [s["name"] for s in stages if _hash(s, "judge") == card]
+    if not made_judge:
         return None
     metrics = None
     file = folder / "evaluation" / "metrics.json"
     for stage in stages:
-        of_it = stage.get("config", {}).get("judge") in made
+        of_it = stage.get("config", {}).get("judge") in made_judge
         if of_it and file.is_file() and _hash(stage, "metrics") == sha256_file(file):
             metrics = json.loads(file.read_text("utf-8"))
     table, recipe = folder / "annotations.parquet", folder / "recipe.yaml"

@@ -141,8 +141,8 @@ class _Tried:
         with exact_float32():
             self._expected = self._expected or verdicts(self.original, self.pictures)
         exported = Judge.load(path, device="cpu")  # where every file can run
-        found = verdicts(exported, self.pictures)
-        return compare(self._expected, found, self.pictures, self.original.classes)
+        exported_verdicts = verdicts(exported, self.pictures)
+        return compare(self._expected, exported_verdicts, self.pictures, self.original.classes)
 
     def finish(self, parity: Parity, path: Path) -> Exported:
         """Write the last version again, with its card."""

@@ -102,7 +102,7 @@ class Material:
                 fix="Name more pictures, or leave them out: the embedded sample is used then.",
             )
         chosen = set(_spread(len(self.requests), count))
-        rest = [one for index, one in enumerate(self.requests) if index not in chosen]
+        rest = [request for index, request in enumerate(self.requests) if index not in chosen]
         calibration = [self.requests[index] for index in sorted(chosen)]
         return calibration, replace(self, requests=rest)
 
@@ -198,9 +198,9 @@ def material(
         yield _enough(Material(pictures.name, find_pictures([str(pictures)])))
         return
     if table is not None:
-        place = images or (table if table.is_dir() else table.parent)
-        given = read_annotations(table, images=place, codebook=codebook)
-        yield table_material(table.name, given, place)
+        root = images or (table if table.is_dir() else table.parent)
+        annotations = read_annotations(table, images=root, codebook=codebook)
+        yield table_material(table.name, annotations, root)
         return
     with sample_material() as chosen:
         yield chosen
@@ -236,15 +236,15 @@ def prepared(judge: Judge, requests: Sequence[Request]) -> list[NDArray[np.float
     Raises:
         DataError: none can be used.
     """
-    found = []
+    views = []
     for request in requests:
         try:
-            found.append(judge.prepare(request.path, request.box)[:1])
+            views.append(judge.prepare(request.path, request.box)[:1])
         except PictureError as error:
             log.warning("not calibrated on: %s: %s", request.name, error.what)
-    if not found:
+    if not views:
         raise DataError("None of the pictures to calibrate on can be used.")
-    return found
+    return views
 
 
 def verdicts(judge: Judge, pictures: Material) -> dict[str, Verdict]:
@@ -285,16 +285,16 @@ def compare(
     """
     keys = [key for key in original if key in exported]
     _check_count(len(keys), pictures)
-    before, after = ([said[key] for key in keys] for said in (original, exported))
+    before, after = ([by_name[key] for key in keys] for by_name in (original, exported))
     truth = _Truth(keys, pictures.table)
-    found: dict[str, Any] = {}
+    differences: dict[str, Any] = {}
     if before[0].score is not None:
-        found |= _scores(before, after, truth)
+        differences |= _scores(before, after, truth)
     if classes:
-        found |= _labels(before, after, classes, truth)
+        differences |= _labels(before, after, classes, truth)
     if before[0].comment is not None:
-        found |= _comments(before, after, truth)
-    return Parity(pictures.source, len(keys), **found)
+        differences |= _comments(before, after, truth)
+    return Parity(pictures.source, len(keys), **differences)
 
 
 def check_parity(parity: Parity, precision: Precision) -> None:
@@ -325,14 +325,14 @@ class _Truth:
 
 
 def _scores(before: list[Verdict], after: list[Verdict], truth: _Truth) -> dict[str, Any]:
-    said, again = (np.array([v.score for v in verdicts], float) for verdicts in (before, after))
-    given = np.array([row.get("score") for row in truth.rows], float)
-    known = np.isfinite(given)
+    ours, theirs = (np.array([v.score for v in verdicts], float) for verdicts in (before, after))
+    targets = np.array([row.get("score") for row in truth.rows], float)
+    known = np.isfinite(targets)
     against = "the given scores"
     if known.sum() < LEAST:
-        given, known, against = said, np.ones(len(said), bool), "the original"
-    change = Change(srcc(given[known], said[known]), srcc(given[known], again[known]), against)
-    return {"score_difference": float(np.abs(said - again).max()), "srcc": change}
+        targets, known, against = ours, np.ones(len(ours), bool), "the original"
+    change = Change(srcc(targets[known], ours[known]), srcc(targets[known], theirs[known]), against)
+    return {"score_difference": float(np.abs(ours - theirs).max()), "srcc": change}
 
 
 def _labels(
@@ -343,47 +343,47 @@ def _labels(
 ) -> dict[str, Any]:
     same, accuracy = {}, {}
     for name, labels in classes.items():
-        said, again = ([v.attributes[name].label for v in all_] for all_ in (before, after))
-        given = truth.column(ATTRIBUTE_PREFIX + name)
-        known = [label in labels for label in given]
+        ours, theirs = ([v.attributes[name].label for v in all_] for all_ in (before, after))
+        targets = truth.column(ATTRIBUTE_PREFIX + name)
+        known = [label in labels for label in targets]
         against = "the given labels"
         if sum(known) < LEAST:
-            given, known, against = said, [True] * len(said), "the original"
-        same[name] = float(np.mean([a == b for a, b in zip(said, again, strict=True)]))
+            targets, known, against = ours, [True] * len(ours), "the original"
+        same[name] = float(np.mean([a == b for a, b in zip(ours, theirs, strict=True)]))
         rights = [
-            float(np.mean([g == a for g, a, k in zip(given, answer, known, strict=True) if k]))
-            for answer in (said, again)
+            float(np.mean([g == a for g, a, k in zip(targets, answer, known, strict=True) if k]))
+            for answer in (ours, theirs)
         ]
         accuracy[name] = Change(rights[0], rights[1], against)
     return {"same_labels": same, "accuracy": accuracy}
 
 
 def _comments(before: list[Verdict], after: list[Verdict], truth: _Truth) -> dict[str, Any]:
-    said, again = ([v.comment or "" for v in verdicts] for verdicts in (before, after))
-    given: list[list[str] | None] = truth.column("comments")
+    ours, theirs = ([v.comment or "" for v in verdicts] for verdicts in (before, after))
+    targets: list[list[str] | None] = truth.column("comments")
     against = "the given comments"
-    if sum(references is not None for references in given) < LEAST:
-        given, against = [[comment] for comment in said], "the original"
-    references = {str(i): r for i, r in enumerate(given) if r is not None}
+    if sum(references is not None for references in targets) < LEAST:
+        targets, against = [[comment] for comment in ours], "the original"
+    references = {str(i): r for i, r in enumerate(targets) if r is not None}
     values = []
-    for comments in (said, again):
+    for comments in (ours, theirs):
         written = {key: comments[int(key)] for key in references}
-        found = evaluate_captions(references, written, metrics=("CIDEr-D",))
-        values.append(float(found.corpus["CIDEr-D"]))
-    same = float(np.mean([a == b for a, b in zip(said, again, strict=True)]))
+        scores = evaluate_captions(references, written, metrics=("CIDEr-D",))
+        values.append(float(scores.corpus["CIDEr-D"]))
+    same = float(np.mean([a == b for a, b in zip(ours, theirs, strict=True)]))
     return {"same_comments": same, "cider": Change(values[0], values[1], against)}
 
 
-def _enough(found: Material) -> Material:
+def _enough(candidates: Material) -> Material:
     """At most 256 of the pictures, evenly spread; which they are depends on their order alone."""
-    _check_count(len(found.requests), found)
-    places = _spread(len(found.requests), min(len(found.requests), MOST))
-    return replace(found, requests=[found.requests[place] for place in places])
+    _check_count(len(candidates.requests), candidates)
+    indices = _spread(len(candidates.requests), min(len(candidates.requests), MOST))
+    return replace(candidates, requests=[candidates.requests[index] for index in indices])
 
 
 def _spread(total: int, count: int) -> list[int]:
     """So many of the indices below `total`, evenly spread, the first and the last among them."""
-    return [int(place) for place in np.linspace(0, total - 1, count).round()]
+    return [int(index) for index in np.linspace(0, total - 1, count).round()]
 
 
 def _check_count(count: int, pictures: Material) -> None:

@@ -48,9 +48,9 @@ def quantised(graphs: Mapping[str, Any], pixels: Pixels) -> Iterator[Version]:
     trunks = {name: _Trunk(graph, pixels) for name, graph in graphs.items() if _is_trunk(name)}
     total = sum(len(trunk.nodes) for trunk in trunks.values())
     for share in SHARES:
-        found = {name: trunk.quantised(share) for name, trunk in trunks.items()}
-        count = sum(left for _, left in found.values())
-        trunk_graphs = {name: narrowed(graph) for name, (graph, _) in found.items()}
+        quantised_trunks = {name: trunk.quantised(share) for name, trunk in trunks.items()}
+        count = sum(left for _, left in quantised_trunks.values())
+        trunk_graphs = {name: narrowed(graph) for name, (graph, _) in quantised_trunks.items()}
         yield Version(
             narrow | trunk_graphs, f"activations of {count} of {total} nodes of the trunk"
         )
@@ -62,9 +62,9 @@ def quantised(graphs: Mapping[str, Any], pixels: Pixels) -> Iterator[Version]:
         halve_weights(graph)
     trunk = {name: graph for name, graph in half.items() if _is_trunk(name)}
     heads = {name: graph for name, graph in half.items() if not _is_trunk(name)}
-    told = "activations, and as float16 the weights of the trunk"
+    description = "activations, and as float16 the weights of the trunk"
     last = [
-        Version(narrow | trunk, told),
+        Version(narrow | trunk, description),
         Version(early | heads, "activations, and as float16 all but the trunk's large matrices"),
     ]
     yield from sorted(last, key=_bytes)
@@ -129,7 +129,9 @@ def _channel_axes(graph: Any) -> dict[str, int]:
         elif node.op_type == "MatMul":
             axes[node.input[1]] = -1
         elif node.op_type == "Gemm":
-            transposed = any(one.name == "transB" and one.i for one in node.attribute)
+            transposed = any(
+                attribute.name == "transB" and attribute.i for attribute in node.attribute
+            )
             axes[node.input[1]] = 0 if transposed else 1
         elif node.op_type == "Gather":
             axes[node.input[0]] = 0
@@ -176,11 +178,11 @@ class _Trunk:
         import onnx
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-        given = path.with_name("given.onnx")
-        onnx.save(self.prepared, given)
+        source = path.with_name("given.onnx")
+        onnx.save(self.prepared, source)
         with _Quiet():
             quantize_static(
-                given,
+                source,
                 path,
                 _reader(self.pixels),
                 quant_format=QuantFormat.QDQ,
@@ -198,9 +200,9 @@ def _prepared(graph: Any) -> Any:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory(prefix="beholder-int8-") as folder, _Quiet():
-        given, path = Path(folder) / "given.onnx", Path(folder) / "prepared.onnx"
-        onnx.save(graph, given)  # given as it is, weights would be looked for in a file
-        quant_pre_process(given, path, skip_symbolic_shape=True)
+        source, path = Path(folder) / "given.onnx", Path(folder) / "prepared.onnx"
+        onnx.save(graph, source)  # given as it is, weights would be looked for in a file
+        quant_pre_process(source, path, skip_symbolic_shape=True)
         return onnx.load(path)
 
 
@@ -214,8 +216,10 @@ def _signal_to_noise(path: Path, pixels: Pixels) -> dict[str, float]:
         seen = debug.collect_activations(str(augmented), _reader(pixels))
         matched = debug.create_activation_matching(seen)
     return {
-        name: debug.compute_signal_to_quantization_noice_ratio(one["pre_qdq"], one["post_qdq"])
-        for name, one in matched.items()
+        name: debug.compute_signal_to_quantization_noice_ratio(
+            outputs["pre_qdq"], outputs["post_qdq"]
+        )
+        for name, outputs in matched.items()
     }
 
 
@@ -227,8 +231,8 @@ def _reader(pixels: Pixels) -> Any:
             self.left = iter(pixels)
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            one = next(self.left, None)
-            return None if one is None else {"pixels": one}
+            pixels = next(self.left, None)
+            return None if pixels is None else {"pixels": pixels}
 
     return Reader()
 

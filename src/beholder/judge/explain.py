@@ -97,9 +97,9 @@ def _weights(pixels: int, start: float, end: float, cells: int) -> NDArray[np.fl
     """How much of each cell every pixel gets [pixels, cells]; nothing outside start to end."""
     centres = np.arange(pixels) + 0.5
     inside = (centres >= start) & (centres <= end)
-    place = np.clip((centres - start) / (end - start) * cells - 0.5, 0, cells - 1)
-    lower = np.minimum(np.floor(place).astype(np.int64), max(cells - 2, 0))
-    share = (place - lower).astype(np.float32)
+    position = np.clip((centres - start) / (end - start) * cells - 0.5, 0, cells - 1)
+    lower = np.minimum(np.floor(position).astype(np.int64), max(cells - 2, 0))
+    share = (position - lower).astype(np.float32)
     weights = np.zeros((pixels, cells), np.float32)
     rows = np.arange(pixels)
     weights[rows, lower] = 1 - share

@@ -53,20 +53,20 @@ def explained(data: ReportData) -> list[dict[str, Any]]:
         {
             "image": entry["image"],
             "thumbnail": thumbnail(root, entry["image"]),
-            "overlays": [_overlay(folder, one) for one in entry["overlays"]],
+            "overlays": [_overlay(folder, overlay) for overlay in entry["overlays"]],
         }
         for entry in entries
     ]
 
 
-def _overlay(folder: Path, one: dict[str, Any]) -> dict[str, Any]:
-    return {**one, "picture": as_uri((folder / one["file"]).read_bytes())}
+def _overlay(folder: Path, overlay: dict[str, Any]) -> dict[str, Any]:
+    return {**overlay, "picture": as_uri((folder / overlay["file"]).read_bytes())}
 
 
 def _no_class(data: ReportData, name: str) -> list[str]:
     """Labels that are no class of the judge, with their counts."""
-    asked = (data.metrics or {}).get("asked", {}).get("attributes", {}).get(name, {})
-    return [f"{label} ({count})" for label, count in asked.get("no_class", {}).items()]
+    not_answered = (data.metrics or {}).get("asked", {}).get("attributes", {}).get(name, {})
+    return [f"{label} ({count})" for label, count in not_answered.get("no_class", {}).items()]
 
 
 def _class_rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
@@ -102,10 +102,10 @@ def _confusions(data: ReportData, name: str, wrong: pl.DataFrame) -> list[dict[s
         .sort("len", target, label, descending=[True, False, False])
     )
     root = image_root(data)
-    found = []
+    confusions = []
     for true, guess, count in pairs.head(CONFUSIONS).iter_rows():
         keys = wrong.filter((pl.col(target) == true) & (pl.col(label) == guess))["image"]
-        found.append(
+        confusions.append(
             {
                 "given": true,
                 "predicted": guess,
@@ -113,4 +113,4 @@ def _confusions(data: ReportData, name: str, wrong: pl.DataFrame) -> list[dict[s
                 "pictures": [(key, thumbnail(root, key)) for key in keys.head(OF_EACH)],
             }
         )
-    return found
+    return confusions

@@ -150,18 +150,18 @@ def read_speeds(path: Path) -> dict[str, dict[str, float]]:
     """Per stage of `metrics.jsonl`: medians over its lines of `pictures_per_second` and
     `data_wait` (share of the time, 0 to 1), and the highest `peak_host_bytes` and, on an
     accelerator that counts them, `peak_device_bytes`."""
-    told: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    by_stage: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     if path.exists():
         for line in path.read_text("utf-8").splitlines():
             entry = json.loads(line)
             for name, value in entry.get("throughput", {}).items():
-                told[entry["stage"]][name].append(value)
+                by_stage[entry["stage"]][name].append(value)
     return {
         stage: {
             name: max(values) if name.startswith("peak") else median(values)
             for name, values in by_name.items()
         }
-        for stage, by_name in told.items()
+        for stage, by_name in by_stage.items()
     }
 
 
@@ -174,8 +174,8 @@ def summarise(table: AnnotationTable, top_words: int = 40) -> DataSummary:
     splits = Counter(split or "no split" for split in frame["split"].to_list())
     classes = {}
     for name, labels in table.classes.items():
-        found = Counter(frame[f"attribute.{name}"].drop_nulls().to_list())
-        classes[name] = [(label, found[label]) for label in labels]
+        label_counts = Counter(frame[f"attribute.{name}"].drop_nulls().to_list())
+        classes[name] = [(label, label_counts[label]) for label in labels]
     return DataSummary(
         pictures={s: splits[s] for s in ("train", "val", "test", "no split") if s in splits},
         groups=frame["group"].n_unique() if frame["group"].is_not_null().any() else 0,

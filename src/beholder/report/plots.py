@@ -79,15 +79,15 @@ def _clean(svg: str, label: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
-def scatter(given: Sequence[float], predicted: Sequence[float], name: str) -> str:
+def scatter(targets: Sequence[float], predicted: Sequence[float], name: str) -> str:
     """Predicted against given scores, with the line of equality."""
     with _figure(4.6, 4.2, f"Predicted against given {name}") as (axes, canvas):
-        low = min(*given, *predicted)
-        high = max(*given, *predicted)
+        low = min(*targets, *predicted)
+        high = max(*targets, *predicted)
         margin = 0.04 * (high - low or 1.0)
         limits = (low - margin, high + margin)
         axes.plot(limits, limits, color=SOFT, linewidth=1, linestyle=(0, (4, 4)))
-        axes.scatter(given, predicted, s=13, color=ACCENT, alpha=0.55, linewidths=0)
+        axes.scatter(targets, predicted, s=13, color=ACCENT, alpha=0.55, linewidths=0)
         axes.set(xlim=limits, ylim=limits, xlabel=f"given {name}", ylabel="predicted")
     return canvas.svg
 
@@ -109,13 +109,13 @@ def reliability(
     with _figure(4.6, 3.6, f"Reliability of {name}") as (axes, canvas):
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 4)))
         for label, drawn, colour in (("uncalibrated", before, SECOND), ("as said", bins, ACCENT)):
-            known = [one for one in drawn or () if one["count"]]
+            known = [bin_ for bin_ in drawn or () if bin_["count"]]
             if not known:
                 continue
-            x = [one["confidence"] for one in known]
-            y = [one["accuracy"] for one in known]
-            most = max(one["count"] for one in known)
-            sizes = [12 + 90 * one["count"] / most for one in known]
+            x = [bin_["confidence"] for bin_ in known]
+            y = [bin_["accuracy"] for bin_ in known]
+            most = max(bin_["count"] for bin_ in known)
+            sizes = [12 + 90 * bin_["count"] / most for bin_ in known]
             axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.8, label=label)
             axes.scatter(x, y, s=sizes, color=colour, alpha=0.65, linewidths=0)
         axes.set(xlim=(0, 1.02), ylim=(-0.02, 1.04), xlabel="confidence", ylabel="right")
@@ -132,8 +132,8 @@ def raters(
     in another colour."""
     with _figure(4.6, 3.4, "Bias and inconsistency of raters") as (axes, canvas):
         axes.axvline(0.0, color=SOFT, linewidth=1, linestyle=(0, (4, 4)))
-        for named, colour in ((False, ACCENT), (True, SECOND)):
-            rows = [row for row, name in enumerate(names) if bool(name) is named]
+        for outstanding, colour in ((False, ACCENT), (True, SECOND)):
+            rows = [row for row, name in enumerate(names) if bool(name) is outstanding]
             (x, x_error), (y, y_error) = (
                 ([pairs[row][0] for row in rows], [pairs[row][1] for row in rows])
                 for pairs in (bias, inconsistency)
@@ -153,12 +153,12 @@ def raters(
 def intervals(rows: Sequence[tuple[str, float, float, float]], name: str) -> str:
     """A value with its interval per row, the last one drawn in another colour."""
     with _figure(4.6, 1.0 + 0.55 * len(rows), name) as (axes, canvas):
-        for place, (_, value, low, high) in enumerate(rows):
-            colour = SECOND if place == len(rows) - 1 else ACCENT
-            axes.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.35)
-            axes.plot([value], [place], "o", color=colour, markersize=7)
+        for position, (_, value, low, high) in enumerate(rows):
+            colour = SECOND if position == len(rows) - 1 else ACCENT
+            axes.plot([low, high], [position, position], color=colour, linewidth=5, alpha=0.35)
+            axes.plot([value], [position], "o", color=colour, markersize=7)
             axes.annotate(
-                f"{value:.3f}", (value, place), xytext=(0, 8), textcoords="offset points",
+                f"{value:.3f}", (value, position), xytext=(0, 8), textcoords="offset points",
                 ha="center", color=INK, fontsize=9,
             )  # fmt: skip
         axes.set_yticks(range(len(rows)), [row[0] for row in rows])

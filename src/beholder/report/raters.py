@@ -23,14 +23,14 @@ def raters_part(data: ReportData, score_name: str) -> dict[str, Any] | None:
         "check": check,
         "scores": SCORES[check.scores],
         "raters": plots.raters(
-            [(one.bias, one.bias_error) for one in check.raters],
-            [(one.inconsistency, one.inconsistency_error) for one in check.raters],
-            [one.rater if one.remarks else "" for one in check.raters],
+            [(entry.bias, entry.bias_error) for entry in check.raters],
+            [(entry.inconsistency, entry.inconsistency_error) for entry in check.raters],
+            [entry.rater if entry.remarks else "" for entry in check.raters],
         ),
         "ceiling": _ceiling_plot(data, check, score_name),
         "disputed": [
-            (one, thumbnail(image_root(data), one.image) if data.metrics else "")
-            for one in check.disputed[:DISPUTED]
+            (entry, thumbnail(image_root(data), entry.image) if data.metrics else "")
+            for entry in check.disputed[:DISPUTED]
         ],
     }
 
@@ -39,14 +39,14 @@ def _ceiling_plot(data: ReportData, check: OpinionCheck, score_name: str) -> str
     """The judge's SRCC beside that of a perfect model on the same pictures, if it was evaluated."""
     rows = []
     where = "all pictures"
-    found = check.ceiling
+    ceiling = check.ceiling
     if data.predictions is not None and "score" in (data.metrics or {}):
         known = pl.col("target.score").is_not_null() & pl.col("score").is_not_null()
-        found = check.ceiling_of(data.predictions.filter(known)["image"])
+        ceiling = check.ceiling_of(data.predictions.filter(known)["image"])
         where = "held-out pictures"
         srcc = (data.metrics or {})["score"]["srcc"]
         rows.append(("this judge", srcc["value"], srcc["low"], srcc["high"]))
-    if found is not None:
-        rows.append(("perfect model", found.value, found.low, found.high))
+    if ceiling is not None:
+        rows.append(("perfect model", ceiling.value, ceiling.low, ceiling.high))
     whole = [row for row in rows if None not in row]
     return plots.intervals(whole, f"SRCC with {score_name}, {where}") if whole else ""

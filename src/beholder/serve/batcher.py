@@ -127,8 +127,8 @@ class MicroBatcher:
     async def verdicts(self, pictures: Sequence[tuple[str, bytes, Box | None]]) -> list[Judged]:
         """Of several pictures with their names and boxes, in their order. Needs `room` for all of
         them."""
-        asked = [self.verdict(name, content, box) for name, content, box in pictures]
-        return list(await asyncio.gather(*asked))
+        pending = [self.verdict(name, content, box) for name, content, box in pictures]
+        return list(await asyncio.gather(*pending))
 
     async def run(self, function: Callable[[], Result]) -> Result:
         """Something else that needs the networks, in turn with the batches."""

@@ -15,8 +15,8 @@ from beholder.data.formats.boxes import BOX, boxes_of
 from beholder.data.formats.catalogue import FORMATS
 from beholder.data.formats.column_names import role_of_name
 from beholder.data.formats.column_profile import PICTURE_NAME, profile, without_missing
+from beholder.data.formats.column_roles import Roles
 from beholder.data.formats.delimited import ROW
-from beholder.data.formats.find_roles import find_roles
 from beholder.data.formats.layouts import (
     GENERIC,
     Layout,
@@ -29,7 +29,7 @@ from beholder.data.formats.options import ReadOptions
 from beholder.data.formats.pictures import PictureFolder, with_file_names
 from beholder.data.formats.raw_table import RawTable
 from beholder.data.formats.reading_record import Reading
-from beholder.data.formats.roles import Roles
+from beholder.data.formats.roles import find_roles
 from beholder.data.formats.words import words_of
 from beholder.errors import Problem
 

@@ -6,7 +6,7 @@
 | fascode | 2024 Fashion-How (FASCODE): a box and three attributes, as class indices |
 | koniq, koniq-sets | KonIQ-10k, Hosu et al. 2020: scores; the former with votes per grade |
 | kadid | KADID-10k, Lin et al. 2019: distorted photos, grouped by their reference |
-| generic | any other; which column is what is found by `find_roles`, or said by the user |
+| generic | any other; which column is what is found by `roles`, or said by the user |
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ import polars as pl
 
 from beholder.data.formats.catalogue import FORMATS
 from beholder.data.formats.column_profile import profile
+from beholder.data.formats.column_roles import Doubt, Roles
 from beholder.data.formats.delimited import ROW
 from beholder.data.formats.layouts import GENERIC, LAYOUTS, Layout
 from beholder.data.formats.options import ReadOptions
 from beholder.data.formats.raw_table import RawTable
-from beholder.data.formats.roles import Doubt, Roles
 from beholder.errors import Problem
 
 _MOST_COMMANDS = 3

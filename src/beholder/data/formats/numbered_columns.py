@@ -15,8 +15,8 @@ import polars as pl
 
 from beholder.data.formats import words
 from beholder.data.formats.column_profile import Profile
+from beholder.data.formats.column_roles import Roles
 from beholder.data.formats.ratings import RATING_PREFIX
-from beholder.data.formats.roles import Roles
 from beholder.data.formats.votes import VOTE_PREFIX
 
 _NUMBERED = re.compile(r"^(.*?)[\s_\-.\[(]*(\d+)[\])]?$")

@@ -9,7 +9,7 @@ from beholder.data.annotations import ATTRIBUTE_PREFIX
 from beholder.data.formats import words
 from beholder.data.formats.column_names import preference, role_of_name
 from beholder.data.formats.column_profile import Profile
-from beholder.data.formats.roles import Doubt, Roles
+from beholder.data.formats.column_roles import Doubt, Roles
 
 _SENTENCE = 3.0  # words of a value, on average
 _LONGEST_LABEL = 6.0  # words

@@ -6,7 +6,7 @@
 | pictures inside a table, and what they are called | `embedded_pictures` |
 | cells as programs write them, as plain text | `plain_cells` |
 | a published table, known by its header | `layouts` |
-| any other: which column is what | `find_roles`, `opinion_columns`, `numbered_columns` |
+| any other: which column is what | `roles`, `opinion_columns`, `numbered_columns` |
 | which file a name means | `pictures` |
 | what columns say together: missing scores, scales, votes | `scales` |
 | rows to an `AnnotationTable`, and what is wrong with them | `assemble` |

@@ -45,8 +45,11 @@ def open_graphs(
             raise MissingExtra("The backend openvino", "openvino")
         from beholder.judge.runtime.openvino_graph import OpenVinoGraph, choose_openvino_device
 
-        place = choose_openvino_device(device)
-        return {name: OpenVinoGraph(name, graph, threads, place) for name, graph in graphs.items()}
+        openvino_device = choose_openvino_device(device)
+        return {
+            name: OpenVinoGraph(name, graph, threads, openvino_device)
+            for name, graph in graphs.items()
+        }
     raise JudgeError(f"There is no backend {backend!r}.", fix=f"Use one of: {', '.join(BACKENDS)}.")
 
 

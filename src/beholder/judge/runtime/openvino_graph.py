@@ -38,14 +38,14 @@ def choose_openvino_device(device: str | None = None) -> str:
     Raises:
         DeviceError: OpenVINO has no such device here.
     """
-    asked = asked_device(device)
-    if asked is None:
+    wanted = asked_device(device)
+    if wanted is None:
         return "CPU"
-    kind, colon, number = asked.name.partition(":")
+    kind, colon, number = wanted.name.partition(":")
     if kind not in _DEVICES or (colon and not number.isdigit()):
         raise DeviceError(
-            f"OpenVINO can't run a judge on {asked.name!r}.",
-            where=asked.origin,
+            f"OpenVINO can't run a judge on {wanted.name!r}.",
+            where=wanted.origin,
             fix=f"Use one of {', '.join(_DEVICES)}, with a number if there are several (gpu:1).",
         )
     chosen = f"{_DEVICES[kind]}.{number}" if number else _DEVICES[kind]
@@ -54,8 +54,8 @@ def choose_openvino_device(device: str | None = None) -> str:
     known = {*available, *(name.partition(".")[0] for name in available), "AUTO"}
     if chosen.removesuffix(".0") not in known and chosen not in known:
         raise DeviceError(
-            f"OpenVINO finds no {asked.name!r} here: it has only {', '.join(available)}.",
-            where=asked.origin,
+            f"OpenVINO finds no {wanted.name!r} here: it has only {', '.join(available)}.",
+            where=wanted.origin,
             fix="Install the driver of the graphics processor, or choose cpu.",
         )
     return chosen

@@ -104,27 +104,27 @@ def choose_placement(device: str | None = None) -> Placement:
             installed has no provider of it.
     """
     available = onnxruntime.get_available_providers()
-    asked = asked_device(device)
-    if asked is None:
+    wanted = asked_device(device)
+    if wanted is None:
         return Placement(_CUDA, "cuda", required=False) if _CUDA in available else ON_CPU
-    kind, colon, number = asked.name.partition(":")
+    kind, colon, number = wanted.name.partition(":")
     if kind not in _PROVIDERS or (colon and not number.isdigit()):
         raise DeviceError(
-            f"An exported judge can't run on {asked.name!r}.",
-            where=asked.origin,
+            f"An exported judge can't run on {wanted.name!r}.",
+            where=wanted.origin,
             fix=f"Use one of {', '.join(_PROVIDERS)}; with a number if there are several (cuda:1).",
         )
     provider, remedy = _PROVIDERS[kind]
     if provider not in available:
         has = ", ".join(name.removesuffix("ExecutionProvider") for name in available)
         raise DeviceError(
-            f"The ONNX Runtime that is installed can't use {asked.name!r}: it has only {has}.",
-            where=asked.origin,
+            f"The ONNX Runtime that is installed can't use {wanted.name!r}: it has only {has}.",
+            where=wanted.origin,
             fix=f"{_both_installed() or ''}{remedy}; or choose cpu.",
         )
     if provider == CPU:
         return ON_CPU
-    return Placement(provider, asked.name, int(number or 0), origin=asked.origin)
+    return Placement(provider, wanted.name, int(number or 0), origin=wanted.origin)
 
 
 def _both_installed() -> str | None:

@@ -207,33 +207,33 @@ def _check_node(number: int, text: bytes) -> None:
 
 def _fields(content: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Number, wire type, and first and last place of the value of each field of a message."""
-    place = start
-    while place < end:
-        tag, place = _varint(content, place, end)
+    position = start
+    while position < end:
+        tag, position = _varint(content, position, end)
         number, wire = tag >> 3, tag & 7
         if wire == _BYTES:
-            length, place = _varint(content, place, end)
-            stop = place + length
+            length, position = _varint(content, position, end)
+            stop = position + length
         elif wire == _VARINT:
-            _, stop = _varint(content, place, end)
+            _, stop = _varint(content, position, end)
         elif wire in (_FIXED32, _FIXED64):
-            stop = place + (4 if wire == _FIXED32 else 8)
+            stop = position + (4 if wire == _FIXED32 else 8)
         else:
             raise _Malformed(f"wire type {wire} is none of ONNX")
         if stop > end:
             raise _Malformed("it ends in the middle of a field")
-        yield number, wire, place, stop
-        place = stop
+        yield number, wire, position, stop
+        position = stop
 
 
-def _varint(content: bytes, place: int, end: int) -> tuple[int, int]:
+def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
     """A number of variable length, and the place behind it."""
     value = 0
     for index in range(_LONGEST_VARINT):
-        if place + index >= end:
+        if position + index >= end:
             raise _Malformed("it ends in the middle of a number")
-        byte = content[place + index]
+        byte = content[position + index]
         value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
-            return value, place + index + 1
+            return value, position + index + 1
     raise _Malformed("a number is too long")

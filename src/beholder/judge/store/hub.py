@@ -157,7 +157,7 @@ def short_card(judge: Described, repo: str) -> str:
     if judge.vocabulary is not None and judge.generation is not None:
         opinions.append(f"a comment, of a vocabulary of {len(judge.vocabulary):,}")
     opinions += [f"{name}: {', '.join(labels)}" for name, labels in judge.classes.items()]
-    made = [f"- {name}: `{value}`" for name, value in judge.provenance.items()]
+    origin = [f"- {name}: `{value}`" for name, value in judge.provenance.items()]
     return "\n".join(
         [
             "---",
@@ -175,7 +175,7 @@ def short_card(judge: Described, repo: str) -> str:
             f'Judge.from_hub("{repo}")("photo.jpg")',
             "```",
             "",
-            *(["## How it was made", "", *made, ""] if made else []),
+            *(["## How it was made", "", *origin, ""] if origin else []),
         ]
     )
 
