@@ -70,18 +70,16 @@ def values_of(labels: list[str]) -> list[str]:
 def predict(model: Model, table: Path, images: Path, output: Path, batch_size: int = 16) -> int:
     """Write the table with the attributes' classes; returns how many pictures could not be used."""
     header, rows = read_table(table)
-    columns_by_name = {name.casefold(): name for name in header}
-    columns = {name: columns_by_name.get(name.casefold(), name) for name in model.classes}
+    spelt = {name.casefold(): name for name in header}
+    columns = {name: spelt.get(name.casefold(), name) for name in model.classes}
     failed = 0
     for start in range(0, len(rows), batch_size):
         usable, pixels = [], []
         for row in rows[start : start + batch_size]:
             row.update(dict.fromkeys(columns.values(), ""))
-            key = next(
-                row[columns_by_name[name]] for name in IMAGE_COLUMNS if name in columns_by_name
-            )
+            key = next(row[spelt[name]] for name in IMAGE_COLUMNS if name in spelt)
             try:
-                pixels.append(model.transform.read(images / key, box_of(row, columns_by_name)))
+                pixels.append(model.transform.read(images / key, box_of(row, spelt)))
                 usable.append(row)
             except PictureError as error:
                 failed += 1
@@ -112,9 +110,9 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return header, list(reader)
 
 
-def box_of(row: dict[str, str], columns_by_name: dict[str, str]) -> tuple[float, ...] | None:
+def box_of(row: dict[str, str], spelt: dict[str, str]) -> tuple[float, ...] | None:
     """The box of a row; None where the table has none."""
-    corners = [row[columns_by_name[name]] for name in BOX_COLUMNS if name in columns_by_name]
+    corners = [row[spelt[name]] for name in BOX_COLUMNS if name in spelt]
     if len(corners) < len(BOX_COLUMNS) or not any(corners):
         return None
     try:

@@ -61,9 +61,7 @@ def read_views(
         image = transform.cleared(read_image(source), box)
         if box is not None:
             image = image.crop(clip_box(box, image.size))
-        parts = [
-            native_crop(image, transform.size, crop_place) for crop_place in _places(config.crops)
-        ]
+        parts = [native_crop(image, transform.size, position) for position in _places(config.crops)]
         distinct = {part.tobytes(): part for part in parts}
         views = np.stack([transform.fitted(part) for part in distinct.values()])
     if not config.flip:

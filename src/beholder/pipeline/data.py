@@ -182,19 +182,17 @@ def _default_root(config: DataConfig, path: Path, folder: Path) -> Path:
         OutputError: there is no room for them.
     """
     beside = path if path.is_dir() else path.parent
-    unpacked_folder = folder / _UNPACKED
-    unpacked = unpack_pictures(
-        path, unpacked_folder, replace(config.read_options(unpacked_folder), images=None)
-    )
+    target = folder / _UNPACKED
+    unpacked = unpack_pictures(path, target, replace(config.read_options(target), images=None))
     if unpacked is None:
         return beside
     log.info(
         "%d pictures inside the table are unpacked into %s, %d of them were there already",
         unpacked.written + unpacked.kept,
-        unpacked_folder,
+        target,
         unpacked.kept,
     )
-    return unpacked_folder
+    return target
 
 
 @dataclass(frozen=True)

@@ -147,10 +147,8 @@ def _open_parquet(path: Path, options: ReadOptions) -> Opened:
     try:
         return Opened(table=AnnotationTable.from_parquet(path))
     except DataError as error:
-        problems = [replace(problem, file=str(path)) for problem in error.problems]
-        return Opened(
-            problems=problems or [Problem("error", "parquet", error.what, file=str(path))]
-        )
+        listed = [replace(problem, file=str(path)) for problem in error.problems]
+        return Opened(problems=listed or [Problem("error", "parquet", error.what, file=str(path))])
 
 
 def _open_text(content: str, file: str, options: ReadOptions) -> Opened:

@@ -89,14 +89,8 @@ def _base(name: str) -> str | None:
 def _is_sentences(column: Profile) -> bool:
     if column.kind == "texts":
         return column.words >= _SENTENCE
-    several = column.distinct > 0.3 * column.filled
-    return (
-        column.filled > 0
-        and column.numeric < 0.2
-        and column.words >= _SENTENCE
-        and several
-        and (column.pictures < 0.5)
-    )
+    are_texts = column.filled > 0 and column.numeric < 0.2 and column.pictures < 0.5
+    return are_texts and column.words >= _SENTENCE and column.distinct > 0.3 * column.filled
 
 
 def find_scores(roles: Roles, left: Mapping[str, Profile], has_header: bool) -> None:
@@ -135,12 +129,8 @@ def find_scores(roles: Roles, left: Mapping[str, Profile], has_header: bool) -> 
 
 def _like_indices(column: Profile) -> bool:
     """Whole numbers from 0, of few values: as class indices are written."""
-    return (
-        column.whole
-        and column.low == 0
-        and column.distinct <= _FEW_NUMBERS
-        and column.distinct < column.filled
-    )
+    few = column.distinct <= _FEW_NUMBERS and column.distinct < column.filled
+    return few and column.whole and column.low == 0
 
 
 def _score_rank(column: Profile, has_header: bool) -> int | None:
@@ -224,16 +214,9 @@ def _is_no_label(name: str) -> bool:
 
 
 def _is_label(column: Profile) -> bool:
-    named_as_label = (
-        words.has(column.name, words.LABEL) or words.beyond_latin(column.name) == "label"
-    )
-    named_as_label = named_as_label or words.has(column.name, frozenset({"label", "target"}))
-    if (
-        column.distinct < 2
-        or column.distinct >= column.filled
-        or column.pictures > 0.5
-        or column.urls > 0.5
-    ):
+    named_as_label = words.has(column.name, words.LABEL | {"label", "target"})
+    named_as_label = named_as_label or words.beyond_latin(column.name) == "label"
+    if not 2 <= column.distinct < column.filled or max(column.pictures, column.urls) > 0.5:
         return False
     if column.numeric > 0.5:
         few = column.distinct == 2 or (named_as_label and column.distinct <= _MOST_CLASSES)

@@ -125,7 +125,5 @@ def _class_counts(table: AnnotationTable | None) -> dict[str, list[tuple[str, in
     for name, labels in table.classes.items():
         column = table.frame[ATTRIBUTE_PREFIX + name].drop_nulls()
         seen = dict(column.value_counts().iter_rows())
-        counts[name] = sorted(
-            ((n, seen.get(n, 0)) for n in labels), key=lambda label_count: -label_count[1]
-        )
+        counts[name] = sorted(((n, seen.get(n, 0)) for n in labels), key=lambda pair: -pair[1])
     return counts

@@ -95,7 +95,7 @@ class CrossValidate(Stage[CrossValidateStage]):
         training = Train(self.config.of, self._stage, self.context).training
         # what a smoke run takes beside its training, it has taken for each of its folds
         smoke_folds = smoke.result.metrics["folds"]
-        fold_cost = training_cost(
+        of_fold = training_cost(
             replace(smoke, cost=replace(smoke.cost, seconds=smoke.cost.seconds / smoke_folds)),
             training,
             trained=pictures - 2 * pictures // folds,
@@ -104,7 +104,7 @@ class CrossValidate(Stage[CrossValidateStage]):
             workers=0,
         )
         return replace(
-            fold_cost, seconds=folds * fold_cost.seconds, disk_bytes=folds * fold_cost.disk_bytes
+            of_fold, seconds=folds * of_fold.seconds, disk_bytes=folds * of_fold.disk_bytes
         )
 
     def run(self, folder: Path) -> StageResult:

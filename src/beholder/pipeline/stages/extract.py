@@ -160,13 +160,13 @@ class Extract(Stage[ExtractStage]):
             seconds.append(extracting.seconds)
         computing = max(0.0, min(seconds) - reading.seconds)
         workers = worker_count(config.workers, devices.choose_device(), decodes=True)
-        seconds_each = overlapped(reading.seconds, computing, workers) / len(few)
+        per_picture = overlapped(reading.seconds, computing, workers) / len(few)
         pictures = len(self.context.data.table)
         store, _ = smoke.result.outputs["store"]
         start = max(0.0, smoke.cost.seconds - min(seconds))
         return replace(
             smoke.cost,
-            seconds=start + seconds_each * pictures / current_processes().world_size,
+            seconds=start + per_picture * pictures / current_processes().world_size,
             disk_bytes=_store_bytes(store, pictures / len(few)),
         )
 

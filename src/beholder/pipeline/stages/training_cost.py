@@ -66,7 +66,7 @@ def training_cost(
     if warm_start:
         evaluated.add(0)
     saved = _saved_after(training, steps, per_epoch)
-    seconds_each = timings.get("evaluation_seconds", 0.0) / max(
+    per_picture = timings.get("evaluation_seconds", 0.0) / max(
         1, timings.get("evaluated_pictures", 1)
     )
     # what every other evaluation finds is the best so far
@@ -79,7 +79,7 @@ def training_cost(
         + prepared * trained
         + timings["first_step_seconds"]
         + step * (steps - 1)
-        + seconds_each * validated * len(evaluated)
+        + per_picture * validated * len(evaluated)
         + saving * saves
         + timings.get("teacher_seconds_per_view", 0.0) * teacher_views
     )

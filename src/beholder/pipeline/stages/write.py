@@ -110,8 +110,8 @@ class Write(Stage[WriteStage]):
             batch_size=self.config.batch_size,
         )
         log.info("[%s] %s", self.name, summary)
-        verdict_rows = pl.read_ndjson(verdicts, schema={"image": pl.String, "comment": pl.String})
-        written = verdict_rows.select("image", written=pl.col("comment").replace("", None))
+        judged = pl.read_ndjson(verdicts, schema={"image": pl.String, "comment": pl.String})
+        written = judged.select("image", written=pl.col("comment").replace("", None))
         target = self.context.folder / FOLDER / self.name
         with atomic_path(target) as temporary:
             temporary.mkdir()
