@@ -76,7 +76,7 @@ def test_an_imagefolder_with_splits(tmp_path: Path) -> None:
 def test_what_is_no_table_in_python_is_told() -> None:
     with pytest.raises(DataError, match="is not a table"):
         read_annotations(3)
-    assert "no mapping" in str(scan_annotations([{"image": "a.jpg", "score": 1.5}, 3]).problems)
+    assert "not a mapping" in str(scan_annotations([{"image": "a.jpg", "score": 1.5}, 3]).problems)
 
 
 def test_a_spread_of_pictures_comes_as_columns_or_lists(tmp_path: Path) -> None:
