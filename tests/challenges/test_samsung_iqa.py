@@ -76,8 +76,8 @@ def test_every_mismatch_is_listed_and_nothing_is_written(
     text = refusal(files, target)
     for sentence in (
         "row 2", "predictions.csv answer to this name: other/b.jpg, test/b.png",
-        "no score of this picture", "no comment of this picture", "no finite number: 'nan'",
-        "no finite number: ''", "is empty",
+        "no score of this picture", "no comment of this picture", "not a finite number: 'nan'",
+        "not a finite number: ''", "is empty",
     ):  # fmt: skip
         assert sentence in text, sentence
     target.write_text("before")

@@ -72,7 +72,7 @@ def test_values_that_are_no_numbers_keep_their_order_and_stay_text(tmp_path: Pat
     ("content", "message"),
     [
         ("", "empty"),
-        ("[1, 2]", "no mapping"),
+        ("[1, 2]", "not a mapping"),
         ("a: {0: x, 0: y}", "twice"),
         ("a: b", "neither a list of names nor"),
         ("a: {0: x, 1: x}\nb: 3", "Two values have the name 'x'"),

@@ -110,7 +110,7 @@ def test_several_checkpoints_write_together(tmp_path: Path, words: Path) -> None
         ("other expansions", "12 expansion vectors"),
         ("other configuration", "encoders.1.norm_1.weight"),
         ("something there", "something else"),
-        ("no list", "no list"),
+        ("no list", "not a list"),
     ],
 )
 def test_bad_input_is_told_and_leaves_nothing(

@@ -72,11 +72,8 @@ def overlapped(loading: float, computing: float, workers: int) -> float:
     if workers == 0:
         return loading + computing
     cores = os.cpu_count() or 1
-    threads = 0
-    if _device_module() is None:  # the computation's threads and the loading share the cores
-        import torch
-
-        threads = torch.get_num_threads()
+    # on the CPU the computation's threads and the loading share the cores
+    threads = 0 if _device_module() else _threads()
     shared = (computing * threads + loading) / cores
     return max(computing, loading / min(workers, cores), shared)
 
@@ -86,6 +83,12 @@ def folder_bytes(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
 
 
 def _device_module() -> ModuleType | None:
