@@ -61,7 +61,7 @@ def expected(table_facts: dict[str, Any]) -> tuple[list[str], list[float | None]
 
 
 @settings(max_examples=120, deadline=None)
-@given(told=tables(), data=st.data())
+@given(table_facts=tables(), data=st.data())
 def test_a_text_table_however_it_is_written(
     tmp_path_factory: pytest.TempPathFactory, table_facts: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -100,7 +100,7 @@ def test_a_text_table_however_it_is_written(
 
 @settings(max_examples=40, deadline=None)
 @given(
-    told=tables(),
+    table_facts=tables(),
     kind=st.sampled_from(["records", "lines", "columns", "parquet", "polars", "dicts"]),
 )
 def test_the_same_table_in_other_containers(
