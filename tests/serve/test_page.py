@@ -42,9 +42,9 @@ def page(address: str) -> Iterator[Page]:
         opened.on("pageerror", lambda error: troubles.append(str(error)))
         opened.on(
             "console",
-            lambda told: (
-                troubles.append(told.text)
-                if told.type == "error" and "422" not in told.text
+            lambda message: (
+                troubles.append(message.text)
+                if message.type == "error" and "422" not in message.text
                 else None
             ),
         )

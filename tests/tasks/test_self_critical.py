@@ -29,7 +29,9 @@ from beholder.training import TrainConfig, train
 GOLDEN = Path(__file__).parents[1] / "golden" / "reward.json"
 MakeJudge = Callable[..., JudgeModel]
 Batch = dict[str, Any]
-REFERENCES = {f"{row:02}.png": own for row, own in enumerate(COMMENTS)}
+REFERENCES = {
+    f"{row:02}.png": captions_of_picture for row, captions_of_picture in enumerate(COMMENTS)
+}
 
 
 def make(judge: JudgeModel, **values: Any) -> SelfCriticalTask:
@@ -246,7 +248,10 @@ def test_stopped_and_resumed_is_never_stopped_bit_for_bit(
     texts = [(tmp_path / folder / "metrics.jsonl").read_text() for folder in ("whole", "resumed")]
     # a training of fewer steps is judged at its own end, so alarms may differ
     every = [[json.loads(line) for line in text.splitlines()] for text in texts]
-    lines = [[line for line in own if line["split"] == "train"] for own in every]
+    lines = [
+        [line for line in captions_of_picture if line["split"] == "train"]
+        for captions_of_picture in every
+    ]
     for line in [*lines[0], *lines[1]]:
         del line["time"], line["throughput"]
     assert lines[0] == lines[1]

@@ -251,16 +251,16 @@ def _run_of(judge: Path) -> dict[str, Any] | None:
 def _without_folders(recipe: str) -> str:
     """A recipe whose absolute paths are names alone: where somebody's files lie is not shipped."""
 
-    def named(value: Any) -> Any:
+    def bare(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: named(inner) for key, inner in value.items()}
+            return {key: bare(inner) for key, inner in value.items()}
         if isinstance(value, list):
-            return [named(inner) for inner in value]
+            return [bare(inner) for inner in value]
         if isinstance(value, str) and PureWindowsPath(value).root:  # also of a POSIX path
             return PureWindowsPath(value).name
         return value
 
-    return yaml.safe_dump(named(yaml.safe_load(recipe)), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(bare(yaml.safe_load(recipe)), sort_keys=False, allow_unicode=True)
 
 
 def _hash(stage: dict[str, Any], output: str) -> str | None:

@@ -208,7 +208,7 @@ def _look_alikes(table: AnnotationTable, look_of: dict[str, bytes | None]) -> _L
     pairs = near_pairs(looks)
     ranks = dict(zip(table.keys, held_out(table), strict=True))
     links = near_sets(looks, pairs, [ranks[key] for key in keys])
-    key_pairs = [[(keys[a], keys[b]) for a, b in found] for found in (pairs, links)]
+    key_pairs = [[(keys[a], keys[b]) for a, b in rows] for rows in (pairs, links)]
     return _LookAlikes(*key_pairs)
 
 

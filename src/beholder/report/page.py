@@ -87,14 +87,14 @@ def _curve_plots(curves: Curves) -> dict[str, list[str]]:
     several tasks the first of each before the second of any."""
     drawn: dict[str, list[str]] = {}
     for stage, lines in curves.items():
-        told = [name.partition(" ")[2] for name in lines if name.startswith("val ")]
-        losses = [n for n in told if n == "loss" or n.endswith(".loss")] or ["loss"]
+        metrics = [name.partition(" ")[2] for name in lines if name.startswith("val ")]
+        losses = [n for n in metrics if n == "loss" or n.endswith(".loss")] or ["loss"]
         pairs = [[f"{split} {n}" for split in ("train", "val")] for n in losses]
         found = [[(n, lines[n]) for n in pair if n in lines] for pair in pairs]
         plots_of_stage = [
             plots.curve(f"{stage} {n}", pair) for n, pair in zip(losses, found, strict=True) if pair
         ]
-        others = _in_turns([name for name in told if not name.endswith("loss")])[:METRICS_DRAWN]
+        others = _in_turns([name for name in metrics if not name.endswith("loss")])[:METRICS_DRAWN]
         plots_of_stage += [plots.curve(f"{stage} val {n}", [(f"val {n}", lines[f"val {n}"])])
                            for n in others]  # fmt: skip
         drawn[stage] = plots_of_stage
@@ -103,9 +103,9 @@ def _curve_plots(curves: Curves) -> dict[str, list[str]]:
 
 def _in_turns(names: list[str]) -> list[str]:
     """The first name of every task, as `score.srcc` is one of `score`, then the second, ..."""
-    before = [sum(n.partition(".")[0] == name.partition(".")[0] for n in names[:place])
-              for place, name in enumerate(names)]  # fmt: skip
-    return [names[place] for place in sorted(range(len(names)), key=before.__getitem__)]
+    before = [sum(n.partition(".")[0] == name.partition(".")[0] for n in names[:row])
+              for row, name in enumerate(names)]  # fmt: skip
+    return [names[row] for row in sorted(range(len(names)), key=before.__getitem__)]
 
 
 def _scatter(data: ReportData, score_name: str) -> str:

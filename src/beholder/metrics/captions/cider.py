@@ -185,7 +185,7 @@ class _References:
         self.unit = _Weights(self.text, self.frequencies).unit
         self.bigrams = _bigrams(self.text)
 
-    def asked(self, rows: Ints) -> tuple[Ints, Ints, Ints]:
+    def postings_of(self, rows: Ints) -> tuple[Ints, Ints, Ints]:
         """Number of the group of each row among those asked; the places of these in the text, and
         the number of each place's group."""
         is_wanted = np.zeros(len(self.sizes), dtype=bool)
@@ -231,7 +231,7 @@ def _scores(hypotheses: Text, references: _References, rows: Ints, sigma: float)
 
 def _block(mine: Text, references: _References, rows: Ints, sigma: float) -> Floats:
     weights = _Weights(mine, references.frequencies)
-    group, postings, their_group = references.asked(rows)
+    group, postings, their_group = references.postings_of(rows)
     theirs, captions = references.text.tokens[postings], references.text.caption[postings]
     # an n-gram that I have k times is met at k places
     scale = weights.square * weights.unit[:, mine.caption] / np.maximum(weights.times, 1)
