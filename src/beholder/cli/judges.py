@@ -54,10 +54,10 @@ def export(
         from beholder.export.parity import material
     except ModuleNotFoundError as error:
         raise MissingExtra("Exporting a judge", "train") from error
-    from beholder.judge.store.manifest import require_judge
+    from beholder.judge.store.find import find_judge
 
     check_device()
-    require_judge(model)
+    model = find_judge(model)
     with material(pictures, table, images, codebook) as chosen:
         done = export_judge(model, to, chosen, precision=precision, megabytes=megabytes)
     typer.echo(f"{done.card}\n{to}: {done.size:,} bytes of {megabytes * 1e6:,.0f} allowed")
@@ -67,9 +67,10 @@ def card(
     model: Annotated[Path, typer.Argument(help="An exported judge.")],
 ) -> None:
     """Print the model card of an exported judge."""
+    from beholder.judge.store.find import find_judge
     from beholder.judge.store.packed import read_packed
 
-    typer.echo(read_packed(model).card)
+    typer.echo(read_packed(find_judge(model)).card)
 
 
 def submit(

@@ -36,8 +36,21 @@ WithBackend = Annotated[
     Literal["onnxruntime", "openvino"] | None,
     typer.Option("--backend", help="What runs an exported file; default: onnxruntime."),
 ]
+
+
+def _found_judge(model: Path) -> Path:
+    from beholder.judge.store.find import find_judge
+
+    return find_judge(model)
+
+
 AnyJudge = Annotated[
-    Path, typer.Argument(help="A judge: the folder that `fit` wrote, or an exported file.")
+    Path,
+    typer.Argument(
+        help="A judge: the folder that `fit` wrote, an exported file, `starter`, or owner/name on "
+        "the Hub.",
+        callback=_found_judge,
+    ),
 ]
 Pictures = Annotated[list[str] | None, typer.Argument(help="Pictures, folders or globs.")]
 ListOfPictures = Annotated[

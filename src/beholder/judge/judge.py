@@ -31,7 +31,8 @@ from beholder.judge.runtime.engine import (
     mean_opinions,
 )
 from beholder.judge.sanity import check_opinions
-from beholder.judge.store.manifest import require_judge, short_identity
+from beholder.judge.store.find import find_judge
+from beholder.judge.store.manifest import short_identity
 from beholder.judge.verdict import Judged, Verdict
 from beholder.judge.verdict_of import verdict_of
 
@@ -97,6 +98,8 @@ class Judge:
         """Load a judge's folder, or the one file that `beholder export` wrote.
 
         Args:
+            path: of the folder or file; or the name of a shipped judge (`starter`), or of one on
+                the Hub (`owner/name`), see `judge.store.find`.
             device: `cpu`, `cuda`, `cuda:1`, `mps` or another that PyTorch has; None: that of
                 `--device` or `BEHOLDER_DEVICE`, else the best there is. What a file may run on is
                 told in `providers.choose_placement` (also `tensorrt`, `coreml`, `dml`), and of
@@ -116,7 +119,7 @@ class Judge:
             MissingExtra: what runs it is not installed: PyTorch for a folder, the backend for a
                 file.
         """
-        path = require_judge(Path(path))
+        path = find_judge(path)
         if path.is_file():
             if amp != "auto":
                 raise JudgeError(

@@ -188,8 +188,13 @@ def _library() -> Any:
     return huggingface_hub
 
 
+def is_hub_name(name: str) -> bool:
+    """Whether it is of the form `owner/name`."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _check_name(repo: str) -> None:
-    if not _NAME.fullmatch(repo):
+    if not is_hub_name(repo):
         raise JudgeError(
             f"{repo!r} is not a valid repository name.", fix="Repositories are named owner/name."
         )
