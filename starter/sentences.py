@@ -8,21 +8,36 @@ from beholder.data.augment import generator_of
 
 GRADES = ("bad", "poor", "fair", "good", "excellent")
 
-PHRASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "underexposure": (("rather dark", "a little dark"), ("much too dark", "far too dark")),
-    "overexposure": (("rather bright", "a little too bright"), ("much too bright", "far too bright")),
-    "low contrast": (("a little flat", "slightly hazy"), ("very flat", "covered by haze")),
-    "colour": (("a little off in colour", "slightly wrong in its colours"), ("badly off in colour", "clearly wrong in its colours")),
-    "blur": (("a little blurred", "slightly soft"), ("badly blurred", "very soft")),
-    "motion blur": (("a little shaken", "slightly blurred by motion"), ("badly shaken", "badly blurred by motion")),
-    "noise": (("a little noisy", "slightly grainy"), ("very noisy", "very grainy")),
-    "low resolution": (("a little short of detail", "slightly low in resolution"), ("very low in resolution", "without any detail")),
-    "smoothing": (("a little smeared", "slightly waxy"), ("badly smeared", "very waxy")),
-    "oversharpening": (("a little too sharp", "slightly oversharpened"), ("much too sharp", "badly oversharpened")),
-    "banding": (("a little banded", "slightly short of colours"), ("badly banded", "reduced to few colours")),
-    "compression": (("a little compressed", "slightly marked by compression"), ("badly compressed", "full of compression blocks")),
-}  # fmt: skip
-"""Family -> what is said of a visible fault, and of a severe one."""
+PHRASES = {
+    "underexposure": ("rather dark|a little dark", "much too dark|far too dark"),
+    "overexposure": ("rather bright|a little too bright", "much too bright|far too bright"),
+    "low contrast": ("a little flat|slightly hazy", "very flat|covered by haze"),
+    "colour": (
+        "a little off in colour|slightly wrong in its colours",
+        "badly off in colour|clearly wrong in its colours",
+    ),
+    "blur": ("a little blurred|slightly soft", "badly blurred|very soft"),
+    "motion blur": (
+        "a little shaken|slightly blurred by motion",
+        "badly shaken|badly blurred by motion",
+    ),
+    "noise": ("a little noisy|slightly grainy", "very noisy|very grainy"),
+    "low resolution": (
+        "a little short of detail|slightly low in resolution",
+        "very low in resolution|without any detail",
+    ),
+    "smoothing": ("a little smeared|slightly waxy", "badly smeared|very waxy"),
+    "oversharpening": (
+        "a little too sharp|slightly oversharpened",
+        "much too sharp|badly oversharpened",
+    ),
+    "banding": ("a little banded|slightly short of colours", "badly banded|reduced to few colours"),
+    "compression": (
+        "a little compressed|slightly marked by compression",
+        "badly compressed|full of compression blocks",
+    ),
+}
+"""Family -> what is said of a visible fault, and of a severe one: either of two phrases."""
 
 CLEAN = ("clean and sharp", "without visible faults", "as it should be")
 
@@ -40,7 +55,7 @@ def comment(key: str, score: float, faults: Mapping[str, bool]) -> str:
     article = "an" if grade[0] in "aeiou" else "a"
     # the worst first, as people do
     names = sorted(faults, key=lambda family: not faults[family])
-    phrases = [str(chance.choice(PHRASES[family][faults[family]])) for family in names]
+    phrases = [str(chance.choice(PHRASES[family][faults[family]].split("|"))) for family in names]
     if not phrases:
         phrases = [str(chance.choice(CLEAN))]
     words = " and ".join([", ".join(phrases[:-1]), phrases[-1]] if phrases[1:] else phrases)

@@ -82,11 +82,20 @@ def _check_part(
     elif isinstance(task, AttributesTaskConfig):
         if not table.classes:
             raise _nothing_to_learn("attribute", "attribute columns", task)
-        single = [name for name, labels in table.classes.items() if len(labels) < 2]
+        unknown = sorted(set(task.attributes) - set(table.classes))
+        if unknown:
+            raise RecipeError(
+                f"The table has no attribute {', '.join(unknown)}.",
+                where=f"{where}.attributes",
+                fix=f"Attributes: {', '.join(table.classes)}.",
+            )
+        classes = _classes(task, table)
+        single = [name for name, labels in classes.items() if len(labels) < 2]
         if single:
             raise DataError(
                 f"Attributes with only one class: {', '.join(single)}; there is nothing to learn.",
-                fix="Remove the column, or give the table rows of other classes.",
+                fix="Remove the column, give the table rows of other classes, or name the others in "
+                "the task's `attributes`.",
             )
         _check_attribute_inputs(task, table, pooled_dim, where)
     elif not table.frame["comments"].list.len().sum():
@@ -106,7 +115,7 @@ def _head_fields(
         return {
             "attributes": task.head,
             "attribute_inputs": task.inputs,
-            "classes": dict(table.classes),
+            "classes": _classes(task, table),
         }
     comments = [text for texts in table.frame["comments"].to_list() for text in texts]
     vocabulary = (
@@ -140,16 +149,23 @@ def _rating_bins(table: AnnotationTable) -> tuple[float, ...]:
 def _check_attribute_inputs(
     task: AttributesTaskConfig, table: AnnotationTable, pooled_dim: int, where: str
 ) -> None:
-    unknown = sorted(set(task.inputs) - set(table.classes))
+    classes = _classes(task, table)
+    unknown = sorted(set(task.inputs) - set(classes))
     wide = {name: width for name, width in task.inputs.items() if width > pooled_dim}
     if unknown or wide:
         raise RecipeError(
-            f"The table has no attribute {', '.join(unknown)}."
+            f"There is no attribute {', '.join(unknown)} to learn."
             if unknown
             else f"The backbone pools {pooled_dim} features; more are asked for: {wide}.",
             where=f"{where}.inputs",
-            fix=f"Attributes: {', '.join(table.classes)}; at most {pooled_dim} features.",
+            fix=f"Attributes: {', '.join(classes)}; at most {pooled_dim} features.",
         )
+
+
+def _classes(task: AttributesTaskConfig, table: AnnotationTable) -> dict[str, tuple[str, ...]]:
+    """Those of the attributes that are learnt, in the table's order."""
+    chosen = task.attributes or tuple(table.classes)
+    return {name: labels for name, labels in table.classes.items() if name in chosen}
 
 
 def comment_config(

@@ -106,6 +106,11 @@ class AttributesTaskConfig(_SingleTaskConfig):
     opinion = "attributes"
     kind: Literal["attributes"] = "attributes"
     head: HeadConfig = HeadConfig(input_dropout=0.2)
+    attributes: tuple[str, ...] = Field(
+        (),
+        exclude_if=lambda names: not names,
+        description="the attributes of the table that are learnt; empty: all",
+    )
     label_smoothing: float = Field(
         0.1, ge=0.0, lt=1.0, description="share of the target spread over all classes"
     )
