@@ -1,6 +1,6 @@
 """Thirty ways to spoil a photograph, in eleven families, each from hardly visible to very annoying.
 
-Made for the starter's training (`starter/train.py`), as KADIS-700k was for KADID-10k (H. Lin et al.,
+Made for the starter's training (`starter/train.py`), as KADIS-700k was (H. Lin et al.,
 "KADID-10k: A Large-scale Artificially Distorted IQA Database", QoMEX 2019): known distortions of
 photographs that are good. A family is what a person would call the fault; a kind is one way to get
 it. Pictures are RGB of any size and keep it; equal arguments give equal pixels on one machine.

@@ -12,13 +12,12 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from quality_photos import chosen, difference_hash, different, is_like, npm_unpacked, third_photos
-from quality_pictures import foreign_photos
-from quality_sources import ACTIVITIES, DEBIAN, PLASMA, Source
-
 from beholder.data.files import atomic_path
 from beholder.data.images import read_image
 from beholder.data.sample.catalogue import PHOTO_FOLDER, photo_names
+from quality_photos import chosen, difference_hash, different, is_like, npm_unpacked, third_photos
+from quality_pictures import foreign_photos
+from quality_sources import ACTIVITIES, DEBIAN, PLASMA, Source
 
 FURTHER = {
     "soft-ui-dashboard@1.0.1": Source(

@@ -1,7 +1,7 @@
 """The starter's pictures and their table: photographs, spoilt in known ways, with pseudo-MOS.
 
-Nobody rated these pictures. A pseudo-MOS is the mean of two full-reference metrics on the five-grade
-scale: SSIMULACRA2 as in docs/sample.md, and HaarPSI (R. Reisenhofer et al., "A Haar wavelet-based
+Nobody rated these pictures. A pseudo-MOS is the mean of two full-reference metrics on the scale of
+five grades: SSIMULACRA2 as in docs/sample.md, and HaarPSI (R. Reisenhofer et al., "A Haar wavelet-based
 perceptual similarity index for image quality assessment", 2018), brought to that scale by the
 monotone curve that fits best. What they disagree by is the score's spread in the table. Of one
 distortion of one crop the stronger level never has the better score: that needs no metric.
@@ -20,7 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from distortions import FAMILIES, KINDS, LEVELS, distort_by_all
 from PIL import Image
+from sentences import comment
 from sklearn.isotonic import IsotonicRegression
 
 from beholder.data.augment import generator_of
@@ -28,8 +30,6 @@ from beholder.data.files import atomic_path, sha256_file
 from beholder.data.images import read_image
 from beholder.data.progress import progress
 from beholder.data.sample.pseudo_mos import to_pseudo_mos
-from distortions import FAMILIES, KINDS, LEVELS, distort_by_all
-from sentences import comment
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 from make_pseudo_mos import ssimulacra2
@@ -167,8 +167,8 @@ def table_of(metrics: pl.DataFrame) -> pl.DataFrame:
             "problems": [_names(of_picture, VISIBLE) for of_picture in faults],
             "severe problems": [_names(of_picture, SEVERE) for of_picture in faults],
             "comment": [
-                comment(key, score, {f: l >= SEVERE for f, l in fs.items() if l >= VISIBLE})
-                for key, score, fs in zip(metrics["image"], scores, faults, strict=True)
+                comment(key, score, _severe(levels))
+                for key, score, levels in zip(metrics["image"], scores, faults, strict=True)
             ],
             "group": metrics["photo"],
         }
@@ -181,6 +181,11 @@ def faults_of(steps: Steps) -> dict[str, int]:
     for kind, level in steps:
         levels[KINDS[kind].family] = max(levels[KINDS[kind].family], level)
     return {family: level for family, level in levels.items() if level}
+
+
+def _severe(levels: dict[str, int]) -> dict[str, bool]:
+    """The visible faults, and whether each is severe."""
+    return {family: level >= SEVERE for family, level in levels.items() if level >= VISIBLE}
 
 
 def _names(faults: dict[str, int], least: int) -> str:

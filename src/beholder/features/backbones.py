@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from beholder.data.transforms import EvalTransform, Interpolation, Resize
 from beholder.errors import BackboneError
-from beholder.features import acceleration, clip, efficientnet_lite
+from beholder.features import acceleration, clip, efficientnet_lite, starter
 from beholder.features.config import BackboneConfig
 from beholder.features.layout import block_maps, find_layout, stage_statistics
 from beholder.features.weights import fit_weights, hash_tensors, read_weights
@@ -236,6 +236,8 @@ def create_backbone(config: BackboneConfig, *, load_weights: bool = True) -> Bac
     elif load_weights and config.weights == "pretrained" and _is_offline(config):
         published = efficientnet_lite.load_weights(config.name, [len(s) for s in trunk.blocks])
         fit_weights(trunk, published, config.name)
+    elif load_weights and config.weights == "pretrained" and config.name == starter.NAME:
+        fit_weights(trunk, read_weights(starter.WEIGHTS), config.name)
     return Backbone(config, trunk, _create_transform(config, trunk, resize)).eval()
 
 
@@ -254,6 +256,7 @@ def outline_backbone(config: BackboneConfig) -> Backbone:
 def known_backbones() -> list[str]:
     """The names that `create_backbone` accepts, those with offline weights first."""
     return [
+        starter.NAME,
         *efficientnet_lite.VARIANTS,
         *clip.VARIANTS,
         *(f"timm/{name}" for name in timm.list_models()),
@@ -273,6 +276,8 @@ def _create_trunk(config: BackboneConfig, load_weights: bool) -> tuple[Any, Resi
     if _is_offline(config):
         architecture, _ = efficientnet_lite.VARIANTS[config.name]
         return _build(architecture, config, pretrained=False), "crop"
+    if config.name == starter.NAME:
+        return starter.cut(_build(starter.ARCHITECTURE, config, pretrained=False)), "native"
     if _is_clip(config):
         if load_weights and config.weights == "pretrained":
             raise BackboneError(
@@ -347,7 +352,9 @@ def _unknown(name: str) -> BackboneError:
     known = [*known_backbones(), *(f"timm/{model}" for model in timm.list_pretrained())]
     full_name = name if "/" in name or name.startswith("efficientnet-lite") else f"timm/{name}"
     near = difflib.get_close_matches(full_name, known, n=3, cutoff=0.5)
-    fix = f"Did you mean {', '.join(near)}?" if near else "Names are `efficientnet-lite0|1|2`"
+    fix = (
+        f"Did you mean {', '.join(near)}?" if near else "Names: `starter`, `efficientnet-lite0|1|2`"
+    )
     return BackboneError(
         f"There is no backbone {name!r}.",
         where="backbone.name",
@@ -362,6 +369,8 @@ def _create_transform(config: BackboneConfig, trunk: Any, resize: Resize | None)
         size = (config.size, config.size)
     elif _is_offline(config):
         size = (efficientnet_lite.VARIANTS[config.name][1],) * 2
+    elif config.name == starter.NAME:
+        size = (starter.SIDE, starter.SIDE)
     else:
         size = tuple(defaults["input_size"][1:])
     return EvalTransform(

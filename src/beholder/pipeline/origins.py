@@ -72,6 +72,20 @@ def check_named(recipe: RecipeOutline, name: str, backbone: str | None) -> None:
         )
 
 
+def check_tuned(recipe: RecipeOutline, name: str, source: str | None) -> None:
+    """Make sure that the stage whose tuned backbone is to be used tunes one.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    if source and backbone_after(recipe, source).tuned_by != source:
+        raise RecipeError(
+            f"Stage {source!r} trains no backbone that {name!r} could use.",
+            where=f"stages.{name}.backbone_from",
+            fix="Name a train stage with task.train_backbone: true, or leave it out.",
+        )
+
+
 def check_weights(recipe: RecipeOutline, origin: Origin) -> None:
     """Make sure that a backbone's weights are there, if they are to be read from a file.
 

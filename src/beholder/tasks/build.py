@@ -94,8 +94,8 @@ def _check_part(
         if single:
             raise DataError(
                 f"Attributes with only one class: {', '.join(single)}; there is nothing to learn.",
-                fix="Remove the column, give the table rows of other classes, or name the others in "
-                "the task's `attributes`.",
+                fix="Remove the column, give the table rows of other classes, or name the other "
+                "attributes in the task's `attributes`.",
             )
         _check_attribute_inputs(task, table, pooled_dim, where)
     elif not table.frame["comments"].list.len().sum():

@@ -12,12 +12,11 @@ from pydantic import Field, model_validator
 
 from beholder.data.files import sha256_file
 from beholder.data.images import resolve_key
-from beholder.errors import RecipeError
 from beholder.features import device as devices
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.cost import Cost, folder_bytes, measured, overlapped
 from beholder.pipeline.manifest import digest
-from beholder.pipeline.origins import backbone_after, check_named
+from beholder.pipeline.origins import backbone_after, check_named, check_tuned
 from beholder.pipeline.processes import current_processes
 from beholder.pipeline.schema import Needs, Origin, RecipeOutline, StageConfig
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
@@ -76,13 +75,7 @@ class ExtractStage(StageConfig):
 
     def check_origin(self, recipe: RecipeOutline, name: str) -> None:
         check_named(recipe, name, self.backbone)
-        source = self.backbone_from
-        if source and backbone_after(recipe, source).tuned_by != source:
-            raise RecipeError(
-                f"Stage {source!r} trains no backbone that {name!r} could extract with.",
-                where=f"stages.{name}.backbone_from",
-                fix="Name a train stage with task.train_backbone: true, or leave it out.",
-            )
+        check_tuned(recipe, name, self.backbone_from)
 
 
 class Extract(Stage[ExtractStage]):

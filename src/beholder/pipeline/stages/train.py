@@ -18,7 +18,7 @@ from beholder.errors import RecipeError
 from beholder.features import device as devices
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.cost import Cost, measured
-from beholder.pipeline.origins import backbone_after, backbone_of, check_named
+from beholder.pipeline.origins import backbone_after, backbone_of, check_named, check_tuned
 from beholder.pipeline.schema import Needs, Origin, RecipeOutline, StageConfig
 from beholder.pipeline.stages.base import SmokeRun, Stage, StageResult
 from beholder.pipeline.stages.pseudo_labels import with_comments, with_targets
@@ -62,6 +62,11 @@ class TrainStage(StageConfig):
         description="one of the recipe's `backbones`; null: that of `features` or `warm_start`, or "
         "without them the recipe's `backbone`",
     )
+    backbone_from: str | None = Field(
+        None,
+        exclude_if=lambda stage: stage is None,
+        description="train stage whose tuned backbone to use, with heads of this stage's own",
+    )
     features: str | None = Field(None, description="extract stage whose features to train on")
     warm_start: str | None = Field(
         None,
@@ -88,8 +93,10 @@ class TrainStage(StageConfig):
 
     @model_validator(mode="after")
     def _one_backbone(self) -> TrainStage:
-        if self.backbone and (self.features or self.warm_start):
+        if (self.backbone or self.backbone_from) and (self.features or self.warm_start):
             raise ValueError("features and warm_start bring their own backbone: name none")
+        if self.backbone and self.backbone_from:
+            raise ValueError("backbone and backbone_from: choose one")
         return self
 
     @model_validator(mode="after")
@@ -130,8 +137,8 @@ class TrainStage(StageConfig):
             needed[self.comments_from] = ("write",)
         if self.features:
             needed[self.features] = ("extract",)
-        if self.warm_start:
-            needed[self.warm_start] = ("train",)
+        for start in filter(None, (self.warm_start, self.backbone_from)):
+            needed[start] = ("train",)
         if self.teacher:
             needed |= dict.fromkeys(self.teacher.stages, ("train",))
         return needed
@@ -150,12 +157,13 @@ class TrainStage(StageConfig):
     def origin(self, recipe: RecipeOutline) -> Origin:
         if self.features:
             return backbone_of(recipe, self.features)
-        if self.warm_start:
-            return backbone_after(recipe, self.warm_start)
+        if start := self.warm_start or self.backbone_from:
+            return backbone_after(recipe, start)
         return Origin(self.backbone)
 
     def check_origin(self, recipe: RecipeOutline, name: str) -> None:
         check_named(recipe, name, self.backbone)
+        check_tuned(recipe, name, self.backbone_from)
         if not self.features or not self.warm_start:
             return
         extracted = backbone_of(recipe, self.features)
