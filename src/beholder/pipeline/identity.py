@@ -6,6 +6,7 @@ kinds and fields that have been renamed go by their former names, so that no old
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 from pydantic import BaseModel
@@ -55,4 +56,6 @@ def set_values(value: Any) -> Any:
         return {str(name): set_values(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [set_values(entry) for entry in value]
+    if isinstance(value, PurePath):
+        return value.as_posix()
     return value
