@@ -12,7 +12,7 @@ import pytest
 import torch
 from outputs import output
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from beholder import Judge
 from beholder.errors import BackboneError, RecipeError
@@ -213,3 +213,43 @@ def test_missing_weights_are_named_by_their_place(finished: Path, run: Path) -> 
 def test_a_recipe_needs_no_backbone_that_nobody_uses(finished: Path, tmp_path: Path) -> None:
     recipe = changed(finished, ("backbone", None), ("stages.wide", None))
     assert fit_recipe(recipe, tmp_path / "run") == STAGES[1:]
+
+
+def test_new_heads_on_a_tuned_backbone_and_on_weights_of_a_file(
+    finished: Path, tmp_path: Path
+) -> None:
+    raw = raw_recipe(finished)
+    score = raw["stages"]["second"] | {"backbone": None, "task": {"kind": "score"}}
+    raw["stages"] = {
+        "second": raw["stages"]["second"],
+        "heads": score | {"backbone_from": "second"},
+        "judge": {"kind": "assemble", "heads": ["heads"]},
+    }
+    run = tmp_path / "run"
+    fit_recipe(parse_recipe(raw), run)
+    tuned = load_file(output(run, "second", "model"))
+    judge = load_judge(run / "judge").model
+    assert judge.backbone is not None
+    for name, tensor in judge.backbone.state_dict().items():
+        torch.testing.assert_close(tensor, tuned[f"backbone.{name}"], rtol=0.0, atol=0.0)
+
+    weights = tmp_path / "weights.safetensors"
+    trunk = {n.removeprefix("backbone.trunk."): t for n, t in tuned.items() if "trunk." in n}
+    save_file(trunk, weights)
+    raw["backbone"]["weights"] = str(weights)
+    raw["stages"] = {"heads": score, "judge": raw["stages"]["judge"]}
+    again = tmp_path / "again"
+    assert fit_recipe(parse_recipe(raw), again) == ["heads", "judge"]
+    assert fit_recipe(parse_recipe(raw), again) == []
+    picture = finished / "pictures" / "3.png"
+    assert Judge.load(again / "judge")(picture).score == Judge.load(run / "judge")(picture).score
+    # another file under the same name is another backbone
+    save_file({name: tensor + 0.01 for name, tensor in trunk.items()}, weights)
+    assert fit_recipe(parse_recipe(raw), again) == ["heads", "judge"]
+
+
+def test_heads_need_a_stage_that_tunes_a_backbone(finished: Path, tmp_path: Path) -> None:
+    raw = raw_recipe(finished)
+    raw["stages"]["more"] = raw["stages"]["first"] | {"features": None, "backbone_from": "first"}
+    with pytest.raises(RecipeError, match="'first' trains no backbone that 'more' could use"):
+        fit_recipe(parse_recipe(raw), tmp_path / "run")
