@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from beholder.data.transforms import EvalTransform, native_crop
 from beholder.data.test_time_augmentation import ViewConfig, read_views
+from beholder.data.transforms import EvalTransform, native_crop
 from beholder.errors import JudgeError
 
 NATIVE = EvalTransform(size=(16, 16), resize="native")
