@@ -51,8 +51,7 @@ COMPARED = 100  # rows with an opinion that two heads are compared on
 
 
 class TrainStage(StageConfig):
-    """Fit a head, or several at once, on frozen features or, without `features`, end to end on
-    pictures."""
+    """Fit a head, or several, on frozen features or, without `features`, end to end on pictures."""
 
     former_fields: ClassVar[Mapping[str, str]] = {"warm_start": "start_from"}
 
@@ -64,7 +63,6 @@ class TrainStage(StageConfig):
     )
     backbone_from: str | None = Field(
         None,
-        exclude_if=lambda stage: stage is None,
         description="train stage whose tuned backbone to use, with heads of this stage's own",
     )
     features: str | None = Field(None, description="extract stage whose features to train on")
@@ -137,8 +135,7 @@ class TrainStage(StageConfig):
             needed[self.comments_from] = ("write",)
         if self.features:
             needed[self.features] = ("extract",)
-        for start in filter(None, (self.warm_start, self.backbone_from)):
-            needed[start] = ("train",)
+        needed |= {start: ("train",) for start in (self.warm_start, self.backbone_from) if start}
         if self.teacher:
             needed |= dict.fromkeys(self.teacher.stages, ("train",))
         return needed
@@ -374,12 +371,10 @@ class Train(Stage[TrainStage]):
         """The rows of a split; those to train on with what large judges say of them."""
         context, config = self.context, self.config
         table = context.data.table
-        if split != "train":
-            return table.subset(split)
-        if config.targets:
-            predictions = pl.read_parquet(context.output(config.targets, "predictions"))
-            table = with_targets(table, predictions)
-        if config.comments_from:
+        if split == "train" and config.targets:
+            targets = pl.read_parquet(context.output(config.targets, "predictions"))
+            table = with_targets(table, targets)
+        if split == "train" and config.comments_from:
             written = pl.read_parquet(context.output(config.comments_from, "comments"))
             table = with_comments(table, written, instead=config.written == "instead")
         return table.subset(split)
