@@ -95,11 +95,9 @@ class Judge:
         threads: int | None = None,
         amp: Amp = "auto",
     ) -> Judge:
-        """Load a judge's folder, or the one file that `beholder export` wrote.
+        """Load a judge's folder, an exported file, the shipped `starter`, or `owner/name`'s on a Hub.
 
         Args:
-            path: of the folder or file; or the name of a shipped judge (`starter`), or of one on
-                the Hub (`owner/name`), see `judge.store.find`.
             device: `cpu`, `cuda`, `cuda:1`, `mps` or another that PyTorch has; None: that of
                 `--device` or `BEHOLDER_DEVICE`, else the best there is. What a file may run on is
                 told in `providers.choose_placement` (also `tensorrt`, `coreml`, `dml`), and of
