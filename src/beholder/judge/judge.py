@@ -95,7 +95,7 @@ class Judge:
         threads: int | None = None,
         amp: Amp = "auto",
     ) -> Judge:
-        """Load a judge's folder, an exported file, the shipped `starter`, or `owner/name`'s on a Hub.
+        """Load a judge's folder, an exported file, `starter`, or `owner/name` on the Hub.
 
         Args:
             device: `cpu`, `cuda`, `cuda:1`, `mps` or another that PyTorch has; None: that of
