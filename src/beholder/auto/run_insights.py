@@ -11,7 +11,13 @@ import numpy as np
 import polars as pl
 
 from beholder.auto.search import FOLDS
-from beholder.auto.skill import MOST_ATTRIBUTES, attribute_skill, neighbour_cider, score_skill
+from beholder.auto.skill import (
+    MOST_ATTRIBUTES,
+    attribute_skill,
+    multi_label_skill,
+    neighbour_cider,
+    score_skill,
+)
 from beholder.auto.teachable import Opinion
 from beholder.data.splits import assign_folds
 from beholder.errors import DataError
@@ -87,11 +93,13 @@ def halved_skills(
     for name in names:
         labels = frame[f"attribute.{name}"]
         rows_N, folds_N, half_N = _folds_and_half(frame, labels, data)
-        known = labels.drop_nulls().to_list()
-        if folds_N is not None and len(set(known)) > 1:
+        known = labels.drop_nulls()
+        if folds_N is not None and known.n_unique() > 1:
+            skill_of = multi_label_skill if name in data.table.multi_label else attribute_skill
+            given = (features_NP[rows_N], known.to_list(), folds_N)
             skills[name] = (
-                attribute_skill(features_NP[rows_N], known, folds_N, half_N, powers=(0.0,))[0],
-                attribute_skill(features_NP[rows_N], known, folds_N, powers=(0.0,))[0],
+                skill_of(*given, half_N, powers=(0.0,))[0],
+                skill_of(*given, powers=(0.0,))[0],
             )
     return skills
 

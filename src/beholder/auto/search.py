@@ -16,7 +16,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from beholder.auto.skill import MOST_ATTRIBUTES, attribute_skill, comment_skill, score_skill
+from beholder.auto.skill import (
+    MOST_ATTRIBUTES,
+    attribute_skill,
+    comment_skill,
+    multi_label_skill,
+    score_skill,
+)
 from beholder.auto.teachable import Opinion
 from beholder.data.annotations import AnnotationTable
 from beholder.data.splits import assign_folds
@@ -45,7 +51,8 @@ class Standing:
 
     Args:
         skill: mean over the opinions of `score` (SRCC), `attributes` (share of the majority
-            class's errors that are avoided, mean over attributes) and `comments` (CIDEr-D of the
+            class's errors that are avoided, or, where several labels may hold at once, how far
+            average precision is above chance; mean over attributes) and `comments` (CIDEr-D of the
             nearest neighbour's comment), the last as c / (1 + c).
         parts: the single values; attributes by `attributes.<name>`.
         class_weight_power: with which class weights, count^-power, labels were told best.
@@ -186,7 +193,8 @@ class Search:
             rows = labels.is_not_null().to_numpy()
             if labels.drop_nulls().n_unique() < 2:
                 continue
-            skill, power = attribute_skill(
+            skill_of = multi_label_skill if name in table.multi_label else attribute_skill
+            skill, power = skill_of(
                 features_NP[rows],
                 labels.drop_nulls().to_list(),
                 self._folds(table.frame, rows),

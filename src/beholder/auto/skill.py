@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from beholder.metrics.captions import evaluate_captions
 from beholder.metrics.correlation import srcc
+from beholder.metrics.multi_label import average_precision
 
 ALPHAS = np.logspace(-1, 5, 13)  # of the ridge, on standardised features
 POWERS = (0.0, 0.5, 1.0)  # of class weights, count^-power
@@ -99,6 +100,62 @@ def attribute_skill(
             right[power] += int((model.predict(inputs_NP[held_N]) == index_N[held_N]).sum())
     best = max(powers, key=lambda power: (right[power], -power))
     return float((right[best] / len(truth_N) - majority) / (1 - majority)), best
+
+
+def multi_label_skill(
+    features_NP: Features,
+    labels_N: Sequence[Sequence[str]],
+    folds_N: Folds,
+    usable_N: NDArray[np.bool_] | None = None,
+    powers: Sequence[float] = POWERS,
+) -> tuple[float, float]:
+    """How far above chance linear classifiers rank, for each of several labels that may hold at
+    once, pictures that have it, and with which weights.
+
+    Args:
+        usable_N: rows that may be learnt from; None: all.
+        powers: of class weights, to try.
+
+    Returns:
+        The mean over labels of (average precision - share) / (1 - share), where share is of the
+        pictures that have the label: 0 of saying the same of every picture, at most 1; and the
+        power of class weights, count^-power, that it is best with: the smallest of equally good
+        ones.
+    """
+    from sklearn.linear_model import RidgeClassifierCV
+
+    names = sorted({label for labels in labels_N for label in labels})
+    target_NK = np.array([[name in labels for name in names] for labels in labels_N])
+    names_K = [k for k in range(len(names)) if 0 < target_NK[:, k].sum() < len(target_NK)]
+    if not names_K:
+        return 0.0, 0.0
+    target_NK = target_NK[:, names_K]
+    usable_N = np.ones(len(target_NK), bool) if usable_N is None else usable_N
+    ranks = {power: np.zeros(target_NK.shape) for power in powers}
+    for fold in np.unique(folds_N):
+        held_N, learnt_N = folds_N == fold, (folds_N != fold) & usable_N
+        inputs_NP = standardised(features_NP, learnt_N) if learnt_N.any() else features_NP
+        for index, target_N in enumerate(target_NK.T):
+            counts = np.bincount(target_N[learnt_N], minlength=2).astype(float)
+            if not counts.all():
+                continue
+            for power in powers:
+                model = RidgeClassifierCV(ALPHAS)
+                weights_N = counts[target_N[learnt_N].astype(int)] ** -power
+                model.fit(inputs_NP[learnt_N], target_N[learnt_N], sample_weight=weights_N)
+                ranks[power][held_N, index] = model.decision_function(inputs_NP[held_N])
+    skills = {power: _above_chance(target_NK, ranks_NK) for power, ranks_NK in ranks.items()}
+    best = max(powers, key=lambda power: (round(skills[power], 6), -power))
+    return skills[best], best
+
+
+def _above_chance(target_NK: NDArray[np.bool_], ranks_NK: Features) -> float:
+    values = []
+    for target_N, ranks_N in zip(target_NK.T, ranks_NK.T, strict=True):
+        precision, share = average_precision(target_N, ranks_N), target_N.mean()
+        assert precision is not None, "some pictures have the label"
+        values.append((precision - share) / (1 - share))
+    return float(np.mean(values))
 
 
 def comment_skill(

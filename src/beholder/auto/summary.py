@@ -122,6 +122,16 @@ def _attribute_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
             f"{name}: {entry['top1']:.0%} right; the most frequent class alone would be "
             f"{entry['majority']:.0%}{': no better than that yet' if worse else ''}."
         )
+    for name, entry in metrics.get("multi_label", {}).items():
+        precision, chance = entry["mean_average_precision"], entry["constant_precision"]
+        if precision is None:
+            continue
+        worse = ": no better than that yet" if precision <= chance else ""
+        yield (
+            f"{name}: mean average precision {precision:.2f} over its labels, saying the same of "
+            f"every picture {chance:.2f}{worse}; {entry['right']:.0%} of the labels right, the "
+            f"most frequent ones alone {entry['constant_right']:.0%}."
+        )
 
 
 def _comment_lines(metrics: Mapping[str, Any], neighbour: float | None) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import polars as pl
 
 from beholder.data.annotations import AnnotationTable
+from beholder.data.labels import labels_cell
 from beholder.errors import DataError
 
 Opinion = Literal["score", "attributes", "comments"]
@@ -78,13 +79,17 @@ def _why_no_attributes(table: AnnotationTable) -> str:
         return "the table has no labels"
     if not any(series.n_unique() > 1 for series in labels.values()):
         return "every attribute has one class only: " + ", ".join(
-            f"{name} is always {series[0]!r}" if len(series) else f"{name} is never given"
+            f"{name} is always {_shown(series[0])}" if len(series) else f"{name} is never given"
             for name, series in labels.items()
         )
     most = max(len(series) for series in labels.values())
     if most < FEWEST:
         return f"{most} labelled pictures are too few, {FEWEST} are the least"
     return ""
+
+
+def _shown(label: str | pl.Series) -> str:
+    return repr(label if isinstance(label, str) else labels_cell(label))
 
 
 def _why_no_comments(table: AnnotationTable) -> str:
@@ -100,7 +105,7 @@ def _rare_classes(table: AnnotationTable) -> list[str]:
     """A sentence for every attribute with classes of a few pictures."""
     sentences = []
     for name in table.attribute_names:
-        counts = Counter(table.frame[f"attribute.{name}"].drop_nulls().to_list())
+        counts = Counter(table.labels(name).to_list())
         rare = {label: count for label, count in sorted(counts.items()) if count < RARE}
         if rare:
             shown = ", ".join(f"{label!r} ({count})" for label, count in list(rare.items())[:5])

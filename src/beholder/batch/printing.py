@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
+from beholder.data.labels import NONE
 from beholder.judge.row import columns_of, csv_row
-from beholder.judge.verdict import Judged, Verdict
+from beholder.judge.verdict import Attribute, Judged, Verdict
 
 Style = Literal["table", "jsonl", "csv"]
 Classes = Mapping[str, Sequence[str]]
@@ -60,8 +61,18 @@ def render_verdict(judged: Judged) -> str:
         lines.append(f"  comment  {judged.comment}")
     width = max((len(name) for name in judged.attributes), default=0)
     lines += [
-        f"  {name:<{max(width, 7)}}  {attribute.label} ({attribute.probability:.0%})"
+        f"  {name:<{max(width, 7)}}  {_labels(attribute)}"
         for name, attribute in judged.attributes.items()
     ]
     lines += [f"  why {name}: {file}" for name, file in judged.explanations.items()]
     return "\n".join(lines)
+
+
+def _labels(attribute: Attribute) -> str:
+    """The label and its probability; of several that may hold at once each that does."""
+    if not attribute.multi_label:
+        return f"{attribute.label} ({attribute.probability:.0%})"
+    shares = attribute.probabilities
+    held = ", ".join(f"{label} ({shares[label]:.0%})" for label in attribute.labels)
+    most = next(iter(shares))
+    return held or f"{NONE} (most probable: {most}, {shares[most]:.0%})"

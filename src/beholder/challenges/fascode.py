@@ -70,7 +70,8 @@ def write_submission(
         The bytes of `model.onnx`.
 
     Raises:
-        JudgeError: there is no such judge, it has no attributes, or it averages views.
+        JudgeError: there is no such judge, it has no attributes or several labels of one at
+            once, or it averages views.
         GateError: the file is too large, or does not say what the judge says.
         MissingExtra: what writes or runs ONNX is not installed.
         OutputError: the folder can't be written.
@@ -79,6 +80,13 @@ def write_submission(
     model = load_judge(judge).model.eval()
     if "attributes" not in model.heads:
         raise JudgeError("The judge has no attributes to submit.", where=str(judge))
+    if model.multi_label:
+        raise JudgeError(
+            f"The form has one class of each attribute; of {', '.join(sorted(model.multi_label))} "
+            "several labels may hold at once.",
+            where=str(judge),
+            fix="Submit a judge of attributes with one label each.",
+        )
     if model.config.views != ViewConfig():
         raise JudgeError(
             "The judge averages several views of a picture; the form has one pass.",

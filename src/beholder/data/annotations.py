@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import polars as pl
 
 from beholder.data.files import atomic_path
 from beholder.data.keys import key_problem
+from beholder.data.labels import NONE, SEPARATOR, joinable
 from beholder.errors import DataError, Problem
 
 SPLITS = ("train", "val", "test")
@@ -38,6 +39,7 @@ _LISTS = {**COLUMNS, RATINGS: RATINGS_TYPE}
 _FORMAT_VERSION = "1"
 _VERSION_KEY = "beholder.annotations"
 _CLASSES_KEY = "beholder.classes"
+_MULTI_LABEL_KEY = "beholder.multi_label"
 _BINS_KEY = "beholder.grades"  # as it was called when the format was made
 
 
@@ -46,11 +48,12 @@ class AnnotationTable:
     """Opinions about pictures, one row per picture.
 
     Args:
-        frame: the columns below, in this order, then one String column `attribute.<name>` per
-            attribute (null: unlabelled), then, if the table has rating bins, `votes` List(Int64):
-            how many people chose each of them (null: unknown), then, if it says who gave which
-            score, `ratings`, a list of structs of `rater` (String) and `score` (Float64; null:
-            unknown).
+        frame: the columns below, in this order, then one column `attribute.<name>` per attribute:
+            String (null: unlabelled), of a multi-label one List(String) of the labels that hold, in
+            the order of its classes (empty: none holds; null: unknown). Then, if the table has
+            rating bins, `votes` List(Int64): how many people chose each of them (null: unknown),
+            then, if it says who gave which score, `ratings`, a list of structs of `rater` (String)
+            and `score` (Float64; null: unknown).
 
             - `image` String: the image key, unique
             - `score` Float64: mean opinion score, finite, null: not scored
@@ -63,6 +66,7 @@ class AnnotationTable:
         classes: attribute name -> class labels, in index order; every attribute column has them.
         rating_bins: rising, the scores that raters choose from; empty: the table has no
             votes.
+        multi_label: the attributes of which several labels may hold at once.
 
     Raises:
         DataError: with every problem of the frame, not only the first. Rows count from 0.
@@ -71,15 +75,22 @@ class AnnotationTable:
     frame: pl.DataFrame
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rating_bins: tuple[float, ...] = ()
+    multi_label: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rating_bins", tuple(map(float, self.rating_bins)))
+        object.__setattr__(self, "multi_label", frozenset(self.multi_label))
         object.__setattr__(self, "classes", {k: tuple(v) for k, v in self.classes.items()})
         # polars forgets the type of a list column that holds only nulls, e.g. in `reverse`
         untyped = [n for n, t in self.frame.schema.items() if t == pl.List(pl.Null)]
-        typed = [pl.col(n).cast(_LISTS[n]) for n in untyped if n in _LISTS]
+        lists = _LISTS | {
+            ATTRIBUTE_PREFIX + name: pl.List(pl.String()) for name in self.multi_label
+        }
+        typed = [pl.col(n).cast(lists[n]) for n in untyped if n in lists]
         object.__setattr__(self, "frame", self.frame.with_columns(typed))
-        problems = list(_find_problems(self.frame, self.classes, self.rating_bins))
+        problems = list(
+            _find_problems(self.frame, self.classes, self.rating_bins, self.multi_label)
+        )
         if problems:
             raise DataError("The annotations are not usable.", problems=problems)
 
@@ -92,6 +103,7 @@ class AnnotationTable:
         return (
             self.classes == other.classes
             and self.rating_bins == other.rating_bins
+            and self.multi_label == other.multi_label
             and self.frame.equals(other.frame)
         )
 
@@ -112,18 +124,20 @@ class AnnotationTable:
         cls,
         image: Sequence[str],
         *,
-        attributes: Mapping[str, Sequence[str | None]] | None = None,
+        attributes: Mapping[str, Sequence[Any]] | None = None,
         classes: Mapping[str, Sequence[str]] | None = None,
         rating_bins: Sequence[float] = (),
+        multi_label: Collection[str] = (),
         **columns: Sequence[Any],
     ) -> AnnotationTable:
         """A table from plain sequences, one value per picture.
 
         Args:
             image: image keys.
-            attributes: attribute name -> labels.
+            attributes: attribute name -> labels; of a multi-label one a list of labels per picture.
             classes: labels in index order; by default the sorted labels that occur.
             rating_bins: the scores that the lists of a column `votes` count.
+            multi_label: attributes of which several labels may hold at once.
             columns: any of the other columns of the table; left out means null. `ratings` are
                 lists of `{"rater": ..., "score": ...}`.
 
@@ -139,7 +153,7 @@ class AnnotationTable:
         schema: dict[str, pl.DataType] = dict(COLUMNS)
         for name, labels in attributes.items():
             data[ATTRIBUTE_PREFIX + name] = labels
-            schema[ATTRIBUTE_PREFIX + name] = pl.String()
+            schema[ATTRIBUTE_PREFIX + name] = attribute_type(name in multi_label)
         if rating_bins:
             schema[VOTES] = pl.List(pl.Int64())
         if RATINGS in columns:
@@ -151,11 +165,16 @@ class AnnotationTable:
             raise DataError(f"The columns have different lengths: {lengths}.")
         frame = pl.DataFrame({name: data[name] for name in schema}, schema=schema)
         occurring = {
-            name: tuple(sorted({label for label in labels if label is not None}))
-            for name, labels in attributes.items()
+            name: tuple(sorted(set(each_label(frame[ATTRIBUTE_PREFIX + name]))))
+            for name in attributes
         }
         declared = {name: tuple(labels) for name, labels in (classes or {}).items()}
-        return cls(frame, {**occurring, **declared}, tuple(rating_bins))
+        known_classes = {**occurring, **declared}
+        frame = frame.with_columns(
+            in_class_order(frame[ATTRIBUTE_PREFIX + name], known_classes[name])
+            for name in multi_label
+        )
+        return cls(frame, known_classes, tuple(rating_bins), frozenset(multi_label))
 
     def subset(self, split: str) -> AnnotationTable:
         """The rows of one split, in row order; the classes stay."""
@@ -179,7 +198,12 @@ class AnnotationTable:
 
     def with_frame(self, frame: pl.DataFrame) -> AnnotationTable:
         """Another frame of the same columns, with these classes and rating bins."""
-        return AnnotationTable(frame, self.classes, self.rating_bins)
+        return AnnotationTable(frame, self.classes, self.rating_bins, self.multi_label)
+
+    def labels(self, name: str) -> pl.Series:
+        """Every label of an attribute that its pictures have; of a multi-label one a picture may
+        have several of them, or none."""
+        return each_label(self.frame[ATTRIBUTE_PREFIX + name])
 
     def to_parquet(self, path: str | Path) -> None:
         """Write the table, classes in the Parquet metadata. Never leaves half a file."""
@@ -187,6 +211,7 @@ class AnnotationTable:
             _VERSION_KEY: _FORMAT_VERSION,
             _CLASSES_KEY: json.dumps(self.classes, ensure_ascii=False),
             _BINS_KEY: json.dumps(self.rating_bins),
+            _MULTI_LABEL_KEY: json.dumps(sorted(self.multi_label), ensure_ascii=False),
         }
         with atomic_path(path) as temporary:
             self.frame.write_parquet(temporary, metadata=metadata)
@@ -217,10 +242,33 @@ class AnnotationTable:
             )
         classes = json.loads(metadata[_CLASSES_KEY])
         rating_bins = json.loads(metadata.get(_BINS_KEY, "[]"))
+        multi_label = json.loads(metadata.get(_MULTI_LABEL_KEY, "[]"))
         try:
-            return cls(frame, classes, tuple(rating_bins))
+            return cls(frame, classes, tuple(rating_bins), frozenset(multi_label))
         except DataError as error:
             raise DataError(error.what, where=where, problems=error.problems) from None
+
+
+def attribute_type(multi_label: bool) -> pl.DataType:
+    """The type of an attribute's column."""
+    return pl.List(pl.String()) if multi_label else pl.String()
+
+
+def each_label(column: pl.Series) -> pl.Series:
+    """The labels of an attribute's column one by one; those of a multi-label one's lists."""
+    flat = column.explode() if isinstance(column.dtype, pl.List) else column
+    return flat.drop_nulls()
+
+
+def in_class_order(column: pl.Series, labels: Sequence[str]) -> pl.Series:
+    """Lists of labels [rows] with each label once, known ones first in the order of `labels`."""
+    place = {label: index for index, label in enumerate(labels)}
+    known = len(place)
+    lists = [
+        None if cell is None else sorted(set(cell), key=lambda label: place.get(label, known))
+        for cell in column.to_list()
+    ]
+    return pl.Series(column.name, lists, dtype=pl.List(pl.String))
 
 
 _PLAIN_KEY = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$"
@@ -233,10 +281,15 @@ def is_plain_key(keys: pl.Series) -> pl.Series:
 
 
 def _find_problems(
-    frame: pl.DataFrame, classes: Mapping[str, tuple[str, ...]], rating_bins: tuple[float, ...]
+    frame: pl.DataFrame,
+    classes: Mapping[str, tuple[str, ...]],
+    rating_bins: tuple[float, ...],
+    multi_label: frozenset[str],
 ) -> Iterator[Problem]:
     """Everything wrong with a frame; values are only checked if the columns are right."""
-    expected = dict(COLUMNS) | {ATTRIBUTE_PREFIX + name: pl.String() for name in classes}
+    expected = dict(COLUMNS) | {
+        ATTRIBUTE_PREFIX + name: attribute_type(name in multi_label) for name in classes
+    }
     if rating_bins:
         expected[VOTES] = pl.List(pl.Int64())
     if RATINGS in frame.columns:
@@ -254,7 +307,7 @@ def _find_problems(
         yield Problem("error", "column_type", message, field=name)
     if wrong:
         return
-    yield from _class_problems(classes)
+    yield from _class_problems(classes, multi_label)
     yield from _key_problems(frame)
     yield from _value_problems(frame)
     if rating_bins:
@@ -265,11 +318,27 @@ def _find_problems(
         column = ATTRIBUTE_PREFIX + name
         message = f"The class is not one of {', '.join(labels)}."
         unknown = pl.col(column).is_not_null() & ~pl.col(column).is_in(list(labels))
+        if name in multi_label:
+            message = f"The labels are not each one of {', '.join(labels)}, and there once."
+            known = pl.col(column).list.eval(pl.element().is_in(list(labels))).list.all()
+            once = pl.col(column).list.n_unique() == pl.col(column).list.len()
+            unknown = pl.col(column).is_not_null() & ~(known & once).fill_null(False)
         yield from _rows_where(frame, unknown, "unknown_class", column, message)
 
 
-def _class_problems(classes: Mapping[str, tuple[str, ...]]) -> Iterator[Problem]:
+def _class_problems(
+    classes: Mapping[str, tuple[str, ...]], multi_label: frozenset[str]
+) -> Iterator[Problem]:
+    for name in sorted(multi_label - classes.keys()):
+        yield Problem("error", "classes", f"There is no attribute {name!r}.")
     for name, labels in classes.items():
+        refused = [label for label in labels if not joinable(label)]
+        if name in multi_label and refused:
+            message = (
+                f"{', '.join(map(repr, refused))} can't be a label where several hold at once: "
+                f"{SEPARATOR!r} stands between them, and {NONE!r} for no label."
+            )
+            yield Problem("error", "classes", message, field=ATTRIBUTE_PREFIX + name)
         if len(set(labels)) != len(labels) or not all(labels):
             message = f"The class labels {labels!r} are empty or repeated."
             yield Problem("error", "classes", message, field=ATTRIBUTE_PREFIX + name)

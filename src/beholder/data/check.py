@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
+from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable, each_label
 from beholder.data.fingerprints import Fingerprint, fingerprint_all
 from beholder.data.formats import Reading, ReadOptions, Scan, scan_with
 from beholder.data.images import MAX_PIXELS
@@ -30,6 +30,9 @@ from beholder.errors import LISTED, SHOWN, PictureError, Problem, bounded, count
 
 TINY_SIDE = 32
 """Pictures with a side shorter than this many pixels are reported."""
+
+RARE = 5
+"""Pictures of a label, below which it is reported as rare."""
 
 _EXAMPLES = 5
 
@@ -207,9 +210,11 @@ def _table_problems(table: AnnotationTable) -> Iterator[Problem]:
     train = frame.filter(pl.col("split") == "train") if has_splits else frame
     for name, labels in table.classes.items():
         column = ATTRIBUTE_PREFIX + name
-        seen = set(train[column].drop_nulls().unique())
+        seen = set(each_label(train[column]))
         missing = [label for label in labels if label not in seen]
-        if len(labels) < 2:
+        if name in table.multi_label:
+            yield from _multi_label_problems(train[column], labels)
+        elif len(labels) < 2:
             only = f"one class alone, {labels[0]}" if labels else "no label at all"
             message = f"The attribute has {only}: there is nothing to learn."
             yield Problem("error", "one_class", message, field=column)
@@ -224,12 +229,35 @@ def _table_problems(table: AnnotationTable) -> Iterator[Problem]:
         yield Problem("warning", "no_opinions", message)
 
 
+def _multi_label_problems(column: pl.Series, labels: Sequence[str]) -> Iterator[Problem]:
+    """Labels that hold of no picture, of each, or of hardly any: there is little to learn."""
+    known = len(column.drop_nulls())
+    counts = Counter(each_label(column).to_list())
+    constant = [label for label in labels if counts[label] in (0, known)]
+    if len(constant) == len(labels):
+        message = (
+            "No label holds of some pictures and not of others: there is nothing to learn."
+            if known
+            else "The attribute is known of no picture: there is nothing to learn."
+        )
+        yield Problem("error", "one_class", message, field=column.name)
+        return
+    for who, chosen in (
+        ("No picture", [label for label in constant if counts[label] == 0]),
+        ("Every picture", [label for label in constant if counts[label]]),
+        (f"Hardly a picture (fewer than {RARE})", [n for n in labels if 0 < counts[n] < RARE]),
+    ):
+        if chosen:
+            message = f"{who} to learn from has {', '.join(chosen)}."
+            yield Problem("warning", "no_example", message, field=column.name)
+
+
 def similar_classes(table: AnnotationTable) -> Iterator[Problem]:
     """A warning for classes of an attribute that differ only by case, blanks or decimals (`1` and
     `1.0`), which a judge would learn as different ones."""
     for name, labels in table.classes.items():
         column = ATTRIBUTE_PREFIX + name
-        counts = Counter(table.frame[column].drop_nulls().to_list())
+        counts = Counter(table.labels(name).to_list())
         spellings: dict[str, list[str]] = defaultdict(list)
         for label in labels:
             spellings[plain_label(label)].append(label)

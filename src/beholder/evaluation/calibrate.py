@@ -9,18 +9,25 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
 from beholder.data.progress import progress
 from beholder.evaluation.evaluate import find_requests
-from beholder.judge.calibration import Calibration, fit_temperature, temperature_scaled
+from beholder.judge.calibration import (
+    Calibration,
+    each_temperature_scaled,
+    fit_each_temperature,
+    fit_temperature,
+    temperature_scaled,
+)
 from beholder.judge.runner import judge_pictures
 from beholder.judge.verdict import Failure, Verdict
 from beholder.metrics.classification import ece
 from beholder.metrics.conformal import enough_for, fit_conformal
+from beholder.metrics.multi_label import THRESHOLD, best_thresholds, score_multi_label
 
 if TYPE_CHECKING:
     from beholder.judge import Judge
@@ -31,7 +38,8 @@ log = logging.getLogger("beholder")
 @dataclass(frozen=True)
 class Calibrated:
     """The calibration; per attribute its temperature and the expected calibration error on the
-    same pictures before and after, and of scores how wide their intervals are."""
+    same pictures before and after (where several labels may hold at once, macro-F1 with 0.5 and
+    with the thresholds of the labels), and of scores how wide their intervals are."""
 
     calibration: Calibration
     metrics: dict[str, float]
@@ -80,17 +88,25 @@ def calibrate_judge(
     for failure in failures:
         log.warning("not calibrated on: %s: %s", failure.image, failure.message)
     temperatures: dict[str, float] = {}
+    thresholds: dict[str, dict[str, float]] = {}
     metrics: dict[str, float] = {}
     for name, labels in judge.classes.items():
-        given: dict[str, str | None] = {}
+        given: dict[str, Any] = {}
         if name in table.attribute_names:
             given = dict(table.frame.select("image", ATTRIBUTE_PREFIX + name).iter_rows())
-        known = [v for key, v in verdicts.items() if given.get(key) in labels]
+        several = name in judge.multi_label
+        known = [v for key, v in verdicts.items() if _is_known(given.get(key), labels, several)]
         if not known:
             log.warning("%s: no labelled picture to calibrate on; no temperature is fitted", name)
             continue
-        target_B = np.array([labels.index(given[v.image]) for v in known])
         raw_BK = _probabilities(known, name, labels)
+        if several:
+            target_BK = np.array([[label in given[v.image] for label in labels] for v in known])
+            temperatures[name], chosen, effect = _fit_several(name, target_BK.astype(float), raw_BK)
+            thresholds[name] = dict(zip(labels, chosen, strict=True))
+            metrics |= effect
+            continue
+        target_B = np.array([labels.index(given[v.image]) for v in known])
         temperatures[name] = fit_temperature(raw_BK, target_B)
         metrics |= _effect(name, target_B, raw_BK, temperatures[name])
     gives_scores = any(verdict.score is not None for verdict in verdicts.values())
@@ -99,7 +115,9 @@ def calibrate_judge(
     interval = Calibrated(Calibration(), {})
     if compared is not None:
         interval = fit_interval(compared, level)
-    calibration = Calibration(temperatures=temperatures, score=interval.calibration.score)
+    calibration = Calibration(
+        temperatures=temperatures, thresholds=thresholds, score=interval.calibration.score
+    )
     return Calibrated(calibration, metrics | interval.metrics)
 
 
@@ -140,6 +158,32 @@ def _probabilities(verdicts: Sequence[Verdict], name: str, labels: Sequence[str]
     """Of all classes in the order of `labels` [B, K]."""
     shares = [verdict.attributes[name].probabilities for verdict in verdicts]
     return np.array([[share[label] for label in labels] for share in shares])
+
+
+def _is_known(given: Any, labels: Sequence[str], several: bool) -> bool:
+    """Whether a table's label, or all of its labels, are among a judge's."""
+    return given is not None and set(given if several else [given]) <= set(labels)
+
+
+def _fit_several(
+    name: str, target_BK: np.ndarray, raw_BK: np.ndarray
+) -> tuple[float, list[float], dict[str, float]]:
+    """The temperature of a multi-label attribute, its labels' thresholds, and what they do."""
+    temperature = fit_each_temperature(raw_BK, target_BK)
+    scaled_BK = each_temperature_scaled(raw_BK, temperature)
+    chosen = [round(float(least), 6) for least in best_thresholds(target_BK, scaled_BK)]
+    labels = [str(index) for index in range(len(chosen))]
+    before, after = (
+        score_multi_label(target_BK, scaled_BK >= np.array(least), scaled_BK, labels).macro_f1
+        for least in (THRESHOLD, chosen)
+    )
+    effect = {f"temperature.{name}": round(temperature, 6)}
+    if before is not None and after is not None:
+        effect |= {
+            f"macro_f1_at_half.{name}": round(before, 6),
+            f"macro_f1_at_thresholds.{name}": round(after, 6),
+        }
+    return temperature, chosen, effect
 
 
 def _effect(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,11 @@ import polars as pl
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.images import resolve_key
+from beholder.data.labels import split_labels
 from beholder.data.progress import progress
 from beholder.data.sharing import ALONE, Processes, joined_parts, part_of
 from beholder.errors import DataError, PictureError
+from beholder.evaluation.multi_label import multi_label_lines, multi_label_metrics
 from beholder.evaluation.predictions import TARGET, with_targets
 from beholder.judge.calibration import Calibration, temperature_scaled
 from beholder.judge.row import LABEL, PROBABILITY
@@ -94,8 +96,8 @@ def evaluate_judge(
         judging = progress(judging, "judging", total=len(part))
     judged = [*failures, *joined_parts(list(judging), processes)]
     return compare_verdicts(
-        judged, table, judge.classes, calibration=judge.calibration, root=root,
-        resamples=resamples, seed=seed,
+        judged, table, judge.classes, multi_label=judge.multi_label,
+        calibration=judge.calibration, root=root, resamples=resamples, seed=seed,
     )  # fmt: skip
 
 
@@ -104,6 +106,7 @@ def compare_verdicts(
     table: AnnotationTable,
     classes: Mapping[str, Sequence[str]],
     *,
+    multi_label: Collection[str] = (),
     calibration: Calibration | None = None,
     root: Path | None = None,
     resamples: int = 2000,
@@ -115,6 +118,7 @@ def compare_verdicts(
         judged: of the table's pictures, by their image keys.
         table, resamples, seed: as for `evaluate_judge`.
         classes: attribute -> labels, of the judge.
+        multi_label: those of which it may say several labels at once.
         calibration: the judge's; None: not known.
         root: folder that the image keys start from; None: not known.
 
@@ -134,13 +138,16 @@ def compare_verdicts(
     metrics: dict[str, Any] = {
         "counts": {"pictures": len(verdicts), "failed": len(failures)},
         **({} if root is None else {"image_root": str(root)}),
-        "asked": _asked(classes, table, frame),
+        "asked": _asked(classes, multi_label, table, frame),
         "signature": {},
     }
     calibration = calibration or Calibration()
     _score_metrics(metrics, frame, resamples, seed)
     _interval_metrics(metrics, frame, calibration)
-    _attribute_metrics(metrics, frame, classes, calibration, verdicts)
+    single = {name: labels for name, labels in classes.items() if name not in multi_label}
+    _attribute_metrics(metrics, frame, single, calibration, verdicts)
+    several = {name: labels for name, labels in classes.items() if name in multi_label}
+    multi_label_metrics(metrics, frame, several, calibration, verdicts)
     frame = _comment_metrics(metrics, frame)
     for line in not_answered(metrics):
         log.warning("%s", line)
@@ -160,7 +167,10 @@ def find_requests(table: AnnotationTable, root: Path) -> tuple[list[Request], li
 
 
 def _asked(
-    classes: Mapping[str, Sequence[str]], table: AnnotationTable, frame: pl.DataFrame
+    classes: Mapping[str, Sequence[str]],
+    multi_label: Collection[str],
+    table: AnnotationTable,
+    frame: pl.DataFrame,
 ) -> dict[str, Any]:
     """How many rows give each opinion, how many of them are compared, and which labels are no
     class of the judge (they are compared, and wrong)."""
@@ -184,7 +194,10 @@ def _asked(
         target = TARGET + LABEL + name
         entry = _given(len(labels), frame, target, pl.col(LABEL + name))
         known = set(classes[name])
-        unknown = Counter(frame[target].drop_nulls().to_list())
+        cells = frame[target].drop_nulls().to_list()
+        if name in multi_label:
+            cells = [label for cell in cells for label in split_labels(cell)]
+        unknown = Counter(cells)
         entry["no_class"] = {label: n for label, n in sorted(unknown.items()) if label not in known}
         asked["attributes"][name] = entry
     return asked
@@ -320,6 +333,9 @@ def headline(metrics: dict[str, Any]) -> dict[str, float]:
         numbers["interval_width"] = metrics["interval"]["width"]
     for name, entry in metrics.get("attributes", {}).items():
         numbers[f"top1.{name}"] = entry["top1"]
+    for name, entry in metrics.get("multi_label", {}).items():
+        numbers[f"map.{name}"] = entry["mean_average_precision"]
+        numbers[f"macro_f1.{name}"] = entry["macro_f1"]
     numbers["mean_top1"] = metrics.get("mean_top1")
     numbers["mean_acsa"] = metrics.get("mean_acsa")
     numbers.update(metrics.get("comments", {}))
@@ -347,6 +363,7 @@ def render_metrics(metrics: dict[str, Any]) -> str:
             f"macro-F1 {show(entry['macro_f1'], 3)}  ECE {show(entry['ece'], 3)}"
             f"{_before(entry)}  majority class {show(entry['majority'], 3)}"
         )
+    lines += multi_label_lines(metrics)
     if metrics.get("mean_top1") is not None:
         lines.append(
             f"  {'mean':<11} top-1 {show(metrics['mean_top1'], 3)}  "

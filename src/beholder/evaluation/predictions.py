@@ -4,7 +4,8 @@ beside its targets, `split` and `group`.
 | column | what it holds |
 | --- | --- |
 | `target.score`, `target.comments` | the score and comments that the table has for the picture |
-| `target.attributes.<name>` | the label that it has for an attribute |
+| `target.attributes.<name>` | the label that it has for an attribute; where several may hold at |
+| | once all of them, `blur;noise`, or `none` |
 | `cider_d` | how close the comment is to the target's, where both are there |
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
+from beholder.data.labels import labels_cell
 from beholder.judge.row import LABEL, PROBABILITIES, PROBABILITY, columns_of, table_row
 from beholder.judge.verdict import Verdict
 
@@ -49,12 +51,20 @@ def with_targets(
         "image", "split", "group", pl.col("score").alias(f"{TARGET}score"),
         pl.col("comments").alias(f"{TARGET}comments"),
         *[
-            pl.col(ATTRIBUTE_PREFIX + name).alias(TARGET + LABEL + name)
+            _cells(table.frame[ATTRIBUTE_PREFIX + name]).alias(TARGET + LABEL + name)
             for name in table.attribute_names
         ],
     )  # fmt: skip
     frame = columns_of_verdicts(verdicts, classes)
     return frame.join(targets, on="image", how="left", maintain_order="left")
+
+
+def _cells(column: pl.Series) -> pl.Series:
+    """An attribute's column as text."""
+    if not isinstance(column.dtype, pl.List):
+        return column
+    cells = [None if labels is None else labels_cell(labels) for labels in column.to_list()]
+    return pl.Series(column.name, cells, dtype=pl.String)
 
 
 def read_predictions(path: Path) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ import polars as pl
 
 from beholder.data.annotations import AnnotationTable
 from beholder.data.keys import make_key
+from beholder.data.labels import split_labels
 from beholder.errors import DataError, shortened
 from beholder.evaluation.evaluate import Evaluation, compare_verdicts
 from beholder.judge.row import LABEL, PROBABILITY, parse_row
-from beholder.judge.verdict import Failure, Judged, Verdict
+from beholder.judge.verdict import Attribute, Failure, Judged, Verdict
 
 UNJUDGED = "unjudged"
 
@@ -53,7 +54,29 @@ def compare_stored(path: Path, table: AnnotationTable, root: Path) -> Evaluation
             where=str(path),
             fix="Name the folder of the pictures with --images: names are compared below it.",
         )
-    return compare_verdicts(judged_rows, table, classes_of(verdicts, table))
+    classes = classes_of(verdicts, table)
+    several = {
+        name
+        for name in classes
+        if name in table.multi_label
+        or any(v.attributes[name].multi_label for v in verdicts if name in v.attributes)
+    }
+    judged_rows = [_with_several(judged, several) for judged in judged_rows]
+    return compare_verdicts(judged_rows, table, classes, multi_label=several)
+
+
+def _with_several(judged: Judged, several: Collection[str]) -> Judged:
+    """A verdict whose attributes of these names have several labels, which a row with one label
+    does not tell."""
+    if not isinstance(judged, Verdict):
+        return judged
+    attributes = {
+        name: Attribute.of_several(split_labels(attribute.label), attribute.probabilities)
+        if name in several and not attribute.multi_label
+        else attribute
+        for name, attribute in judged.attributes.items()
+    }
+    return replace(judged, attributes=attributes)
 
 
 def has_verdicts(path: Path, table: AnnotationTable, root: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from beholder.data.annotations import ATTRIBUTE_PREFIX, AnnotationTable
+from beholder.data.annotations import AnnotationTable
 from beholder.data.files import sha256_file
 from beholder.evaluation.evaluate import render_metrics
 from beholder.export.parity import LIMITS
@@ -59,6 +59,9 @@ def _metadata(title: str, metrics: dict[str, Any] | None) -> str:
     ]
     for attribute, figure in metrics.get("attributes", {}).items():
         figures.append(("image-classification", attribute, "accuracy", figure["top1"]))
+    for attribute, figure in metrics.get("multi_label", {}).items():
+        value = figure["mean_average_precision"]
+        figures.append(("image-classification", attribute, "mean average precision", value))
     results = [
         EvalResult(
             task_type=task,
@@ -92,7 +95,8 @@ def _opinions(manifest: Manifest, config: JudgeConfig) -> str:
                 f"{interval.pictures} pictures"
             )
     for name, labels in manifest.classes.items():
-        lines.append(f"- {name}: {', '.join(labels)}")
+        several = " (several may hold at once)" if name in manifest.multi_label else ""
+        lines.append(f"- {name}: {', '.join(labels)}{several}")
     if "comment" in manifest.heads:
         lines.append(
             f"- a comment of at most {manifest.max_length - 2} words, {manifest.beam_size} beams"
@@ -124,7 +128,7 @@ def _data(run: dict[str, Any]) -> str:
     if comments:
         lines.append(f"- {comments} comments")
     for name, labels in table.classes.items():
-        counts = dict(frame[ATTRIBUTE_PREFIX + name].value_counts().iter_rows())
+        counts = dict(table.labels(name).value_counts().iter_rows())
         per_label = ", ".join(f"{label} {counts.get(label, 0)}" for label in labels)
         lines.append(f"- {name}: {per_label}")
     return "\n".join(lines)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ from beholder.features.backbones import Backbone
 from beholder.judge.model import JudgeModel
 from beholder.models.expansion import CrossAttention, DecoderLayer
 from beholder.models.expansionnet import ExpansionNet
-from beholder.models.heads import Standardise
+from beholder.models.heads import AttributeHeads, Standardise
 
 
 class Trunk(nn.Module):
@@ -60,8 +60,8 @@ class Heads(nn.Module):
     def forward(self, pooled: Tensor) -> tuple[Tensor, ...]:
         outputs = [self.heads["score"](pooled)] if "score" in self.heads else []
         if "attributes" in self.heads:
-            logits = self.heads["attributes"](pooled)
-            outputs += [logits_BK.softmax(-1) for logits_BK in logits.values()]
+            heads = cast(AttributeHeads, self.heads["attributes"])
+            outputs += heads.probabilities(pooled).values()
         return tuple(outputs)
 
 

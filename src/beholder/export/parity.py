@@ -64,6 +64,7 @@ LIMITS: Mapping[Precision, Limits] = {
     "int8": Limits(srcc=0.02, accuracy=0.02, cider=0.05),
 }
 ROUNDING = 1e-9  # of a difference of two metrics
+PROBABILITY = 1e-3  # difference of probabilities that is allowed as float32
 UNDEFINED_SCORE = 1e-3  # difference of scores that is allowed where SRCC is not defined
 UNDEFINED_SAME = 0.9  # share of the same comments that is asked for where CIDEr-D is 0
 
@@ -130,6 +131,7 @@ class Parity:
     srcc: Change | None = None
     same_labels: dict[str, float] = field(default_factory=dict)
     accuracy: dict[str, Change] = field(default_factory=dict)
+    probability_difference: dict[str, float] = field(default_factory=dict)
     same_comments: float | None = None
     cider: Change | None = None
 
@@ -157,8 +159,11 @@ class Parity:
     def _broken_labels(self, limits: Limits) -> Iterator[str]:
         for name, share in self.same_labels.items():
             change = self.accuracy[name]
+            difference = self.probability_difference.get(name, 0.0)
             if limits.same and share < 1.0:
                 yield f"{1 - share:.1%} of the labels of {name} differ"
+            elif limits.same and not difference <= PROBABILITY:
+                yield f"a probability of {name} differs by {difference:.2g} (limit {PROBABILITY:g})"
             elif not limits.same and not change.loss <= limits.accuracy + ROUNDING:
                 yield f"accuracy of {name} {_from_to(change)} (limit {limits.accuracy:g} less)"
 
@@ -323,6 +328,11 @@ class _Truth:
         """Of each picture, None where the table gives nothing."""
         return [row.get(name) or None for row in self.rows]
 
+    def labels(self, name: str) -> list[Sequence[str] | None]:
+        """The labels of an attribute that hold of each picture; None where nothing is known."""
+        cells = [row.get(name) for row in self.rows]
+        return [[cell] if isinstance(cell, str) else cell for cell in cells]
+
 
 def _scores(before: list[Verdict], after: list[Verdict], truth: _Truth) -> dict[str, Any]:
     ours, theirs = (np.array([v.score for v in verdicts], float) for verdicts in (before, after))
@@ -341,21 +351,37 @@ def _labels(
     classes: Mapping[str, Sequence[str]],
     truth: _Truth,
 ) -> dict[str, Any]:
-    same, accuracy = {}, {}
+    same, accuracy, differences = {}, {}, {}
     for name, labels in classes.items():
-        ours, theirs = ([v.attributes[name].label for v in all_] for all_ in (before, after))
-        targets = truth.column(ATTRIBUTE_PREFIX + name)
-        known = [label in labels for label in targets]
+        ours, theirs = ([v.attributes[name].labels for v in all_] for all_ in (before, after))
+        several = before[0].attributes[name].multi_label
+        if several:
+            differences[name] = _largest_difference(before, after, name, labels)
+        targets = truth.labels(ATTRIBUTE_PREFIX + name)
+        known = [held is not None and set(held) <= set(labels) for held in targets]
         against = "the given labels"
         if sum(known) < LEAST:
             targets, known, against = ours, [True] * len(ours), "the original"
         same[name] = float(np.mean([a == b for a, b in zip(ours, theirs, strict=True)]))
+        decisions = len(labels) if several else 2
+        compared = [row for row, is_known in enumerate(known) if is_known]
         rights = [
-            float(np.mean([g == a for g, a, k in zip(targets, answer, known, strict=True) if k]))
+            float(np.mean([1 - len({*targets[r]} ^ {*answer[r]}) / decisions for r in compared]))
             for answer in (ours, theirs)
         ]
         accuracy[name] = Change(rights[0], rights[1], against)
-    return {"same_labels": same, "accuracy": accuracy}
+    return {"same_labels": same, "accuracy": accuracy, "probability_difference": differences}
+
+
+def _largest_difference(
+    before: list[Verdict], after: list[Verdict], name: str, labels: Sequence[str]
+) -> float:
+    """Of the probabilities of an attribute's labels."""
+    shares = [
+        np.array([[v.attributes[name].probabilities[label] for label in labels] for v in verdicts])
+        for verdicts in (before, after)
+    ]
+    return float(np.abs(shares[0] - shares[1]).max())
 
 
 def _comments(before: list[Verdict], after: list[Verdict], truth: _Truth) -> dict[str, Any]:

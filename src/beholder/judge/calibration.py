@@ -2,8 +2,10 @@
 
 Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017): softmax of
 logits / T, one T per attribute, which makes probabilities agree with how often the label is right.
-It keeps the order of the classes, so that no label changes. A score gets an interval that covers
-the target scores of so many pictures as it says: `metrics.conformal`.
+It keeps the order of the classes, so that no label changes. Where several labels of an attribute
+may hold at once it is sigmoid of logits / T, and each label has a threshold of its own. A score
+gets an interval that covers the target scores of so many pictures as it says:
+`metrics.conformal`.
 
 Shape suffixes: B pictures, K classes of an attribute.
 """
@@ -11,6 +13,7 @@ Shape suffixes: B pictures, K classes of an attribute.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -20,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from beholder.errors import DataError
 from beholder.metrics.classification import UNLABELLED
 from beholder.metrics.conformal import ConformalInterval
+from beholder.metrics.multi_label import THRESHOLD
 
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures that are tried
 TINY = 1e-45  # the smallest probability that a float32 softmax tells from 0
@@ -32,6 +36,11 @@ class Calibration(BaseModel):
 
     temperatures: dict[str, Annotated[float, Field(ge=1e-3, le=1e3)]] = Field(
         {}, description="attribute -> temperature of its probabilities; absent: not calibrated"
+    )
+    thresholds: dict[str, dict[str, Annotated[float, Field(ge=0.0, le=1.0)]]] = Field(
+        {},
+        description="multi-label attribute -> label -> probability from which on it holds; absent: "
+        "0.5",
     )
     score: ConformalInterval | None = Field(
         None, description="how wide a score's interval is; None: not calibrated, no interval"
@@ -51,10 +60,25 @@ class Calibration(BaseModel):
         margin = float(self.score.margins(1)[0])
         return score - margin, score + margin
 
-    def probabilities(self, attribute: str, raw_BK: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Calibrated probabilities [B, K] of the network's own, 0 to 1."""
+    def probabilities(
+        self, attribute: str, raw_BK: NDArray[np.float64], *, multi_label: bool = False
+    ) -> NDArray[np.float64]:
+        """Calibrated probabilities [B, K] of the network's own, 0 to 1.
+
+        Args:
+            multi_label: several labels may hold at once: each has a probability of its own.
+        """
         temperature = self.temperatures.get(attribute)
-        return raw_BK if temperature is None else temperature_scaled(raw_BK, temperature)
+        if temperature is None:
+            return raw_BK
+        if multi_label:
+            return each_temperature_scaled(raw_BK, temperature)
+        return temperature_scaled(raw_BK, temperature)
+
+    def thresholds_of(self, attribute: str, labels: Sequence[str]) -> list[float]:
+        """From which probability on each label of a multi-label attribute holds."""
+        known = self.thresholds.get(attribute, {})
+        return [known.get(label, THRESHOLD) for label in labels]
 
 
 def temperature_scaled(
@@ -64,6 +88,38 @@ def temperature_scaled(
     with np.errstate(divide="ignore"):
         log_BK = np.log(probabilities_BK)  # minus infinity stays what it is: 0 remains 0
     return np.exp(_log_temperature_scaled(log_BK, temperature))
+
+
+def each_temperature_scaled(
+    probabilities_BK: NDArray[np.float64], temperature: float
+) -> NDArray[np.float64]:
+    """sigmoid(logit(p) / T) of each label [B, K], where several may hold at once."""
+    return temperature_scaled(_pairs(probabilities_BK), temperature)[:, 1].reshape(
+        probabilities_BK.shape
+    )
+
+
+def fit_each_temperature(
+    probabilities_BK: NDArray[np.float64], target_BK: NDArray[np.float64]
+) -> float:
+    """As `fit_temperature`, one temperature of all labels of an attribute, each of which holds or
+    does not.
+
+    Args:
+        target_BK: 1 or 0; rows of NaN are left out.
+
+    Raises:
+        DataError: nothing is known of any picture.
+    """
+    known_B = ~np.isnan(target_BK).any(axis=1)
+    target_N = (target_BK[known_B] > 0).astype(np.int64).reshape(-1)
+    return fit_temperature(_pairs(probabilities_BK[known_B]), target_N)
+
+
+def _pairs(probabilities_BK: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Every label's probabilities that it does not hold, and that it does [B K, 2]."""
+    holds_N = probabilities_BK.reshape(-1)
+    return np.stack([1.0 - holds_N, holds_N], axis=1)
 
 
 def fit_temperature(probabilities_BK: NDArray[np.float64], target_B: NDArray[np.int64]) -> float:

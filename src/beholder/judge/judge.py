@@ -5,7 +5,7 @@ Legend: B pictures, V views of a picture, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -51,6 +51,7 @@ class Judge:
         transform: from a decoded picture to the network's input.
         classes: attribute -> labels in the order of the network's outputs.
         vocabulary: of the comment head; None without one.
+        multi_label: attributes of which several labels may hold at once.
         calibration: how far the opinions can be trusted.
         views: what of a picture is looked at; scores and probabilities are means over the views,
             comments and explanations are of the first.
@@ -65,6 +66,7 @@ class Judge:
         transform: EvalTransform,
         *,
         classes: Mapping[str, Sequence[str]],
+        multi_label: Collection[str] = (),
         vocabulary: Vocabulary | None = None,
         calibration: Calibration | None = None,
         views: ViewConfig | None = None,
@@ -75,6 +77,7 @@ class Judge:
         self.engine = engine
         self.transform = transform
         self.classes = {name: tuple(labels) for name, labels in classes.items()}
+        self.multi_label = frozenset(multi_label)
         self.vocabulary = vocabulary
         self.calibration = calibration or Calibration()
         self.views = views or ViewConfig()
@@ -177,6 +180,7 @@ class Judge:
             GraphEngine(graphs, tuple(manifest.classes), writers),
             packed.transform,
             classes=manifest.classes,
+            multi_label=manifest.multi_label,
             vocabulary=vocabulary,
             calibration=manifest.calibration,
             views=manifest.views,
@@ -267,6 +271,7 @@ class Judge:
             TorchEngine(model, device, amp),
             model.backbone.transform,
             classes=model.classes if "attributes" in model.heads else {},
+            multi_label=model.multi_label,
             vocabulary=model.vocabulary,
             calibration=model.config.calibration,
             views=model.config.views,
@@ -330,10 +335,8 @@ class Judge:
             (whole,) = boxes_of([pictures], [box])
             return self.verdicts([name_of(pictures)], [self.prepare(pictures, whole)])[0]
         boxes = boxes_of(pictures, box)
-        requests = [
-            Request(name_of(picture), picture, picture_box)
-            for picture, picture_box in zip(pictures, boxes, strict=True)
-        ]
+        names = map(name_of, pictures)
+        requests = [Request(*parts) for parts in zip(names, pictures, boxes, strict=True)]
         return list(judge_pictures(self, requests, batch_size=batch_size))
 
     def prepare(self, picture: Picture, box: Box | None = None) -> NDArray[np.float32]:
@@ -368,10 +371,8 @@ class Judge:
         others = np.concatenate([picture[1:] for picture in views])
         if len(others):
             size = len(views)
-            further = [
-                self.engine.opinions(others[start : start + size], None)
-                for start in range(0, len(others), size)
-            ]
+            starts = range(0, len(others), size)
+            further = [self.engine.opinions(others[at : at + size], None) for at in starts]
             raw = mean_opinions(raw, joined(further), [len(picture) - 1 for picture in views])
         return raw
 
@@ -389,7 +390,7 @@ class Judge:
 
         Args:
             opinion: an attribute's name, or `score`: what speaks for a higher one.
-            label: the class to explain; None: the one that the judge gives.
+            label: the class to explain; None: the most probable one.
             box: as for `prepare`.
 
         Raises:
@@ -402,13 +403,12 @@ class Judge:
             raise unexplained()
         upright = read_image(picture)
         views = self.prepare(picture, box)
-        raw = self._opinions([views], None)
-        check_opinions(raw, self.classes, [name_of(picture)])
-        index = None
-        verdict = self._verdict(name_of(picture), raw, 0)
+        raw, name = self._opinions([views], None), name_of(picture)
+        check_opinions(raw, self.classes, [name])
+        index, verdict = None, self._verdict(name, raw, 0)
         if opinion in self.classes:
             attribute = verdict.attributes[opinion]
-            label = label or attribute.label
+            label = label or next(iter(attribute.probabilities))
             value, index = attribute.probabilities[label], self.classes[opinion].index(label)
         elif verdict.score is not None:
             value = verdict.score
@@ -417,7 +417,7 @@ class Judge:
         heat = scale_heat(engine.heat_map(views[0], opinion, index))
         region = self.transform.region(upright.size, box)
         placed = place_heat(heat, region, upright.size)
-        return Explanation(name_of(picture), opinion, label, value, placed, upright)
+        return Explanation(name, opinion, label, value, placed, upright)
 
     def explainable(self) -> list[str]:
         """The opinions that `explain` may be asked for."""
@@ -446,5 +446,5 @@ class Judge:
     def _verdict(self, name: str, raw: HeadOutputs, row: int) -> Verdict:
         return verdict_of(
             name, raw, row, self.classes, self.calibration, self.vocabulary, self.identity,
-            self.score_range,
+            self.score_range, self.multi_label,
         )  # fmt: skip

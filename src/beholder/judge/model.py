@@ -24,7 +24,7 @@ from beholder.errors import JudgeError
 from beholder.features.backbones import Backbone, Features, create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.judge.calibration import Calibration
-from beholder.judge.store.limits import MOST_WRITERS, Classes
+from beholder.judge.store.limits import MOST_WRITERS, Classes, MultiLabel, check_multi_label
 from beholder.models.config import MOST_FEATURES, HeadConfig
 from beholder.models.expansionnet import ExpansionNet
 from beholder.models.expansionnet_config import ExpansionNetConfig
@@ -62,6 +62,9 @@ class JudgeConfig(BaseModel):
         {}, description="attributes that read only so many of the first pooled features"
     )
     classes: Classes = Field({}, description="attribute -> labels, in order")
+    multi_label: MultiLabel = Field(
+        (), description="attributes of which several labels may hold at once"
+    )
     ensemble: int = Field(
         1,
         ge=1,
@@ -97,6 +100,7 @@ class JudgeConfig(BaseModel):
                 )
         if self.attributes is not None and not self.classes:
             raise ValueError("an attribute head without classes")
+        check_multi_label(self.multi_label, self.classes)
         if self.comment is not None:
             if self.vocabulary is None:
                 raise ValueError("a comment head without a vocabulary")
@@ -121,7 +125,7 @@ class Opinions(NamedTuple):
     score_B: Tensor | None
     """On the scale of the training table, not cut to its range."""
     probabilities_BK: dict[str, Tensor]
-    """Per attribute, summing to 1 over its classes."""
+    """Per attribute, summing to 1 over its classes; of a multi-label one each of its own."""
 
 
 class JudgeModel(nn.Module):
@@ -150,8 +154,9 @@ class JudgeModel(nn.Module):
             self.heads["score"] = ScoreHead(config.pooled_dim, config.score, config.score_grades)
         if config.attributes is not None:
             self.heads["attributes"] = AttributeHeads(
-                config.pooled_dim, config.classes, config.attributes, config.attribute_inputs
-            )
+                config.pooled_dim, config.classes, config.attributes, config.attribute_inputs,
+                config.multi_label,
+            )  # fmt: skip
         if config.comment is not None:
             self.heads["comment"] = ExpansionNet(config.comment)
         self.comment_input = None
@@ -201,6 +206,10 @@ class JudgeModel(nn.Module):
     @property
     def classes(self) -> dict[str, tuple[str, ...]]:
         return self.config.classes
+
+    @property
+    def multi_label(self) -> frozenset[str]:
+        return frozenset(self.config.multi_label)
 
     @property
     def score_range(self) -> tuple[float, float] | None:
@@ -263,6 +272,6 @@ class JudgeModel(nn.Module):
         if "score" in self.heads:
             score_B = self.heads["score"](features.pooled_BP)
         if "attributes" in self.heads:
-            logits = self.heads["attributes"](features.pooled_BP)
-            probabilities = {name: logits_BK.softmax(-1) for name, logits_BK in logits.items()}
+            heads = cast(AttributeHeads, self.heads["attributes"])
+            probabilities = heads.probabilities(features.pooled_BP)
         return Opinions(score_B, probabilities)

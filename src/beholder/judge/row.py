@@ -9,15 +9,18 @@
 | `judge` | which judge it was: `Judge.identity` |
 | `error` | code and message, where there is no verdict |
 
-In JSON, attributes are `{name: {"label", "probability"}}`, probabilities `{name: {label: share}}`,
+In JSON, attributes are `{name: {"label", "probability"}}` (where several labels may hold at once
+also `labels`, a list), probabilities `{name: {label: share}}`,
 the interval is there a second time as `interval` `[low, high]`, and a picture without a verdict is
 `{"image", "error": {"code", "message"}}` alone.
 
 In a table every attribute has columns of its own: `attributes.<name>` (the label),
 `probability.<name>` (of that label) and `probabilities.<name>` (of every class, in the judge's
-order). What is not a single value is a list or a struct in Parquet, and JSON in a cell of CSV.
+order). Where several labels may hold at once, the first holds all of them, `blur;noise`, or `none`,
+and the second the probability of the most probable one. What is not a single value is a list or a
+struct in Parquet, and JSON in a cell of CSV.
 
-Imports nothing but the standard library.
+Imports nothing but the standard library and what joins labels.
 """
 
 from __future__ import annotations
@@ -26,9 +29,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from beholder.data.labels import labels_cell, split_labels
 from beholder.judge.verdict import Attribute, Failure, Judged, Verdict
 
 LABEL, PROBABILITY, PROBABILITIES = "attributes.", "probability.", "probabilities."
+ROUNDING = 2e-3  # of the sum of a softmax in half precision
 
 
 def columns_of(attributes: Sequence[str]) -> list[str]:
@@ -63,7 +68,8 @@ def table_row(judged: Judged, classes: Mapping[str, Sequence[str]]) -> dict[str,
     }
     for name, labels in classes.items():
         attribute = judged.attributes[name]
-        row[LABEL + name] = attribute.label
+        several = attribute.multi_label
+        row[LABEL + name] = labels_cell(attribute.labels) if several else attribute.label
         row[PROBABILITY + name] = attribute.probability
         row[PROBABILITIES + name] = {label: attribute.probabilities.get(label) for label in labels}
     return row
@@ -109,7 +115,9 @@ def parse_row(row: Mapping[str, Any]) -> Judged:
 def _json_attributes(row: Mapping[str, Any]) -> dict[str, Attribute]:
     shares = row.get("probabilities") or {}
     return {
-        name: _attribute(attribute["label"], attribute["probability"], shares.get(name))
+        name: _several(attribute["labels"], shares[name])
+        if "labels" in attribute
+        else _attribute(attribute["label"], attribute["probability"], shares.get(name))
         for name, attribute in row["attributes"].items()
     }
 
@@ -117,12 +125,27 @@ def _json_attributes(row: Mapping[str, Any]) -> dict[str, Attribute]:
 def _table_attributes(row: Mapping[str, Any]) -> dict[str, Attribute]:
     names = [column.removeprefix(LABEL) for column in row if column.startswith(LABEL)]
     return {
-        name: _attribute(
+        name: _of_cells(
             row[LABEL + name], row[PROBABILITY + name], _value(row.get(PROBABILITIES + name))
         )
         for name in names
         if row[LABEL + name] not in (None, "")
     }
+
+
+def _of_cells(label: str, probability: Any, shares: Mapping[str, Any] | None) -> Attribute:
+    """An attribute of a table; several labels may hold at once where they are no class together, or
+    where probabilities are not shares of one."""
+    total = sum(float(share) for share in (shares or {}).values() if share is not None)
+    if shares and (shares.get(label) is None or abs(total - 1.0) > ROUNDING):
+        return _several(split_labels(label), shares)
+    return _attribute(label, probability, shares)
+
+
+def _several(labels: Sequence[str], shares: Mapping[str, Any]) -> Attribute:
+    known = {name: float(share) for name, share in shares.items() if share is not None}
+    ranked = sorted(known, key=lambda name: -known[name])
+    return Attribute.of_several(tuple(labels), {name: known[name] for name in ranked})
 
 
 def _attribute(label: str, probability: Any, shares: Mapping[str, Any] | None) -> Attribute:

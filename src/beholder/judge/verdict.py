@@ -1,22 +1,49 @@
 """What a judge says of one picture, or why it says nothing. Imports nothing but the standard
-library.
+library and what joins labels.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from beholder.data.labels import join_labels
+
 
 @dataclass(frozen=True)
 class Attribute:
     """One attribute's most probable label and its probability, 0 to 1.
 
-    `probabilities` holds every class of the attribute, most probable first.
+    `probabilities` holds every class of the attribute, most probable first; `labels` the labels
+    that hold, which is the one. Of an attribute of which several may hold at once (`multi_label`),
+    they are those whose probability is high enough, maybe none, in the order of the classes;
+    `label` is all of them, `blur;noise` (empty: none holds), and `probability` that of the most
+    probable label.
     """
 
     label: str
     probability: float
     probabilities: dict[str, float] = field(default_factory=dict, repr=False)
+    labels: tuple[str, ...] = field(default=(), repr=False)
+    multi_label: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.multi_label:
+            object.__setattr__(self, "labels", (self.label,))
+
+    @classmethod
+    def of_several(cls, labels: tuple[str, ...], probabilities: dict[str, float]) -> Attribute:
+        """Of an attribute of which several labels may hold at once.
+
+        Args:
+            probabilities: of every label, most probable first.
+        """
+        most = next(iter(probabilities.values()))
+        return cls(join_labels(labels), most, probabilities, labels, multi_label=True)
+
+    def to_dict(self) -> dict[str, object]:
+        """What JSON says of it, beside the probabilities."""
+        told: dict[str, object] = {"label": self.label, "probability": self.probability}
+        return {**told, "labels": list(self.labels)} if self.multi_label else told
 
 
 @dataclass(frozen=True)
@@ -52,8 +79,7 @@ class Verdict:
             "comment": self.comment,
             "alternatives": list(self.alternatives),
             "attributes": {
-                name: {"label": attribute.label, "probability": attribute.probability}
-                for name, attribute in self.attributes.items()
+                name: attribute.to_dict() for name, attribute in self.attributes.items()
             },
             "probabilities": {
                 name: dict(attribute.probabilities) for name, attribute in self.attributes.items()

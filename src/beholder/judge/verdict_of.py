@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from beholder.data.vocabulary import Vocabulary, display_form
 from beholder.judge.calibration import Calibration
@@ -21,6 +22,7 @@ def verdict_of(
     vocabulary: Vocabulary | None,
     judge: str | None,
     score_range: tuple[float, float] | None = None,
+    multi_label: Collection[str] = (),
 ) -> Verdict:
     """The verdict on a picture of a batch.
 
@@ -30,6 +32,7 @@ def verdict_of(
         classes: attribute -> labels in the order of the network's outputs.
         judge: `Judge.identity`.
         score_range: what scores and the ends of their intervals are cut to; None: to nothing.
+        multi_label: attributes of which several labels may hold at once.
     """
     score = None if raw.score_B is None else float(raw.score_B[row])
     if score is not None and score_range is not None:
@@ -42,17 +45,35 @@ def verdict_of(
     if raw.comments_B is not None and vocabulary is not None:
         written = [vocabulary.decode(tokens) for tokens in raw.comments_B[row]]
         comments = list(dict.fromkeys(map(display_form, written)))
-    attributes = {}
-    for attribute, labels in classes.items():
-        raw_BK = raw.probabilities_BK[attribute][row : row + 1]
-        # of the network's own: rounding must not make another class the first
-        order = np.argsort(-raw_BK[0], kind="stable")
-        values = calibration.probabilities(attribute, raw_BK)[0]
-        ranked = {labels[index]: float(values[index]) for index in order}
-        attributes[attribute] = Attribute(labels[order[0]], float(values[order[0]]), ranked)
+    attributes = {
+        attribute: _attribute(
+            attribute, raw.probabilities_BK[attribute][row : row + 1], labels, calibration,
+            several=attribute in multi_label,
+        )
+        for attribute, labels in classes.items()
+    }  # fmt: skip
     comment = comments[0] if comments else None
     alternatives = tuple(filter(None, comments[1:]))
     return Verdict(name, score, interval, comment, alternatives, attributes, judge=judge)
+
+
+def _attribute(
+    name: str,
+    raw_1K: NDArray[np.float64],
+    labels: Sequence[str],
+    calibration: Calibration,
+    *,
+    several: bool,
+) -> Attribute:
+    # of the network's own: rounding must not make another class the first
+    order = np.argsort(-raw_1K[0], kind="stable")
+    values = calibration.probabilities(name, raw_1K, multi_label=several)[0]
+    ranked = {labels[index]: float(values[index]) for index in order}
+    if not several:
+        return Attribute(labels[order[0]], float(values[order[0]]), ranked)
+    least = calibration.thresholds_of(name, labels)
+    holding = tuple(n for n, threshold in zip(labels, least, strict=True) if ranked[n] >= threshold)
+    return Attribute.of_several(holding, ranked)
 
 
 def within(score: float, score_range: tuple[float, float]) -> float:

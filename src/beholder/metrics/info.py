@@ -123,6 +123,12 @@ _OPINIONS = (
         "classes with support",
     ),
     MetricInfo(
+        "mean_average_precision", "max", 0.0, 1.0,
+        "mean over labels with support of sum_n (R_n - R_{n-1}) P_n",
+        "Zhu, Recall, precision and average precision, 2004; scikit-learn",
+        "step-wise, labels with support",
+    ),
+    MetricInfo(
         "ece", "min", 0.0, 1.0,
         "sum over confidence bins of share of pictures * |accuracy - mean confidence|",
         "Guo et al., On Calibration of Modern Neural Networks, ICML 2017",

@@ -10,7 +10,7 @@ Shape suffixes: B pictures, P pooled features, H hidden units, K classes of one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -183,6 +183,17 @@ class ScoreHead(nn.Module):
             return self.layers(self.input_dropout(self.standardise(pooled_BP)))
 
 
+def attribute_probabilities(
+    logits: Mapping[str, Tensor], multi_label: Collection[str]
+) -> dict[str, Tensor]:
+    """Logits [B, K] per attribute -> probabilities of its labels: summing to 1, or, where several
+    may hold at once, each of its own."""
+    return {
+        name: logits_BK.sigmoid() if name in multi_label else logits_BK.softmax(-1)
+        for name, logits_BK in logits.items()
+    }
+
+
 class AttributeHeads(nn.Module):
     """Pooled features [B, P] -> {attribute: logits [B, K]}, one small network per attribute.
 
@@ -191,6 +202,7 @@ class AttributeHeads(nn.Module):
         classes: attribute -> labels, in index order.
         inputs: attribute -> how many of the first features it reads; the others read as many as
             the config says.
+        multi_label: attributes of which several labels may hold at once.
     """
 
     def __init__(
@@ -199,8 +211,10 @@ class AttributeHeads(nn.Module):
         classes: Mapping[str, Sequence[str]],
         config: HeadConfig | None = None,
         inputs: Mapping[str, int] | None = None,
+        multi_label: Collection[str] = (),
     ) -> None:
         super().__init__()
+        self.multi_label = frozenset(multi_label)
         self.config = config or HeadConfig()
         self.classes = {name: tuple(labels) for name, labels in classes.items()}
         width = _width(in_dim, self.config)
@@ -225,3 +239,7 @@ class AttributeHeads(nn.Module):
                 name: layers(x_BP[:, :width])
                 for name, width, layers in zip(self.classes, self.inputs, self.layers, strict=True)
             }
+
+    def probabilities(self, pooled_BP: Tensor) -> dict[str, Tensor]:
+        """{attribute: probabilities [B, K]}."""
+        return attribute_probabilities(self(pooled_BP), self.multi_label)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -18,7 +18,7 @@ from beholder.data.transforms import EvalTransform
 from beholder.errors import RecipeError
 from beholder.features.backbones import Backbone
 from beholder.features.weights import hash_tensors
-from beholder.models.heads import AttributeHeads
+from beholder.models.heads import AttributeHeads, attribute_probabilities
 
 # torch has no lanczos; bicubic is its nearest
 _MODES = {"bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "bicubic"}
@@ -75,6 +75,7 @@ class Member(nn.Module):
             list(self.heads.classes.items()),
             self.heads.config.model_dump(mode="json"),
             self.heads.inputs,
+            *([sorted(self.heads.multi_label)] if self.heads.multi_label else []),
         ]
         digest = hashlib.sha256(json.dumps(identity).encode())
         hash_tensors(self.conversion.state_dict().items(), digest)
@@ -88,16 +89,24 @@ class Teacher(nn.Module):
     Args:
         members: at least one.
         classes: the student's attribute -> labels in order.
+        multi_label: the student's attributes of which several labels may hold at once.
 
     Raises:
         RecipeError: a member knows other attributes or classes; both lists are shown.
     """
 
-    def __init__(self, members: Sequence[Member], classes: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        classes: Mapping[str, Sequence[str]],
+        multi_label: Collection[str] = (),
+    ) -> None:
         super().__init__()
+        self.multi_label = frozenset(multi_label)
         self.classes = {name: tuple(labels) for name, labels in classes.items()}
         for member in members:
             check_classes(member.heads.classes, self.classes)
+            check_multi_label(member.heads.multi_label, self.multi_label)
         self.members = nn.ModuleList(members).requires_grad_(False)
         self.eval()
 
@@ -106,17 +115,20 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, pixels_B3HW: Tensor) -> dict[str, Tensor]:
-        """Per attribute the logits [B, K] (of several members: log-probabilities) of pixels as
-        the student sees them."""
+        """Per attribute the logits [B, K] (of several members: log-probabilities, or where several
+        labels may hold at once logits of the mean probabilities) of pixels as the student sees
+        them."""
         logits = [member(pixels_B3HW) for member in self.members]
         if len(logits) == 1:
             return logits[0]
+        shares = [attribute_probabilities(given, self.multi_label) for given in logits]
+        means = {name: torch.stack([share[name] for share in shares]).mean(0) for name in shares[0]}
         return {
-            name: torch.stack([member_logits[name].softmax(-1) for member_logits in logits])
-            .mean(0)
-            .clamp_min(PROBABILITY_FLOOR)
-            .log()
-            for name in logits[0]
+            # float32 knows no probability between 1 - 6e-8 and 1
+            name: mean_BK.logit(eps=1e-7)
+            if name in self.multi_label
+            else mean_BK.clamp_min(PROBABILITY_FLOOR).log()
+            for name, mean_BK in means.items()
         }
 
     def fingerprint(self) -> str:
@@ -144,6 +156,24 @@ def check_classes(
         where=where,
         fix="Train the teacher on a table with the same attributes and classes.",
     )
+
+
+def check_multi_label(
+    teacher: Collection[str], student: Collection[str], where: str | None = None
+) -> None:
+    """Make sure that several labels may hold at once of the same attributes.
+
+    Raises:
+        RecipeError: they may not.
+    """
+    if set(teacher) != set(student):
+        names = ", ".join(sorted(set(teacher) ^ set(student)))
+        raise RecipeError(
+            f"Several labels of {names} may hold at once for the one of teacher and student, and "
+            "not for the other.",
+            where=where,
+            fix="Train the teacher on the same table.",
+        )
 
 
 def _shown(classes: Mapping[str, Sequence[str]]) -> str:

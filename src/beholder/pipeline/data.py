@@ -244,7 +244,9 @@ def _unlabelled(table: AnnotationTable, root: Path, folder: str) -> AnnotationTa
             fix="Name a folder in that of the pictures, or leave it out.",
         )
     empty: dict[str, list[str | None]] = {n: [None] * len(keys) for n in table.attribute_names}
-    return AnnotationTable.from_columns(keys, attributes=empty, classes=table.classes)
+    return AnnotationTable.from_columns(
+        keys, attributes=empty, classes=table.classes, multi_label=table.multi_label
+    )
 
 
 def _check_boxes(table: AnnotationTable, root: Path, where: str) -> None:

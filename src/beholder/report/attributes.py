@@ -1,4 +1,5 @@
-"""The page's part on attributes: classes, calibration, what is confused, why."""
+"""The page's parts on attributes: classes, calibration, what is confused, why; and labels of which
+several may hold at once."""
 
 from __future__ import annotations
 
@@ -40,6 +41,20 @@ def attribute_parts(data: ReportData) -> list[dict[str, Any]]:
             }
         )
     return parts
+
+
+def multi_label_parts(data: ReportData) -> list[dict[str, Any]]:
+    """For each evaluated attribute of which several labels may hold at once: its metrics with a
+    row per label, and the pictures where the judge was surest and wrong."""
+    return [
+        {
+            "name": name,
+            "entry": entry,
+            "no_class": _no_class(data, name),
+            "mistakes": picture_cards(data, _wrong(data, name).head(MISTAKES)),
+        }
+        for name, entry in (data.metrics or {}).get("multi_label", {}).items()
+    ]
 
 
 def explained(data: ReportData) -> list[dict[str, Any]]:

@@ -174,7 +174,7 @@ def summarise(table: AnnotationTable, top_words: int = 40) -> DataSummary:
     splits = Counter(split or "no split" for split in frame["split"].to_list())
     classes = {}
     for name, labels in table.classes.items():
-        label_counts = Counter(frame[f"attribute.{name}"].drop_nulls().to_list())
+        label_counts = Counter(table.labels(name).to_list())
         classes[name] = [(label, label_counts[label]) for label in labels]
     return DataSummary(
         pictures={s: splits[s] for s in ("train", "val", "test", "no split") if s in splits},

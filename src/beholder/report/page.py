@@ -11,7 +11,7 @@ from beholder.evaluation.overlays import by_chance
 from beholder.metrics.classification import show
 from beholder.metrics.info import METRICS
 from beholder.report import plots
-from beholder.report.attributes import attribute_parts, explained
+from beholder.report.attributes import attribute_parts, explained, multi_label_parts
 from beholder.report.cards import picture_cards
 from beholder.report.collect import Curves, ReportData
 from beholder.report.raters import raters_part
@@ -46,6 +46,7 @@ def render_page(data: ReportData) -> str:
             data.summary.comment_lengths if data.summary else [], "words in a comment"
         ),
         attributes=attribute_parts(data),
+        multi_label=multi_label_parts(data),
         explained=explained(data),
         raters=raters_part(data, score_name),
         comments=_comment_examples(data),
@@ -69,6 +70,10 @@ def _tiles(data: ReportData, score_name: str) -> list[dict[str, str]]:
         tiles.append(
             {"value": _percent(metrics["mean_top1"]), "name": "attributes right", "note": note}
         )
+    for name, entry in metrics.get("multi_label", {}).items():
+        value = show(entry["mean_average_precision"], 3)
+        note = f"the same of every picture: {show(entry['constant_precision'], 3)}"
+        tiles.append({"value": value, "name": f"mean average precision, {name}", "note": note})
     if "comments" in metrics:
         bleu = show(metrics["comments"].get("BLEU-4"), 2)
         cider = show(metrics["comments"].get("CIDEr-D"), 2)

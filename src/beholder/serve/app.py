@@ -211,6 +211,7 @@ def _add_state(app: FastAPI, judge: Judge, config: ServeConfig, counters: Metric
                 "coverage": None if interval is None else interval.level,
                 "comments": judge.generation is not None,
                 "attributes": judge.classes,
+                "multi_label": sorted(judge.multi_label),
                 "explains": judge.explainable(),
                 "limits": {"max_body": config.max_body, "max_pictures": config.max_pictures},
             }

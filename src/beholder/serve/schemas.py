@@ -36,8 +36,11 @@ class Error(BaseModel):
 
 
 class AttributeRow(BaseModel):
-    label: str
-    probability: float = Field(ge=0, le=1)
+    label: str = Field(description="where several may hold at once all of them, `blur;noise`")
+    probability: float = Field(ge=0, le=1, description="of the most probable label")
+    labels: list[str] | None = Field(
+        None, description="those that hold, where several may at once; else not there"
+    )
 
 
 class VerdictRow(BaseModel):
@@ -76,6 +79,9 @@ class JudgeDescription(BaseModel):
     coverage: float | None = Field(description="of the intervals, 0 to 1; None: no intervals")
     comments: bool
     attributes: dict[str, list[str]] = Field(description="the classes of each attribute")
+    multi_label: list[str] = Field(
+        description="attributes of which several labels may hold at once"
+    )
     explains: list[str] = Field(description="opinions that POST /v1/explanations is there for")
     limits: Limits
 

@@ -59,8 +59,9 @@ class Task(nn.Module):
     A batch is a dict: `keys`: list of image keys; `pixels` float32 [B, 3, H, W], or `tokens`
     float32 [B, N, C] and `pooled` float32 [B, P]; `score` float32 [B], NaN where missing;
     `votes` (if the table has rating bins) float32 [B, K], the raters' shares, NaN where missing;
-    `attributes`: {name: int64 [B]}, -1 where missing; `comments`: per picture a list of lists of
-    token ids with both ends. Where pictures were mixed (`beholder.data.mixing`), `mixed` has
+    `attributes`: {name: int64 [B]}, -1 where missing, or, where several labels may hold at once,
+    float32 [B, K] of 1 and 0, NaN where missing; `comments`: per picture a list of lists of token
+    ids with both ends. Where pictures were mixed (`beholder.data.mixing`), `mixed` has
     `partner` int64 [B], the row whose pixels each has beside its own, and `share` float32 [B], how
     much is its own; opinions are those of the pictures themselves.
 

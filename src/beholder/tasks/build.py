@@ -19,6 +19,7 @@ from beholder.models.expansionnet_config import LONGEST, ExpansionNetConfig
 from beholder.tasks.config import (
     AttributesTaskConfig,
     CommentTaskConfig,
+    DistillationTaskConfig,
     ScoreTaskConfig,
     SingleTaskConfig,
     TaskConfig,
@@ -90,13 +91,19 @@ def _check_part(
                 fix=f"Attributes: {', '.join(table.classes)}.",
             )
         classes = _classes(task, table)
-        single = [name for name, labels in classes.items() if len(labels) < 2]
+        single = [
+            name
+            for name, labels in classes.items()
+            if len(labels) < (1 if name in table.multi_label else 2)
+        ]
         if single:
             raise DataError(
                 f"Attributes with only one class: {', '.join(single)}; there is nothing to learn.",
                 fix="Remove the column, give the table rows of other classes, or name the other "
                 "attributes in the task's `attributes`.",
             )
+        if isinstance(task, DistillationTaskConfig):
+            _check_form(task, table, where)
         _check_attribute_inputs(task, table, pooled_dim, where)
     elif not table.frame["comments"].list.len().sum():
         raise _nothing_to_learn("comment", "comments", task)
@@ -116,6 +123,7 @@ def _head_fields(
             "attributes": task.head,
             "attribute_inputs": task.inputs,
             "classes": _classes(task, table),
+            "multi_label": _several(task, table),
         }
     comments = [text for texts in table.frame["comments"].to_list() for text in texts]
     vocabulary = (
@@ -144,6 +152,22 @@ def _rating_bins(table: AnnotationTable) -> tuple[float, ...]:
             fix="Give scores on the scale of the votes, or set task.emd to 0.",
         )
     return table.rating_bins
+
+
+def _several(task: AttributesTaskConfig, table: AnnotationTable) -> tuple[str, ...]:
+    """The attributes that the task learns of which several labels may hold at once."""
+    return tuple(name for name in _classes(task, table) if name in table.multi_label)
+
+
+def _check_form(task: DistillationTaskConfig, table: AnnotationTable, where: str) -> None:
+    several = _several(task, table)
+    if task.form == "decoupled" and several:
+        raise RecipeError(
+            f"Of {', '.join(several)} several labels may hold at once: there is no true class to "
+            "decouple from the others.",
+            where=f"{where}.form",
+            fix="Set it to soft, batchmean or hard.",
+        )
 
 
 def _check_attribute_inputs(

@@ -112,7 +112,11 @@ class AttributesTaskConfig(_SingleTaskConfig):
         description="the attributes of the table that are learnt; empty: all",
     )
     label_smoothing: float = Field(
-        0.1, ge=0.0, lt=1.0, description="share of the target spread over all classes"
+        0.1,
+        ge=0.0,
+        lt=1.0,
+        description="share of the target spread over all classes; where several labels may hold at "
+        "once, over holding and not",
     )
     inputs: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {}, description="attribute -> how many of the first pooled features its head reads"
@@ -120,7 +124,8 @@ class AttributesTaskConfig(_SingleTaskConfig):
     class_weights: Literal["power", "effective"] = Field(
         "power",
         description="how classes are weighted; power: count^-class_weight_power; effective: by the "
-        "effective number of pictures, (1 - beta) / (1 - beta^count)",
+        "effective number of pictures, (1 - beta) / (1 - beta^count); where several labels may "
+        "hold at once, the two classes of each are that it holds and that it does not",
     )
     class_weight_power: float = Field(
         1.0,
@@ -158,7 +163,7 @@ class DistillationTaskConfig(AttributesTaskConfig):
         "soft",
         description="distillation loss; soft: divergence of softened probabilities divided by the "
         "number of logits; batchmean: the same divided by the number of pictures; hard: the "
-        "teacher's best class; decoupled: DKD",
+        "teacher's best class; decoupled: DKD, not where several labels may hold at once",
     )
     tau: float = Field(4.0, gt=0.0, description="temperature that softens both sides")
     alpha: float = Field(

@@ -13,10 +13,16 @@ from torch import Tensor
 from beholder.errors import TrainingError
 from beholder.judge.model import JudgeModel
 from beholder.models.teachers import Teacher
-from beholder.tasks.attributes import AttributesTask, targets_of
+from beholder.tasks.attributes import AttributesTask, known_rows, targets_of
 from beholder.tasks.base import Batch
 from beholder.tasks.config import DistillationTaskConfig
-from beholder.tasks.distillation_losses import decoupled_loss, hard_loss, soft_loss
+from beholder.tasks.distillation_losses import (
+    decoupled_loss,
+    each_hard_loss,
+    each_soft_loss,
+    hard_loss,
+    soft_loss,
+)
 
 Targets = Sequence[tuple[Tensor, Tensor | None]]
 
@@ -28,7 +34,8 @@ class DistillationTask(AttributesTask):
     removes its own part of the base loss, and the student copies the teacher all the same (only
     decoupled distillation needs the label). With `labelled_only` it does not, and units are labels.
 
-    Class weights and logit adjustment are of the base loss alone.
+    Class weights and logit adjustment are of the base loss alone. Where several labels may hold at
+    once, each is distilled as an attribute of two classes; the decoupled form has no meaning there.
 
     The teacher is not a part of the module: it is in no state_dict, checkpoint or student's file,
     never in training mode and never optimised. A batch may bring its outputs as `teacher`,
@@ -56,7 +63,7 @@ class DistillationTask(AttributesTask):
         teacher_logits, config = self._teacher_logits(batch), self.distillation
         bases = [self.label_loss(name, logits_BK, batch) for name, logits_BK in logits.items()]
         copies = [
-            self._distil(logits_BK, teacher_logits[name], targets_of(batch, name))
+            self._distil(name, logits_BK, teacher_logits[name], targets_of(batch, name))
             for name, logits_BK in logits.items()
         ]
         pairs = self.units(batch).sum().clamp_min(1.0)
@@ -71,17 +78,21 @@ class DistillationTask(AttributesTask):
             raise TrainingError("The batch has no teacher's outputs, and there is no teacher.")
         return self.teacher(batch["pixels"])
 
-    def _distil(self, student_BK: Tensor, teacher_BK: Tensor, targets: Targets) -> Tensor:
+    def _distil(
+        self, name: str, student_BK: Tensor, teacher_BK: Tensor, targets: Targets
+    ) -> Tensor:
         """The configured loss, summed over pictures; in float32 also under autocast."""
         config, known_B = self.distillation, None
         student_BK, teacher_BK = student_BK.float(), teacher_BK.float()
         if config.labelled_only:
-            known_B = torch.stack([target_B >= 0 for target_B, _ in targets]).any(dim=0)
+            known_B = torch.stack([known_rows(target) for target, _ in targets]).any(dim=0)
             # compared with itself, a student has no loss and no gradient
             teacher_BK = teacher_BK.where(known_B[:, None], student_BK.detach())
             student_BK = student_BK.where(known_B[:, None], student_BK.detach())
+        several = name in self.model.multi_label
         if config.form == "hard":
-            return hard_loss(student_BK, teacher_BK, known_B)
+            loss = each_hard_loss if several else hard_loss
+            return loss(student_BK, teacher_BK, known_B)
         if config.form == "decoupled":
             weights = (config.target_weight, config.others_weight)
             losses = [
@@ -89,5 +100,5 @@ class DistillationTask(AttributesTask):
                 for target_B, share_B in targets
             ]
             return torch.stack(losses).sum()
-        total = soft_loss(student_BK, teacher_BK, config.tau)
+        total = (each_soft_loss if several else soft_loss)(student_BK, teacher_BK, config.tau)
         return total / student_BK.shape[-1] if config.form == "soft" else total

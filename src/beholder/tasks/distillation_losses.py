@@ -37,6 +37,42 @@ def soft_loss(student_BK: Tensor, teacher_BK: Tensor, tau: float) -> Tensor:
     )
 
 
+def each_soft_loss(student_BK: Tensor, teacher_BK: Tensor, tau: float) -> Tensor:
+    """`soft_loss` where several labels may hold at once: the sum over the labels of that of the two
+    classes "does not hold" and "holds", of logits 0 and z.
+
+    Source: Yang et al., "Multi-Label Knowledge Distillation", ICCV 2023, its logits' part without
+    temperature.
+
+    Args:
+        tau: temperature, above 0.
+
+    Returns:
+        A scalar >= 0, in nats.
+    """
+    return soft_loss(_pairs(student_BK), _pairs(teacher_BK), tau)
+
+
+def each_hard_loss(student_BK: Tensor, teacher_BK: Tensor, known_B: Tensor | None = None) -> Tensor:
+    """Sum over pictures and labels of the binary cross-entropy with what the teacher holds for
+    more probable than not.
+
+    Args:
+        known_B: bool, the pictures that count; None: all.
+
+    Returns:
+        A scalar >= 0, in nats.
+    """
+    known_N = None if known_B is None else known_B.repeat_interleave(student_BK.shape[1])
+    return hard_loss(_pairs(student_BK), _pairs(teacher_BK), known_N)
+
+
+def _pairs(logits_BK: Tensor) -> Tensor:
+    """Logits that a label does not hold, and that it does [B K, 2]."""
+    holds_N = logits_BK.reshape(-1)
+    return torch.stack([torch.zeros_like(holds_N), holds_N], dim=1)
+
+
 def hard_loss(student_BK: Tensor, teacher_BK: Tensor, known_B: Tensor | None = None) -> Tensor:
     """Sum over pictures of the cross-entropy with the teacher's best class.
 

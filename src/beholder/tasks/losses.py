@@ -122,6 +122,37 @@ def attribute_loss(
     return (loss_B if share_B is None else share_B * loss_B).sum()
 
 
+def multi_label_loss(
+    logits_BK: Tensor,
+    target_BK: Tensor,
+    weight_K2: Tensor | None,
+    smoothing: float,
+    share_B: Tensor | None = None,
+) -> Tensor:
+    """Sum over known rows and labels of the weighted, smoothed binary cross-entropy.
+
+    Each label is an attribute of two classes, of logits 0 and z: with y = (1 - s) t + s / 2 the
+    loss is -w_1 y log sigmoid(z) - w_0 (1 - y) log sigmoid(-z): `attribute_loss` of these two.
+
+    Args:
+        target_BK: 1 where the label holds, 0 where it does not; rows of NaN are not known.
+        weight_K2: weights of a label that does not hold, and of one that does, >= 0; None means 1.
+        smoothing: s, in [0, 1).
+        share_B: how much each row counts, >= 0; None means 1.
+
+    Returns:
+        A scalar >= 0; 0 if nothing is known.
+    """
+    known_BK = target_BK >= 0  # NaN is not
+    target_BK = target_BK.where(known_BK, 0.0)
+    smoothed_BK = (1.0 - smoothing) * target_BK + smoothing / 2.0
+    absent_K, holds_K = (1.0, 1.0) if weight_K2 is None else weight_K2.unbind(dim=1)
+    loss_BK = holds_K * smoothed_BK * F.softplus(-logits_BK)
+    loss_BK = loss_BK + absent_K * (1.0 - smoothed_BK) * F.softplus(logits_BK)
+    loss_BK = loss_BK.where(known_BK, 0.0)
+    return (loss_BK if share_B is None else share_B[:, None] * loss_BK).sum()
+
+
 def class_weights(counts_K: Tensor, power: float) -> Tensor:
     """Weights proportional to count^-power, with mean 1 over the counted rows.
 

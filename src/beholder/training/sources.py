@@ -63,7 +63,9 @@ class Targets:
         ]
         self.score = frame["score"].cast(pl.Float32).fill_null(float("nan")).to_numpy().copy()
         self.attributes = {
-            name: _class_indices(frame[ATTRIBUTE_PREFIX + name], labels)
+            name: (_label_vectors if name in table.multi_label else _class_indices)(
+                frame[ATTRIBUTE_PREFIX + name], labels
+            )
             for name, labels in table.classes.items()
         }
         self.votes = (
@@ -92,7 +94,8 @@ class Targets:
     def balanced_shares(self) -> np.ndarray:
         """Parts of an epoch [rows], float64, that sum to 1: for an attribute, each class has the
         same part of what is labelled, and each of its pictures the same part of that. Pictures
-        without a label keep their part. With several attributes it is their mean.
+        without a label keep their part. With several attributes it is their mean; of one of which
+        several labels may hold at once, that of the two classes of each label.
 
         Source: class-balanced sampling as in Kang et al., "Decoupling Representation and
         Classifier for Long-Tailed Recognition", ICLR 2020, here for several attributes.
@@ -103,11 +106,10 @@ class Targets:
         rows = len(self.keys)
         parts = []
         for target in self.attributes.values():
-            labels, inverse, counts = np.unique(target, return_inverse=True, return_counts=True)
-            known = labels >= 0
-            if known.any():
-                share = counts[known].sum() / rows / known.sum()
-                parts.append(np.where(known, share / counts, 1 / rows)[inverse])
+            shares = [_balanced(column) for column in target.T.reshape(-1, rows)]
+            known_shares = [share for share in shares if share is not None]
+            if known_shares:
+                parts.append(np.mean(known_shares, axis=0))
         if not parts:
             raise DataError(
                 "No training picture has a label, which balanced sampling needs.",
@@ -275,6 +277,31 @@ def _unusable(error: PictureError, key: str) -> PictureError:
         where=key,
         fix=error.fix or "Repair it or remove its row; `beholder check` lists all such pictures.",
     )
+
+
+def _balanced(target: np.ndarray) -> np.ndarray | None:
+    """Parts of an epoch [rows] as `Targets.balanced_shares` says; None: nothing is known.
+
+    Args:
+        target: class indices; below 0 or NaN where nothing is known.
+    """
+    target = np.nan_to_num(target, nan=-1.0)
+    labels, inverse, counts = np.unique(target, return_inverse=True, return_counts=True)
+    known = labels >= 0
+    if not known.any():
+        return None
+    share = counts[known].sum() / len(target) / known.sum()
+    return np.where(known, share / counts, 1 / len(target))[inverse]
+
+
+def _label_vectors(column: pl.Series, labels: Sequence[str]) -> np.ndarray:
+    """Which labels hold [rows, K], float32 1 or 0; NaN where null."""
+    unknown = [float("nan")] * len(labels)
+    cells = [None if cell is None else set(cell) for cell in column.to_list()]
+    rows = [
+        unknown if held is None else [float(label in held) for label in labels] for held in cells
+    ]
+    return np.array(rows, dtype=np.float32).reshape(-1, len(labels))
 
 
 def _class_indices(column: pl.Series, labels: Sequence[str]) -> np.ndarray:

@@ -17,6 +17,8 @@ from beholder.data.annotations import (
     RATINGS,
     VOTES,
     AnnotationTable,
+    each_label,
+    in_class_order,
     is_plain_key,
 )
 from beholder.data.formats.column_names import SPLIT_NAMES
@@ -42,7 +44,8 @@ class Rows:
 
     Args:
         frame: `ROW` (Int64: line or index, null for folders), `image` and any of the fields of
-            `layouts.FIELDS` and `attribute.<name>` as String; `comments` may be List(String).
+            `layouts.FIELDS` and `attribute.<name>` as String; `comments`, and an attribute of
+            which several labels may hold at once, are List(String).
         file: named in the problems.
         repeats: a picture may have several rows.
         score_range: lowest and highest score.
@@ -105,7 +108,8 @@ def assemble(rows: Rows) -> Assembled:
     merged = _merge(frame, [*further, *ratings.values()])
     if ratings or RATINGS in merged.columns:
         merged = with_ratings(merged, ratings)
-    table = AnnotationTable(merged.drop(ROW), classes, tuple(votes))
+    several = [name.removeprefix(ATTRIBUTE_PREFIX) for name in attributes if _is_list(merged[name])]
+    table = AnnotationTable(merged.drop(ROW), classes, tuple(votes), frozenset(several))
     numbered = merged.filter(pl.col(ROW).is_not_null())
     places = dict(zip(numbered["image"].to_list(), numbered[ROW].to_list(), strict=True))
     return Assembled(table, places, problems)
@@ -272,25 +276,43 @@ def _with_labels(
     frame: pl.DataFrame, name: str, rows: Rows, problems: list[Problem]
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """An attribute's labels and its classes: the known ones, or else those that occur, sorted."""
-    frame = _with_text(frame, name)
+    several = _is_list(frame[name])
+    if not several:
+        frame = _with_text(frame, name)
     attribute = name.removeprefix(ATTRIBUTE_PREFIX)
     code_names = rows.codebook.get(attribute.casefold())
     labels = tuple(code_names.values()) if code_names else rows.classes.get(attribute)
     if labels is None:
-        return frame, tuple(sorted(frame[name].drop_nulls().unique()))
+        labels = tuple(sorted(set(each_label(frame[name]))))
+        return _ordered(frame, name, labels) if several else frame, labels
+    spelt = pl.element() if several else pl.col(name)
     # a column with gaps comes out of many programs as 3.0 instead of 3
-    whole = pl.col(name).str.replace(r"^(-?\d+)\.0+$", "$1")
+    whole = spelt.str.replace(r"^(-?\d+)\.0+$", "$1")
     known = [*labels, *(code_names or ())]
-    frame = frame.with_columns(
-        pl.when(pl.col(name).is_in(known)).then(pl.col(name)).otherwise(whole).alias(name)
-    )
+    label = pl.when(spelt.is_in(known)).then(spelt).otherwise(whole)
     if code_names:
-        frame = frame.with_columns(pl.col(name).replace(dict(code_names)).alias(name))
-    unknown = pl.col(name).is_not_null() & ~pl.col(name).is_in(list(labels))
+        label = label.replace(dict(code_names))
+    label = pl.col(name).list.eval(label) if several else label
+    frame = frame.with_columns(label.alias(name))
     shown = [f"{value} ({label})" for value, label in code_names.items()] if code_names else labels
     message = "The class {!r} is not one of " + _literal(", ".join(shown)) + "."
+    usable = pl.col(name).is_in(list(labels))
+    if several:
+        usable = pl.col(name).list.eval(pl.element().is_in(list(labels))).list.all()
+        message = "The labels {} are not each one of " + _literal(", ".join(shown)) + "."
+    unknown = pl.col(name).is_not_null() & ~usable
     problems += _problems_where(frame, unknown, rows, "unknown_class", name, message)
-    return frame.with_columns(pl.when(~unknown).then(pl.col(name)).alias(name)), labels
+    frame = frame.with_columns(pl.when(~unknown).then(pl.col(name)).alias(name))
+    return _ordered(frame, name, labels) if several else frame, labels
+
+
+def _is_list(column: pl.Series) -> bool:
+    """Whether several labels may hold at once in an attribute's column."""
+    return isinstance(column.dtype, pl.List)
+
+
+def _ordered(frame: pl.DataFrame, name: str, labels: Sequence[str]) -> pl.DataFrame:
+    return frame.with_columns(in_class_order(frame[name], labels))
 
 
 def _unused_codes(rows: Rows, attributes: set[str]) -> Iterator[Problem]:

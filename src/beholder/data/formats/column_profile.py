@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from beholder.data.formats.several_labels import SeveralLabels, several_labels
 from beholder.data.images import EXTENSIONS
 
 MISSING = ("nan", "NaN", "NAN", "None", "NA", "N/A", "n/a", "null", "NULL", "Null", "<NA>", "#N/A")
@@ -36,6 +37,7 @@ class Profile:
         pictures: share of the values that end like the name of a picture.
         urls: share of the values that are addresses.
         words: mean number of words.
+        several: how its cells hold several labels at once; None: they don't.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Profile:
     pictures: float
     urls: float
     words: float
+    several: SeveralLabels | None = None
 
     @property
     def is_number(self) -> bool:
@@ -125,6 +128,7 @@ def profile(column: pl.Series) -> Profile:
         _share(text.str.contains(PICTURE_NAME)),
         _share(text.str.contains(_URL)),
         max(float(words or 0), wide_words),  # type: ignore[arg-type]
+        several_labels(text),
     )
 
 
@@ -150,6 +154,7 @@ def _list_profile(column: pl.Series, kind: str) -> Profile:
         _share(items.str.contains(PICTURE_NAME)) if kind == "texts" else 0.0,
         0.0,
         float(words or 0),  # type: ignore[arg-type]
+        several_labels(column) if kind == "texts" else None,
     )
 
 

@@ -30,7 +30,9 @@ from beholder.data.formats.pictures import PictureFolder, with_file_names
 from beholder.data.formats.raw_table import RawTable
 from beholder.data.formats.reading_record import Reading
 from beholder.data.formats.roles import find_roles
+from beholder.data.formats.several_labels import label_lists, several_labels
 from beholder.data.formats.words import words_of
+from beholder.data.labels import NONE
 from beholder.errors import Problem
 
 _STRICT = ("captioner", "karpathy", "folder")
@@ -220,6 +222,30 @@ class Interpreter:
             ]
             whole = pl.concat_list(lists).list.drop_nulls().alias("comments")
             frame = frame.with_columns(whole).drop(more)
+        return self._with_label_lists(frame, roles)
+
+    def _with_label_lists(self, frame: pl.DataFrame, roles: Roles) -> pl.DataFrame:
+        """Attributes of which several labels hold at once as lists; where every list has one
+        label, as that label."""
+        for role in frame.columns:
+            column = frame[role]
+            if not role.startswith(ATTRIBUTE_PREFIX) or self.raw.format in _STRICT:
+                continue
+            listed = isinstance(column.dtype, pl.List)
+            several = None if listed else several_labels(column)
+            if not listed and several is None:
+                continue
+            lists = label_lists(column, several.separator if several else None)
+            if (lists.drop_nulls().list.len() == 1).all():
+                frame = frame.with_columns(lists.list.first())
+                continue
+            frame = frame.with_columns(lists)
+            if several is not None:
+                self.notes.append(
+                    f"{roles.columns[role]!r} holds several labels at once, with "
+                    f"{several.separator!r} between them: an empty cell says that nothing is "
+                    f"known, {NONE!r} that none holds."
+                )
         return frame
 
     def _with_pictures(self, frame: pl.DataFrame) -> pl.DataFrame:

@@ -21,7 +21,7 @@ _UPLOAD = r"^.*?/data/upload/(?:\d+/)?(?:[0-9a-f]{8}-)?"
 _UPLOAD_BARE = r"^/?data/upload/(?:\d+/)?(?:[0-9a-f]{8}-)?"
 _LOCAL = r"^.*/data/local-files/?\?d="
 SEVERAL = "\x00several"
-"""Stands in a cell that holds several labels at once, until it is told and left empty."""
+"""Begins a cell that holds several labels at once, or none: a list of them in JSON follows."""
 
 
 def is_export(content: list[Any]) -> bool:
@@ -74,11 +74,11 @@ def _controls(results: Iterable[Any]) -> dict[str, Any]:
 
 
 def _single(value: Any) -> Any:
-    """One choice as it is; several stand as `SEVERAL`."""
+    """One choice as it is; several, or none, as `SEVERAL` says."""
     if not isinstance(value, list):
         return value
     texts = [item for item in value if isinstance(item, (str, int, float))]
-    return texts[0] if len(texts) == 1 else SEVERAL if texts else None
+    return texts[0] if len(texts) == 1 else SEVERAL + json.dumps([str(text) for text in texts])
 
 
 def is_table(header: Iterable[str]) -> bool:
@@ -107,9 +107,9 @@ def without_prefixes(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     return frame.with_columns(columns), changed
 
 
-def with_single_choices(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Cells of JSON choices, ratings and texts as plain text; and how many cells of which column
-    hold several labels at once: they are left empty."""
+def with_plain_choices(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Cells of JSON choices, ratings and texts as plain text, or as lists of labels in columns of
+    which cells hold several at once; and how many cells of which column do."""
     several: dict[str, int] = {}
     for name, dtype in frame.schema.items():
         if dtype != pl.String:
@@ -121,12 +121,25 @@ def with_single_choices(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, in
             plain = {cell: _plain(cell) for cell in distinct}
             changed = cells.replace_strict(plain, default=cells, return_dtype=pl.String)
             frame = frame.with_columns(changed.alias(name))
-        count = int((frame[name] == SEVERAL).sum() or 0)
+        marked = frame[name].str.starts_with(SEVERAL).fill_null(False)
+        if not marked.any():
+            continue
+        lists = [_choices(cell) for cell in frame[name]]
+        count = sum(len(labels) > 1 for labels in lists if labels is not None)
         if count:
             several[name] = count
-            alone = pl.when(pl.col(name) != SEVERAL).then(pl.col(name)).alias(name)
+            frame = frame.with_columns(pl.Series(name, lists, dtype=pl.List(pl.String)))
+        else:
+            alone = pl.when(~marked).then(pl.col(name)).alias(name)
             frame = frame.with_columns(alone)
     return frame, several
+
+
+def _choices(cell: str | None) -> list[str] | None:
+    """The labels of a cell in a column of which cells hold several."""
+    if cell is None or not cell.strip():
+        return None
+    return json.loads(cell.removeprefix(SEVERAL)) if cell.startswith(SEVERAL) else [cell.strip()]
 
 
 def _plain(cell: str) -> str | None:
@@ -136,11 +149,20 @@ def _plain(cell: str) -> str | None:
         return cell
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if isinstance(value, list):
-        return SEVERAL
+    if isinstance(value, list):  # of regions, each with labels of its own
+        labels = [label for region in value for label in _labels_of(region)]
+        return SEVERAL + json.dumps(labels) if labels else None
     if isinstance(value, dict):
         for kind in ("choices", "labels", "text", "rating"):
             if kind in value:
                 single = _single(value[kind])
                 return None if single is None else str(single)
     return cell
+
+
+def _labels_of(region: Any) -> list[str]:
+    if not isinstance(region, dict):
+        return []
+    kinds = ("choices", "labels", "rectanglelabels")
+    labels = next((region[kind] for kind in kinds if isinstance(region.get(kind), list)), [])
+    return [str(label) for label in labels]

@@ -185,13 +185,17 @@ def find_labels(
     """Columns of few values that come again and again."""
     unclear: list[Profile] = []
     for name, column in left.items():
-        if name in roles.taken or column.kind != "text" or _is_no_label(name):
+        if name in roles.taken or _is_no_label(name):
             continue
         if words.beyond_latin(name) not in (None, "label"):
             continue
-        if _is_label(column):
-            role = name if has_header else attribute
-            roles.take(ATTRIBUTE_PREFIX + role, name, f"{column.distinct} values that come again")
+        role = ATTRIBUTE_PREFIX + (name if has_header else attribute)
+        if column.several is not None:
+            roles.take(role, name, f"{column.several.labels} labels, several at once")
+        elif column.kind != "text":
+            continue
+        elif _is_label(column):
+            roles.take(role, name, f"{column.distinct} values that come again")
         elif (
             column.is_number
             and column.whole

@@ -31,12 +31,9 @@ def prepare(raw: RawTable) -> RawTable:
         format = format or "label-studio"
     if uploads:
         notes.append(f"The folder and prefix of uploads are taken off {', '.join(uploads)}.")
-    frame, several = label_studio.with_single_choices(frame)
+    frame, several = label_studio.with_plain_choices(frame)
     for name, count in several.items():
-        notes.append(
-            f"{name!r}: {count} rows have several labels at once; these are left empty, since a "
-            "picture has one class of an attribute."
-        )
+        notes.append(f"{name!r}: {count} rows have several labels at once.")
     frame = _with_lists(frame)
     frame, commas = with_plain_numbers(frame)
     if commas:

@@ -79,15 +79,17 @@ def _column(name: str, values: Mapping[int, Any], length: int) -> pl.Series:
         cells = [values.get(index) for index in range(length)]
         lists = [None if cell is None else [float(number) for number in cell] for cell in cells]
         return pl.Series(name, lists, dtype=pl.List(pl.Float64))
-    if kinds <= {"texts", "none"} and "texts" in kinds:
-        return pl.Series(name, [values.get(p) for p in range(length)], dtype=pl.List(pl.String))
+    if kinds <= {"texts", "none", "text"} and "texts" in kinds:
+        cells = [values.get(index) for index in range(length)]
+        lists = [[cell] if isinstance(cell, str) else cell for cell in cells]
+        return pl.Series(name, lists, dtype=pl.List(pl.String))
     texts = [text_of(values[index]) if index in values else None for index in range(length)]
     return pl.Series(name, texts, dtype=pl.String)
 
 
 def _kind(value: Any) -> str:
     if not isinstance(value, (list, tuple)):
-        return "value"
+        return "text" if isinstance(value, str) and value.strip() else "value"
     if not value:
         return "none"
     if all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in value):

@@ -58,6 +58,7 @@ class Reading:
             "score": _score(frame),
             "comments": 0 if frame is None else int(frame["comments"].list.len().sum() or 0),
             "attributes": attributes,
+            "multi_label": [] if self.table is None else sorted(self.table.multi_label),
             "raters": _raters(frame),
             "groups": 0 if frame is None else frame["group"].drop_nulls().n_unique(),
             "splits": splits,
@@ -94,7 +95,10 @@ class Reading:
             shown = [f"{label} {count}" for label, count in counts[:_SHOWN_CLASSES]]
             more = len(counts) - len(shown)
             rest = f" and {more} more" if more > 0 else ""
-            lines.append(f"{name}: {len(counts)} classes: {', '.join(shown)}{rest}")
+            what = f"{len(counts)} classes"
+            if self.table is not None and name in self.table.multi_label:
+                what = f"{len(counts)} labels, several at once, {_without(self.table, name)}"
+            lines.append(f"{name}: {what}: {', '.join(shown)}{rest}")
         lines += [f"{name}: {facts[name]}" for name in ("raters", "groups") if facts[name]]
         splits = facts["splits"]
         if isinstance(splits, dict) and splits:
@@ -123,7 +127,13 @@ def _class_counts(table: AnnotationTable | None) -> dict[str, list[tuple[str, in
         return {}
     counts = {}
     for name, labels in table.classes.items():
-        column = table.frame[ATTRIBUTE_PREFIX + name].drop_nulls()
-        seen = dict(column.value_counts().iter_rows())
+        seen = dict(table.labels(name).value_counts().iter_rows())
         counts[name] = sorted(((n, seen.get(n, 0)) for n in labels), key=lambda pair: -pair[1])
     return counts
+
+
+def _without(table: AnnotationTable, name: str) -> str:
+    """Of how many pictures a multi-label attribute is known, and of how many no label holds."""
+    known = table.frame[ATTRIBUTE_PREFIX + name].drop_nulls()
+    none = int((known.list.len() == 0).sum())
+    return f"known of {len(known)} pictures, none holds of {none}"

@@ -27,6 +27,7 @@ from beholder.data.formats.ratings import RATING_PREFIX, rater_of
 from beholder.data.formats.votes import grade_of
 
 _LEAST = 2.8  # evidence that a column names pictures, see `_evidence`
+_OF_VERDICTS = "attributes."  # as tables of verdicts call the columns of labels
 _AS_GOOD = 0.5  # evidence; columns nearer than that are equally good
 _NOBODY = words.word_set("user username email prompt author title caption question answer")
 
@@ -72,8 +73,9 @@ def _explicit(roles: Roles, left: Mapping[str, Profile]) -> None:
     """Names that say their role in full: `attribute.style`, `votes.3`, `rating.Ann`."""
     for name in left:
         folded = name.casefold()
-        if folded.startswith(ATTRIBUTE_PREFIX) and len(name) > len(ATTRIBUTE_PREFIX):
-            roles.take(ATTRIBUTE_PREFIX + name[len(ATTRIBUTE_PREFIX) :], name, "its name")
+        prefix = next((p for p in (ATTRIBUTE_PREFIX, _OF_VERDICTS) if folded.startswith(p)), None)
+        if prefix and len(name) > len(prefix):
+            roles.take(ATTRIBUTE_PREFIX + name[len(prefix) :], name, "its name")
         elif grade_of(folded) is not None:
             roles.take(folded, name, "its name")
         elif rater_of(name) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import polars as pl
 
@@ -136,4 +137,4 @@ def turned_over(table: AnnotationTable, low: float, high: float) -> AnnotationTa
     if table.rating_bins:
         frame = frame.with_columns(pl.col(VOTES).list.reverse())
     rating_bins = tuple(low + high - grade for grade in reversed(table.rating_bins))
-    return AnnotationTable(frame, table.classes, rating_bins)
+    return replace(table, frame=frame, rating_bins=rating_bins)

@@ -16,7 +16,13 @@ from beholder.data.test_time_augmentation import ViewConfig
 from beholder.data.transforms import EvalTransform
 from beholder.errors import JudgeError
 from beholder.judge.calibration import Calibration
-from beholder.judge.store.limits import MOST_BEAMS, MOST_WRITERS, Classes
+from beholder.judge.store.limits import (
+    MOST_BEAMS,
+    MOST_WRITERS,
+    Classes,
+    MultiLabel,
+    check_multi_label,
+)
 from beholder.models.expansionnet_config import LONGEST
 from beholder.version import __version__
 
@@ -36,6 +42,9 @@ class Description(BaseModel):
 
     heads: tuple[str, ...] = Field(description="those it has of score, attributes, comment")
     classes: Classes = Field({}, description="attribute -> labels, in order")
+    multi_label: MultiLabel = Field(
+        (), description="attributes of which several labels may hold at once"
+    )
     score_range: tuple[FiniteFloat, FiniteFloat] | None = Field(
         None, description="lowest and highest score that it may give"
     )
@@ -56,10 +65,11 @@ class Description(BaseModel):
             ValueError, TypeError, KeyError: it is none.
         """
         config = card["config"]
-        comment = config.get("comment")
+        comment, labels = config.get("comment"), config.get("attributes") is not None
         return Description(
             heads=tuple(name for name in HEADS if config.get(name) is not None),
-            classes=config.get("classes", {}) if config.get("attributes") is not None else {},
+            classes=config.get("classes", {}) if labels else {},
+            multi_label=config.get("multi_label", ()) if labels else (),
             score_range=config.get("score_range"),
             views=config.get("views", {}),
             calibration=config.get("calibration", {}),
@@ -87,6 +97,7 @@ class Description(BaseModel):
             raise ValueError("classes without an attribute head, or a head without classes")
         if any(not labels or len(set(labels)) < len(labels) for labels in self.classes.values()):
             raise ValueError("an attribute without classes, or with a class that comes twice")
+        check_multi_label(self.multi_label, self.classes)
         if "comment" not in self.heads and self.writers > 1:
             raise ValueError("several writers without a comment head")
         return self

@@ -44,7 +44,7 @@ FOLDER = "judge"
 # what of a judge's config comes with each head
 _FIELDS = {
     "score": ("score", "score_grades", "score_range"),
-    "attributes": ("attributes", "attribute_inputs", "classes"),
+    "attributes": ("attributes", "attribute_inputs", "classes", "multi_label"),
     "comment": ("comment", "comment_reads", "vocabulary"),
 }
 

@@ -20,7 +20,7 @@ from beholder.judge.model import JudgeConfig
 from beholder.judge.store.folder import load_judge
 from beholder.judge.store.headers import read_header
 from beholder.models.heads import AttributeHeads
-from beholder.models.teachers import Member, Teacher, check_classes
+from beholder.models.teachers import Member, Teacher, check_classes, check_multi_label
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.cost import folder_bytes, measured
@@ -69,7 +69,7 @@ def build_teacher(
     for folder in teacher.judges:
         backbone, heads = _from_judge(folder, f"stages.{stage}.teacher.judges", classes)
         members.append(Member(backbone, heads, transform))
-    return Teacher(members, classes)
+    return Teacher(members, classes, context.data.table.multi_label)
 
 
 def check_teacher(
@@ -99,7 +99,9 @@ def check_teacher(
             header = read_header(Path(folder))
             if not header.classes:
                 raise _no_attributes(f"The judge {folder}", f"{where}.judges")
-            check_classes(header.classes, context.data.table.classes, f"{where}.judges: {folder}")
+            table, place = context.data.table, f"{where}.judges: {folder}"
+            check_classes(header.classes, table.classes, place)
+            check_multi_label(header.multi_label, table.multi_label, place)
 
 
 def cached_teacher_source(
@@ -196,8 +198,9 @@ def _tuned_backbone(context: RunContext, name: str, state: State) -> Backbone:
 
 def _heads(config: JudgeConfig, state: Mapping[str, Tensor]) -> AttributeHeads:
     heads = AttributeHeads(
-        config.pooled_dim, config.classes, config.attributes, config.attribute_inputs
-    )
+        config.pooled_dim, config.classes, config.attributes, config.attribute_inputs,
+        config.multi_label,
+    )  # fmt: skip
     heads.load_state_dict(part_of(state, "heads.attributes."), strict=True)
     return heads
 

@@ -273,7 +273,8 @@ function drawAttributes(place, verdict) {
   place.hidden = !named.length;
   place.replaceChildren(
     ...named.map(([name, shares]) => {
-      const bars = Object.entries(shares).map(([label, share]) => bar(label, share));
+      const { labels } = verdict.attributes[name];
+      const bars = Object.entries(shares).map(([label, share]) => bar(label, share, labels && labels.includes(label)));
       const part = element("div", { className: "attribute" }, element("h3", { textContent: name }));
       part.append(element("ul", { className: "bars" }, ...bars.slice(0, CLASSES_SHOWN)));
       if (bars.length > CLASSES_SHOWN) {
@@ -285,11 +286,14 @@ function drawAttributes(place, verdict) {
   );
 }
 
-function bar(label, share) {
+function bar(label, share, holds) {
   const text = word("sure", { label, share: number(share * 100, 0) });
   const shown = element("li", {}, element("span", { textContent: label }), element("span", { textContent: `${number(share * 100, 0)} %` }));
   shown.style.setProperty("--share", share);
   shown.title = text;
+  // of an attribute of which several labels may hold at once
+  if (holds !== undefined) shown.classList.add(holds ? "holds" : "absent");
+  if (holds) shown.firstChild.prepend(element("span", { className: "tick", textContent: "✓ " }));
   return shown;
 }
 
@@ -366,7 +370,8 @@ function chosen() {
     if (show === "all" || !show) return true;
     if (show === "errors") return Boolean(card.error);
     const [name, label] = JSON.parse(show);
-    return Boolean(verdict && verdict.attributes[name] && verdict.attributes[name].label === label);
+    const told = verdict && verdict.attributes[name];
+    return Boolean(told && (told.labels || [told.label]).includes(label));
   });
 }
 
@@ -403,7 +408,7 @@ function asCsv(rows) {
   const table = rows.map((row) => [
     row.image, row.score ?? "", row.low ?? "", row.high ?? "", row.comment ?? "",
     row.alternatives ? JSON.stringify(row.alternatives) : "",
-    ...each(row, (name) => row.attributes[name].label),
+    ...each(row, (name) => row.attributes[name].label || "none"),
     ...each(row, (name) => row.attributes[name].probability),
     ...each(row, (name) => JSON.stringify(row.probabilities[name])),
     row.judge ?? "",
