@@ -41,7 +41,9 @@ THRESHOLDS = {"blur": 0.45, "noise": 0.5, "tilt": 0.52}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = make_model(
         classes=CLASSES, multi_label=("problems",), comment=None, vocabulary=None,
-        calibration=Calibration(temperatures={"problems": 0.5}, thresholds={"problems": THRESHOLDS}),
+        calibration=Calibration(
+            temperatures={"problems": 0.5}, thresholds={"problems": THRESHOLDS}
+        ),
     )  # fmt: skip
     path = tmp_path_factory.mktemp("several") / "judge"
     save_judge(model, path, beam_size=1)

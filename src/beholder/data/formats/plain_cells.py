@@ -51,7 +51,7 @@ def _with_lists(frame: pl.DataFrame) -> pl.DataFrame:
         if dtype != pl.String:
             continue
         values = frame[name].drop_nulls().str.strip_chars()
-        head = values.head(100)
+        head = values.filter(values != "").head(100)
         if not len(head) or not head.str.contains(r"(?s)^\[.*\]$").all():
             continue
         lists = [_parsed_list(cell) for cell in frame[name]]
