@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from small_judge import make_model
+from small_judge import small_backbone
 
 from beholder import Judge, Verdict
 from beholder.batch.layouts import CurrentLayout
@@ -27,33 +27,48 @@ from beholder.evaluation.stored import compare_stored
 from beholder.export.judge_file import export_judge
 from beholder.export.parity import check_parity, compare, material, verdicts
 from beholder.judge.calibration import Calibration, each_temperature_scaled, fit_each_temperature
+from beholder.judge.model import JudgeConfig, JudgeModel
 from beholder.judge.row import columns_of, csv_row, parse_row, table_row
 from beholder.judge.runtime.backends import BACKENDS, Backend
 from beholder.judge.store.folder import save_judge
 from beholder.judge.store.headers import read_header
 from beholder.judge.verdict import Attribute
+from beholder.models.config import HeadConfig
 
 CLASSES = {"light": ("dark", "bright"), "problems": ("blur", "noise", "tilt")}
 THRESHOLDS = {"blur": 0.45, "noise": 0.5, "tilt": 0.52}
 
 
+def several_labels_model(**changes: Any) -> JudgeModel:
+    """A judge without comments whose opinions differ between pictures of noise."""
+    backbone = small_backbone()
+    torch.manual_seed(0)
+    config = JudgeConfig(
+        backbone=backbone.config, pooled_dim=backbone.pooled_dim, token_dim=backbone.token_dim,
+        **{"attributes": HeadConfig(), "classes": CLASSES, "multi_label": ("problems",), **changes},
+    )  # fmt: skip
+    model = JudgeModel(config, backbone).eval()
+    noise = torch.randn(64, 3, 64, 64) * torch.rand(64, 1, 1, 1) + torch.randn(64, 3, 1, 1)
+    with torch.no_grad():
+        model.heads["attributes"].fit_input(backbone(noise).pooled_BP)
+        for layers in model.heads["attributes"].layers:
+            layers[-1].weight.mul_(6)  # surer than fresh ones
+    return model
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = make_model(
-        classes=CLASSES, multi_label=("problems",), comment=None, vocabulary=None,
-        calibration=Calibration(
-            temperatures={"problems": 0.5}, thresholds={"problems": THRESHOLDS}
-        ),
-    )  # fmt: skip
+    calibration = Calibration(temperatures={"problems": 0.5}, thresholds={"problems": THRESHOLDS})
     path = tmp_path_factory.mktemp("several") / "judge"
-    save_judge(model, path, beam_size=1)
+    save_judge(several_labels_model(calibration=calibration), path, beam_size=1)
     return path
 
 
 @pytest.fixture(scope="module")
 def file(folder: Path, pictures: Path) -> Path:
     path = folder.parent / "judge.beholder"
-    export_judge(folder, path, precision="fp32", pictures=pictures)
+    with material(pictures) as chosen:
+        export_judge(folder, path, chosen)
     return path
 
 
@@ -248,7 +263,7 @@ def test_the_challenges_form_has_one_class_each(folder: Path, tmp_path: Path) ->
 
 def test_a_label_that_can_not_be_joined_is_no_judges(folder: Path) -> None:
     with pytest.raises(ValueError, match="can't stand beside"):
-        make_model(classes={"problems": ("a;b", "c")}, multi_label=("problems",))
+        several_labels_model(classes={"problems": ("a;b", "c")})
     with pytest.raises(ValueError, match="some of the attributes"):
-        make_model(multi_label=("unheard of",))
+        several_labels_model(multi_label=("unheard of",))
     assert scan_annotations(folder / "judge.json").table is None

@@ -73,7 +73,7 @@ def test_distillation_is_that_of_two_classes_per_label(tau: float) -> None:
     student_BK, _ = several()
     teacher_BK = student_BK.roll(1, 0)
     pairs = [
-        (torch.stack([torch.zeros(12), side[:, label]], dim=1) for side in (student_BK, teacher_BK))
+        [torch.stack([torch.zeros(12), side[:, label]], dim=1) for side in (student_BK, teacher_BK)]
         for label in range(4)
     ]
     expected = sum(float(soft_loss(*two, tau)) for two in pairs)
@@ -196,7 +196,7 @@ def test_a_student_copies_its_teacher(form: str) -> None:
         parts.append(value / pair[0].shape[1] if form == "soft" else value)
     task.eval()
     again = task({**batch, "teacher": given})["distillation_loss"]
-    assert again == pytest.approx(sum(parts) / labels, rel=1e-4)
+    assert again.item() == pytest.approx(sum(parts) / labels, rel=1e-4)
     assert loss.isfinite()
 
 

@@ -232,7 +232,9 @@ class Interpreter:
             if not role.startswith(ATTRIBUTE_PREFIX) or self.raw.format in _STRICT:
                 continue
             listed = isinstance(column.dtype, pl.List)
-            several = None if listed else several_labels(column)
+            attribute = role.removeprefix(ATTRIBUTE_PREFIX).casefold()
+            codes = role in self.options.columns or attribute in self.codebook
+            several = None if listed else several_labels(column, codes=codes)
             if not listed and several is None:
                 continue
             lists = label_lists(column, several.separator if several else None)

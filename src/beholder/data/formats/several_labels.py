@@ -36,11 +36,12 @@ class SeveralLabels:
     most: int
 
 
-def several_labels(column: pl.Series) -> SeveralLabels | None:
+def several_labels(column: pl.Series, *, codes: bool = False) -> SeveralLabels | None:
     """How a column's cells hold several labels at once; None: they don't.
 
     Args:
         column: text, or lists of text; null where nothing is known.
+        codes: it is known to hold labels, which may be numbers.
     """
     if isinstance(column.dtype, pl.List):
         return _described(column.drop_nulls(), None)
@@ -49,7 +50,7 @@ def several_labels(column: pl.Series) -> SeveralLabels | None:
     for separator in SEPARATORS:
         if not text.str.contains(separator, literal=True).any():
             continue
-        described = _described(label_lists(text, separator), separator)
+        described = _described(label_lists(text, separator), separator, codes=codes)
         if described is not None and described.most > 1:
             return described
     return None
@@ -73,7 +74,9 @@ def label_lists(column: pl.Series, separator: str | None) -> pl.Series:
     return lists.to_frame().select(pl.col(lists.name).list.eval(label.filter(~blank))).to_series()
 
 
-def _described(lists: pl.Series, separator: str | None) -> SeveralLabels | None:
+def _described(
+    lists: pl.Series, separator: str | None, *, codes: bool = False
+) -> SeveralLabels | None:
     """None where the items are no labels: numbers, names of pictures, sentences, or texts that
     hardly come again."""
     counts = lists.list.len()
@@ -90,7 +93,7 @@ def _described(lists: pl.Series, separator: str | None) -> SeveralLabels | None:
     named = items.str.to_lowercase().str.contains(rf"(?:{endings})$").any()
     numbers = items.cast(pl.Float64, strict=False).is_not_null().mean()
     assert isinstance(numbers, float)
-    if words > _WORDS or longest > _LONGEST or named or numbers > 0.5:
+    if words > _WORDS or longest > _LONGEST or named or (numbers > 0.5 and not codes):
         return None
     # `shirt, long` in every cell is one label with a comma in it
     if separator == "," and counts.n_unique() < 2:
