@@ -19,7 +19,7 @@ from beholder.batch.layouts import CurrentLayout
 from beholder.batch.printing import render_verdict
 from beholder.challenges.fascode import write_submission
 from beholder.data.annotations import AnnotationTable
-from beholder.data.formats import read_annotations, scan_annotations
+from beholder.data.formats import read_annotations
 from beholder.errors import JudgeError
 from beholder.evaluation.calibrate import calibrate_judge
 from beholder.evaluation.evaluate import evaluate_judge, render_metrics
@@ -261,9 +261,8 @@ def test_the_challenges_form_has_one_class_each(folder: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_a_label_that_can_not_be_joined_is_no_judges(folder: Path) -> None:
+def test_a_label_that_can_not_be_joined_is_no_judges() -> None:
     with pytest.raises(ValueError, match="can't stand beside"):
         several_labels_model(classes={"problems": ("a;b", "c")})
     with pytest.raises(ValueError, match="some of the attributes"):
         several_labels_model(multi_label=("unheard of",))
-    assert scan_annotations(folder / "judge.json").table is None
