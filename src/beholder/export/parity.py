@@ -354,6 +354,7 @@ def _labels(
     same, accuracy, differences = {}, {}, {}
     for name, labels in classes.items():
         ours, theirs = ([v.attributes[name].labels for v in all_] for all_ in (before, after))
+        targets: Sequence[Sequence[str] | None]
         several = before[0].attributes[name].multi_label
         if several:
             differences[name] = _largest_difference(before, after, name, labels)
@@ -366,11 +367,16 @@ def _labels(
         decisions = len(labels) if several else 2
         compared = [row for row, is_known in enumerate(known) if is_known]
         rights = [
-            float(np.mean([1 - len({*targets[r]} ^ {*answer[r]}) / decisions for r in compared]))
+            float(np.mean([1 - _wrong(targets[r], answer[r]) / decisions for r in compared]))
             for answer in (ours, theirs)
         ]
         accuracy[name] = Change(rights[0], rights[1], against)
     return {"same_labels": same, "accuracy": accuracy, "probability_difference": differences}
+
+
+def _wrong(target: Sequence[str] | None, answer: Sequence[str]) -> int:
+    """How many labels hold in one alone."""
+    return len(set(target or ()) ^ set(answer))
 
 
 def _largest_difference(

@@ -95,17 +95,18 @@ def score_multi_label(
     Raises:
         DataError: shapes differ.
     """
-    true_BK, guess_BK, sure_BK = (
+    target_BK, predicted_BK, sure_BK = (
         np.asarray(values, np.float64) for values in (target, predicted, probabilities)
     )
-    shape = (len(true_BK), len(labels))
-    if not true_BK.shape == guess_BK.shape == sure_BK.shape == shape:
+    shape = (len(target_BK), len(labels))
+    if not target_BK.shape == predicted_BK.shape == sure_BK.shape == shape:
         raise DataError(
-            f"Targets, labels and probabilities of shapes {true_BK.shape}, {guess_BK.shape} and "
-            f"{sure_BK.shape} for {len(labels)} labels."
+            f"Targets, labels and probabilities of shapes {target_BK.shape}, {predicted_BK.shape} "
+            f"and {sure_BK.shape} for {len(labels)} labels."
         )
-    known_B = ~np.isnan(true_BK).any(axis=1)
-    true_BK, guess_BK, sure_BK = true_BK[known_B] > 0, guess_BK[known_B] > 0, sure_BK[known_B]
+    known_B = ~np.isnan(target_BK).any(axis=1)
+    true_BK, guess_BK = target_BK[known_B] > 0, predicted_BK[known_B] > 0
+    sure_BK = sure_BK[known_B]
     support_K, said_K = true_BK.sum(axis=0), guess_BK.sum(axis=0)
     hits_K = (true_BK & guess_BK).sum(axis=0)
     precisions = [average_precision(true_BK[:, k], sure_BK[:, k]) for k in range(len(labels))]

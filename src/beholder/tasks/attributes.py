@@ -211,7 +211,8 @@ class AttributesMetrics:
                 several[name] = score_multi_label(target, holding, predicted, classes)
             else:
                 single[name] = score_attribute(target, predicted, classes)
-        f1 = [scores.macro_f1 for scores in (*single.values(), *several.values())]
+        f1 = [scores.macro_f1 for scores in single.values()]
+        f1 += [scores.macro_f1 for scores in several.values()]
         return {
             "loss": total / labels,
             "top1": _value(mean_top1(single)),

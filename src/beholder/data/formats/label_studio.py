@@ -164,5 +164,5 @@ def _labels_of(region: Any) -> list[str]:
     if not isinstance(region, dict):
         return []
     kinds = ("choices", "labels", "rectanglelabels")
-    labels = next((region[kind] for kind in kinds if isinstance(region.get(kind), list)), [])
-    return [str(label) for label in labels]
+    lists = [region[kind] for kind in kinds if isinstance(region.get(kind), list)]
+    return [str(label) for label in lists[0]] if lists else []

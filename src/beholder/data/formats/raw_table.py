@@ -81,8 +81,8 @@ def _column(name: str, values: Mapping[int, Any], length: int) -> pl.Series:
         return pl.Series(name, lists, dtype=pl.List(pl.Float64))
     if kinds <= {"texts", "none", "text"} and "texts" in kinds:
         cells = [values.get(index) for index in range(length)]
-        lists = [[cell] if isinstance(cell, str) else cell for cell in cells]
-        return pl.Series(name, lists, dtype=pl.List(pl.String))
+        text_lists = [[cell] if isinstance(cell, str) else cell for cell in cells]
+        return pl.Series(name, text_lists, dtype=pl.List(pl.String))
     texts = [text_of(values[index]) if index in values else None for index in range(length)]
     return pl.Series(name, texts, dtype=pl.String)
 
