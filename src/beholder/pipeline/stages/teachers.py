@@ -69,7 +69,8 @@ def build_teacher(
     for folder in teacher.judges:
         backbone, heads = _from_judge(folder, f"stages.{stage}.teacher.judges", classes)
         members.append(Member(backbone, heads, transform))
-    return Teacher(members, classes, context.data.table.multi_label)
+    several = context.data.table.multi_label & classes.keys()
+    return Teacher(members, classes, several)
 
 
 def check_teacher(
@@ -101,7 +102,8 @@ def check_teacher(
                 raise _no_attributes(f"The judge {folder}", f"{where}.judges")
             table, place = context.data.table, f"{where}.judges: {folder}"
             check_classes(header.classes, table.classes, place)
-            check_multi_label(header.multi_label, table.multi_label, place)
+            several = table.multi_label & header.classes.keys()
+            check_multi_label(header.multi_label, several, place)
 
 
 def cached_teacher_source(
