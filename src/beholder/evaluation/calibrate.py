@@ -77,16 +77,7 @@ def calibrate_judge(
         compared: what the intervals are fitted on instead of the table's pictures.
     """
     assert judge.calibration == Calibration(), "the judge is calibrated already"
-    requests, failures = find_requests(table, root)
-    verdicts: dict[str, Verdict] = {}
-    judging = judge_pictures(judge, requests, batch_size=batch_size)
-    for judged in progress(judging, "calibrating", total=len(requests)):
-        if isinstance(judged, Failure):
-            failures.append(judged)
-        else:
-            verdicts[judged.image] = judged
-    for failure in failures:
-        log.warning("not calibrated on: %s: %s", failure.image, failure.message)
+    verdicts = _verdicts(judge, table, root, batch_size)
     temperatures: dict[str, float] = {}
     thresholds: dict[str, dict[str, float]] = {}
     metrics: dict[str, float] = {}
@@ -119,6 +110,23 @@ def calibrate_judge(
         temperatures=temperatures, thresholds=thresholds, score=interval.calibration.score
     )
     return Calibrated(calibration, metrics | interval.metrics)
+
+
+def _verdicts(
+    judge: Judge, table: AnnotationTable, root: Path, batch_size: int
+) -> dict[str, Verdict]:
+    """By image key; what can't be judged is left out and logged."""
+    requests, failures = find_requests(table, root)
+    verdicts: dict[str, Verdict] = {}
+    judging = judge_pictures(judge, requests, batch_size=batch_size)
+    for judged in progress(judging, "calibrating", total=len(requests)):
+        if isinstance(judged, Failure):
+            failures.append(judged)
+        else:
+            verdicts[judged.image] = judged
+    for failure in failures:
+        log.warning("not calibrated on: %s: %s", failure.image, failure.message)
+    return verdicts
 
 
 def fit_interval(compared: Sequence[Compared], level: float) -> Calibrated:
