@@ -33,7 +33,7 @@ from beholder.tasks import JointTaskConfig, create_task
 from beholder.tasks.config import CommentHeadConfig
 from beholder.training import TrainConfig
 from beholder.training.distributed import Processes
-from beholder.training.loader import Piece
+from beholder.training.loader import MicroBatch
 from beholder.training.step import StepRunner
 
 TESTS = Path(__file__).parents[1] / "tests" / "devices"
@@ -125,12 +125,12 @@ def trainer(
     task.train()
     settings = TrainConfig.model_validate({"batch_size": len(batch["keys"]), "amp": amp})
     runner = StepRunner(task, task.trainable(), settings, Processes(0, 1, device))
-    piece, step = Piece(batch, (len(batch["keys"]),)), 0
+    micro_batch, step = MicroBatch(batch, (len(batch["keys"]),)), 0
 
     def run() -> None:
         nonlocal step
         step += 1
-        runner.run([piece], step, 1e-6)
+        runner.run([micro_batch], step, 1e-6)
 
     return run
 

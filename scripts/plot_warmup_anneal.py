@@ -16,7 +16,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from beholder.data.files import atomic_path
-from beholder.pipeline.recipe import TrainStage, find_recipe, load_recipe
+from beholder.pipeline.recipe import find_recipe, load_recipe
+from beholder.pipeline.stages.train import TrainStage
 from beholder.training.config import WarmupAnnealSchedule
 from beholder.training.schedules import learning_rate
 
