@@ -131,6 +131,7 @@ def test_what_it_tells_of_itself(server: Server, picture: Callable[..., bytes]) 
         "coverage": 0.9,
         "comments": True,
         "attributes": {"light": ["dark", "bright"]},
+        "multi_label": [],
         "explains": ["light", "score"],
         "limits": {"max_body": 200_000, "max_pictures": 4},
     }
