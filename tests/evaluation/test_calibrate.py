@@ -19,6 +19,7 @@ from beholder.judge import Judge
 from beholder.judge.calibration import Calibration, fit_temperature
 from beholder.judge.runtime.engine import HeadOutputs
 from beholder.metrics.classification import ece
+from beholder.metrics.conformal import winkler
 
 CLASSES = {"light": ("dark", "bright"), "unknown": ("a", "b")}
 
@@ -134,10 +135,17 @@ def test_intervals_of_scores_hold_on_further_pictures(tmp_path: Path) -> None:
     result = evaluate_judge(judge, fresh, tmp_path, resamples=100)
     reported = result.metrics["interval"]
     inside = result.predictions.select(pl.col("target.score").is_between("low", "high"))
+    slices = reported.pop("slices")
+    frame = result.predictions
+    ends = (frame[name].to_numpy() for name in ("target.score", "low", "high"))
     assert reported == {
-        "level": 0.9, "calibrated_on": 150, "pictures": 200,
+        "level": 0.9, "calibrated_on": 150, "calibrated_groups": 150, "pictures": 200,
         "covered": inside.to_series().mean(), "width": pytest.approx(2 * half),
+        "winkler": pytest.approx(winkler(*ends, 0.9)),
     }  # fmt: skip
+    # all pictures are of one size, and there are no labels
+    assert [part["by"] for part in slices] == ["score"] * 3
+    assert sum(part["pictures"] for part in slices) == 200
     assert 0.82 <= reported["covered"] <= 0.97
     assert headline(result.metrics)["coverage"] == reported["covered"]
     assert "intervals   90% asked" in render_metrics(result.metrics)

@@ -14,7 +14,8 @@ from small_judge import load_uncut
 
 from beholder.cli import main
 from beholder.export import precision as quantise
-from beholder.export.parity import LIMITS, Parity
+from beholder.export.limits import LIMITS
+from beholder.export.parity import Parity
 from beholder.export.precision import int8_weight, narrowed, quantised
 from beholder.judge.store.packed import read_packed
 

@@ -133,7 +133,7 @@ def test_a_wrong_probability_breaks_the_contract(folder: Path, pictures: Path) -
 
 
 def limits_of_fp32() -> Any:
-    from beholder.export.parity import LIMITS
+    from beholder.export.limits import LIMITS
 
     return LIMITS["fp32"]
 

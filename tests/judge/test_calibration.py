@@ -17,6 +17,7 @@ from beholder.judge.calibration import (
     LOWEST,
     Calibration,
     fit_temperature,
+    is_better,
     temperature_scaled,
 )
 from beholder.judge.runtime.engine import HeadOutputs
@@ -134,6 +135,36 @@ def test_labels_and_their_order_stay(logits_BK: np.ndarray, temperature: float) 
         assert list(before.attributes["mood"].probabilities) == list(mood.probabilities)
         assert sum(mood.probabilities.values()) == pytest.approx(1.0)
         assert mood.probability == mood.probabilities[mood.label]
+
+
+@pytest.mark.parametrize("sharper", [0.4, 3.0])
+def test_a_temperature_that_is_needed_is_better(sharper: float) -> None:
+    logits_BK, given_B = overconfident(300, 4, sharper)
+    assert is_better(softmax(logits_BK, axis=1), given_B, range(300))
+    assert is_better(softmax(logits_BK, axis=1), given_B, ["one"] * 300)
+
+
+def test_a_temperature_of_two_groups_that_contradict_each_other_is_not() -> None:
+    # half of the pictures, all of one photograph, are told rightly and too timidly, the others
+    # wrongly: what is fitted on either harms the other
+    raw_BK = np.tile([0.7, 0.3], (80, 1))
+    given_B = np.repeat([0, 1], 40)
+    groups = np.repeat(["right", "wrong"], 40).tolist()
+    assert not is_better(raw_BK, given_B, groups)
+    assert not is_better(raw_BK[:1], given_B[:1], groups[:1])
+
+
+def test_better_is_the_likelihood_of_folds_by_hand() -> None:
+    logits_BK, given_B = overconfident(50, 3, 1.1, seed=5)
+    raw_BK = softmax(logits_BK, axis=1)
+    gain = 0.0
+    for fold in range(5):
+        held = np.arange(50) % 5 == fold
+        temperature = fit_temperature(raw_BK[~held], given_B[~held])
+        for row in np.flatnonzero(held):
+            scaled = log_softmax(logits_BK[row] / temperature)[given_B[row]]
+            gain += scaled - log_softmax(logits_BK[row])[given_B[row]]
+    assert is_better(raw_BK, given_B, range(50)) == (gain > 0)
 
 
 def test_a_judge_has_no_spread_to_normalise_intervals_with() -> None:

@@ -132,6 +132,61 @@ def test_bootstrap_agrees_with_scipy() -> None:
     assert ours.high == pytest.approx(theirs.high, abs=0.015)
 
 
+def test_whole_groups_are_drawn() -> None:
+    rng = np.random.default_rng(4)
+    groups = rng.permutation(np.repeat(list("abcdef"), [9, 3, 7, 5, 8, 4]))
+    x = rng.normal(size=36)
+    y = x + rng.normal(size=36)
+    ours = bootstrap(x, y, n=50, seed=3, groups=groups.tolist())
+    first_seen = list(dict.fromkeys(groups.tolist()))
+    drawn = np.random.default_rng(3).integers(0, 6, (50, 6))
+    for name, metric in correlation.FUNCTIONS.items():
+        values = []
+        for resample in drawn:
+            rows = np.concatenate([np.flatnonzero(groups == first_seen[i]) for i in resample])
+            values.append(metric(x[rows], y[rows]))
+        assert ours[name].low == pytest.approx(np.quantile(values, 0.025)), name
+        assert ours[name].high == pytest.approx(np.quantile(values, 0.975)), name
+        assert ours[name].value == metric(x, y)
+
+
+def test_pairs_that_are_groups_of_their_own_are_drawn_as_pairs() -> None:
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(2, 40))
+    assert bootstrap(x, y, n=60, groups=list(range(40))) == bootstrap(x, y, n=60)
+
+
+def test_copies_of_a_picture_in_its_group_make_no_interval_narrower() -> None:
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=60)
+    y = x + rng.normal(size=60)
+    copies = [np.repeat(side, 5) for side in (x, y)]
+    alone = bootstrap(x, y, ("srcc",), n=400)["srcc"]
+    grouped = bootstrap(*copies, ("srcc",), n=400, groups=np.repeat(range(60), 5).tolist())["srcc"]
+    assert grouped == pytest.approx(alone, abs=1e-9)
+    careless = bootstrap(*copies, ("srcc",), n=400)["srcc"]
+    assert careless.high - careless.low < 0.7 * (alone.high - alone.low)
+
+
+def test_one_group_has_no_interval_and_groups_are_one_per_pair() -> None:
+    interval = bootstrap([1.0, 2.0, 3.0], [1.0, 3.0, 2.0], ("srcc",), n=20, groups=["a"] * 3)
+    assert np.isnan(interval["srcc"].low) and interval["srcc"].value == pytest.approx(0.5)
+    with pytest.raises(DataError, match="3 pairs of scores, but 2 groups"):
+        bootstrap([1.0, 2.0, 3.0], [1.0, 3.0, 2.0], groups=["a", "b"])
+
+
+def test_kendalls_tau_of_very_many_pairs_is_not_resampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(correlation, "MOST_PAIRS_OF_KRCC", 50)
+    x = np.arange(51.0)
+    y = x[::-1] + np.random.default_rng(0).normal(0, 9, 51)
+    many = bootstrap(x, y, n=20)
+    assert np.isnan(many["krcc"].low) and many["krcc"].value == correlation.krcc(x, y)
+    few = bootstrap(x[1:], y[1:], n=20)
+    assert np.isfinite(few["krcc"].low)
+    for name in ("plcc", "srcc", "rmse"):
+        assert np.isfinite(many[name].low)
+
+
 def test_bootstrap_of_a_constant_model_and_unknown_metric() -> None:
     interval = bootstrap([1.0, 2.0, 3.0], [2.0, 2.0, 2.0], n=20)["plcc"]
     assert all(math.isnan(value) for value in interval)

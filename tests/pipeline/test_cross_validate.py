@@ -13,7 +13,7 @@ from outputs import output
 from PIL import Image
 
 from beholder.errors import DataError, RecipeError
-from beholder.metrics.conformal import fit_conformal
+from beholder.metrics.conformal import fit_conformal_by_score
 from beholder.pipeline import smoke
 from beholder.pipeline.overrides import apply_overrides
 from beholder.pipeline.recipe import Recipe, parse_recipe
@@ -91,11 +91,17 @@ def test_every_picture_is_predicted_once_by_what_has_not_seen_its_group(finished
 
 def test_its_errors_are_how_wide_the_judges_intervals_are(finished: Path) -> None:
     frame = predictions(finished / "run")
-    wanted = fit_conformal(frame["score"], frame["predicted"], level=0.8)
     card = json.loads((finished / "run" / "judge" / "judge.json").read_text())
     interval = card["config"]["calibration"]["score"]
+    groups = frame["image"].str.split("-").list.first().to_list()
+    wanted = fit_conformal_by_score(
+        frame["score"], frame["predicted"], groups, level=0.8,
+        scale=tuple(card["config"]["score_range"]),
+    )  # fmt: skip
     assert interval["quantile"] == pytest.approx(wanted.quantile, rel=1e-12)
+    assert interval["errors"] == pytest.approx(list(wanted.errors))
     assert interval["pictures"] == len(frame) and interval["level"] == 0.8
+    assert interval["groups"] == 10
 
 
 def test_a_fold_that_is_done_is_not_done_again(

@@ -13,6 +13,7 @@ import polars as pl
 from beholder.auto.run_insights import CrossValidated
 from beholder.auto.search import Standing
 from beholder.data.annotations import AnnotationTable
+from beholder.evaluation.evaluate import level_of
 from beholder.metrics.correlation import rmse as error_of
 from beholder.metrics.opinion_check import check_opinions
 
@@ -71,7 +72,7 @@ def _score_lines(
     test = table.subset("test").frame["score"].drop_nulls().to_numpy()
     constant = float(train.mean())  # type: ignore[arg-type]  # there are scores to learn from
     always = error_of(test, np.full(len(test), constant))
-    span = _span(srcc)
+    span = _span(srcc, metrics["counts"])
     yield (
         f"Scores: SRCC {srcc['value']:.2f}{span} with people's; off by {rmse['value']:.2f} "
         f"(RMSE), always saying {constant:.2f} by {always:.2f}."
@@ -107,10 +108,10 @@ def _score_lines(
         )
 
 
-def _span(entry: Mapping[str, Any]) -> str:
+def _span(entry: Mapping[str, Any], counts: Mapping[str, int]) -> str:
     if entry["low"] is None or entry["high"] is None:
         return ""
-    return f" (95 %: {entry['low']:.2f} to {entry['high']:.2f})"
+    return f" ({level_of(counts)}: {entry['low']:.2f} to {entry['high']:.2f})"
 
 
 def _attribute_lines(metrics: Mapping[str, Any]) -> Iterator[str]:

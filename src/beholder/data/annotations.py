@@ -119,6 +119,15 @@ class AnnotationTable:
         """The image keys, in row order."""
         return self.frame["image"].to_list()
 
+    @property
+    def groups(self) -> dict[str, str]:
+        """Image key -> what the picture belongs to: its group, or, without one, itself."""
+        # named apart, as a group may be called like a picture
+        return {
+            key: f"picture {key}" if group is None else f"group {group}"
+            for key, group in self.frame.select("image", "group").iter_rows()
+        }
+
     @classmethod
     def from_columns(
         cls,

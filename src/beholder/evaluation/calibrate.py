@@ -21,12 +21,13 @@ from beholder.judge.calibration import (
     each_temperature_scaled,
     fit_each_temperature,
     fit_temperature,
+    is_better,
     temperature_scaled,
 )
 from beholder.judge.runner import judge_pictures
 from beholder.judge.verdict import Failure, Verdict
 from beholder.metrics.classification import ece
-from beholder.metrics.conformal import enough_for, fit_conformal
+from beholder.metrics.conformal import coverage, enough_for, fit_conformal_by_score
 from beholder.metrics.multi_label import THRESHOLD, best_thresholds, score_multi_label
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def calibrate_judge(
         compared: what the intervals are fitted on instead of the table's pictures.
     """
     assert judge.calibration == Calibration(), "the judge is calibrated already"
-    verdicts = _verdicts(judge, table, root, batch_size)
+    verdicts, groups = _verdicts(judge, table, root, batch_size), table.groups
     temperatures: dict[str, float] = {}
     thresholds: dict[str, dict[str, float]] = {}
     metrics: dict[str, float] = {}
@@ -98,14 +99,16 @@ def calibrate_judge(
             metrics |= effect
             continue
         target_B = np.array([labels.index(given[v.image]) for v in known])
-        temperatures[name] = fit_temperature(raw_BK, target_B)
-        metrics |= _effect(name, target_B, raw_BK, temperatures[name])
+        temperature = _temperature(name, target_B, raw_BK, [groups[v.image] for v in known])
+        if temperature is not None:
+            temperatures[name] = temperature
+        metrics |= _effect(name, target_B, raw_BK, temperature or 1.0)
     gives_scores = any(verdict.score is not None for verdict in verdicts.values())
     if compared is None and gives_scores:
         compared = _compared(table, verdicts)
     interval = Calibrated(Calibration(), {})
     if compared is not None:
-        interval = fit_interval(compared, level)
+        interval = fit_interval(compared, level, judge.score_range)
     calibration = Calibration(
         temperatures=temperatures, thresholds=thresholds, score=interval.calibration.score
     )
@@ -129,8 +132,14 @@ def _verdicts(
     return verdicts
 
 
-def fit_interval(compared: Sequence[Compared], level: float) -> Calibrated:
-    """The scores' interval alone; none, and why in the log, where there are too few pictures."""
+def fit_interval(
+    compared: Sequence[Compared], level: float, score_range: tuple[float, float] | None
+) -> Calibrated:
+    """The scores' interval alone; none, and why in the log, where there are too few pictures.
+
+    Args:
+        score_range: what intervals are cut to; None: nothing.
+    """
     groups = {picture.group for picture in compared}
     if len(compared) < enough_for(level):
         log.warning(
@@ -144,21 +153,22 @@ def fit_interval(compared: Sequence[Compared], level: float) -> Calibrated:
             "pictures of other groups may be covered less often than %.0f%%",
             len(compared), len(groups), 100 * level,
         )  # fmt: skip
-    given, predicted, _ = zip(*compared, strict=True)
-    interval = fit_conformal(given, predicted, level=level)
-    width = {"interval_width": round(2.0 * interval.quantile, 6)}
-    return Calibrated(Calibration(score=interval), width)
+    given, predicted, group_of = zip(*compared, strict=True)
+    interval = fit_conformal_by_score(given, predicted, group_of, level=level, scale=score_range)
+    low, high = score_range or (-np.inf, np.inf)
+    margin_B = interval.margins_at(predicted)
+    ends_B = (np.clip(np.array(predicted) + side * margin_B, low, high) for side in (-1.0, 1.0))
+    width = round(coverage(given, *ends_B).width, 6)
+    return Calibrated(Calibration(score=interval), {"interval_width": width})
 
 
 def _compared(table: AnnotationTable, verdicts: Mapping[str, Verdict]) -> list[Compared]:
     """The table's pictures that have a score and got one."""
-    compared = []
-    for key, score, group in table.frame.select("image", "score", "group").iter_rows():
+    compared, groups = [], table.groups
+    for key, score in table.frame.select("image", "score").iter_rows():
         predicted = verdicts[key].score if key in verdicts else None
         if score is not None and predicted is not None:
-            # a picture without a group is one of its own, whatever it is called
-            belongs_to = f"picture {key}" if group is None else f"group {group}"
-            compared.append(Compared(score, predicted, belongs_to))
+            compared.append(Compared(score, predicted, groups[key]))
     return compared
 
 
@@ -171,6 +181,16 @@ def _probabilities(verdicts: Sequence[Verdict], name: str, labels: Sequence[str]
 def _is_known(given: Any, labels: Sequence[str], several: bool) -> bool:
     """Whether a table's label, or all of its labels, are among a judge's."""
     return given is not None and set(given if several else [given]) <= set(labels)
+
+
+def _temperature(
+    name: str, target_B: np.ndarray, raw_BK: np.ndarray, groups_B: Sequence[str]
+) -> float | None:
+    """The temperature of an attribute; None: it has none that helps where it was not fitted."""
+    if is_better(raw_BK, target_B, groups_B):
+        return fit_temperature(raw_BK, target_B)
+    log.info("%s: probabilities are no better with a temperature; none is applied", name)
+    return None
 
 
 def _fit_several(

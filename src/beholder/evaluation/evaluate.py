@@ -26,6 +26,7 @@ from beholder.data.sharing import ALONE, Processes, joined_parts, part_of
 from beholder.errors import DataError, PictureError
 from beholder.evaluation.multi_label import multi_label_lines, multi_label_metrics
 from beholder.evaluation.predictions import TARGET, with_targets
+from beholder.evaluation.slices import interval_figures, interval_slices
 from beholder.judge.calibration import Calibration, temperature_scaled
 from beholder.judge.row import LABEL, PROBABILITY
 from beholder.judge.runner import Request, judge_pictures
@@ -40,7 +41,6 @@ from beholder.metrics.classification import (
     score_attribute,
     show,
 )
-from beholder.metrics.conformal import coverage
 from beholder.metrics.correlation import bootstrap
 from beholder.metrics.info import signature
 
@@ -71,6 +71,7 @@ def evaluate_judge(
     batch_size: int = 32,
     resamples: int = 2000,
     seed: int = 0,
+    groups: Mapping[str, str] | None = None,
     processes: Processes = ALONE,
 ) -> Evaluation:
     """Judge every picture of the table and compare with the opinions it gives.
@@ -79,6 +80,8 @@ def evaluate_judge(
         table: its rows' opinions are the targets; what is missing in a row is not compared.
         root: folder that the image keys start from.
         resamples, seed: of the bootstrap behind the intervals (95 %).
+        groups: image key -> what the picture belongs to, with no independent pictures in one;
+            None: the table's groups.
         processes: those that all call this and judge a part each; every one gets the whole.
 
     Raises:
@@ -97,7 +100,7 @@ def evaluate_judge(
     judged = [*failures, *joined_parts(list(judging), processes)]
     return compare_verdicts(
         judged, table, judge.classes, multi_label=judge.multi_label,
-        calibration=judge.calibration, root=root, resamples=resamples, seed=seed,
+        calibration=judge.calibration, root=root, resamples=resamples, seed=seed, groups=groups,
     )  # fmt: skip
 
 
@@ -111,12 +114,13 @@ def compare_verdicts(
     root: Path | None = None,
     resamples: int = 2000,
     seed: int = 0,
+    groups: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Compare verdicts with the opinions that a table gives on the same pictures.
 
     Args:
         judged: of the table's pictures, by their image keys.
-        table, resamples, seed: as for `evaluate_judge`.
+        table, resamples, seed, groups: as for `evaluate_judge`.
         classes: attribute -> labels, of the judge.
         multi_label: those of which it may say several labels at once.
         calibration: the judge's; None: not known.
@@ -142,8 +146,9 @@ def compare_verdicts(
         "signature": {},
     }
     calibration = calibration or Calibration()
-    _score_metrics(metrics, frame, resamples, seed)
-    _interval_metrics(metrics, frame, calibration)
+    groups = table.groups if groups is None else groups
+    _score_metrics(metrics, frame, groups, resamples, seed)
+    _interval_metrics(metrics, frame, calibration, root)
     single = {name: labels for name, labels in classes.items() if name not in multi_label}
     _attribute_metrics(metrics, frame, single, calibration, verdicts)
     several = {name: labels for name, labels in classes.items() if name in multi_label}
@@ -231,33 +236,44 @@ def not_answered(metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _score_metrics(metrics: dict[str, Any], frame: pl.DataFrame, resamples: int, seed: int) -> None:
+def _score_metrics(
+    metrics: dict[str, Any],
+    frame: pl.DataFrame,
+    groups: Mapping[str, str],
+    resamples: int,
+    seed: int,
+) -> None:
     known = frame.filter(pl.col("target.score").is_not_null() & pl.col("score").is_not_null())
     if known.height < 2:
         return
     targets, predicted = known["target.score"].to_numpy(), known["score"].to_numpy()
-    intervals = bootstrap(targets, predicted, CORRELATIONS, n=resamples, seed=seed)
+    group_of = [groups[key] for key in known["image"]]
+    metrics["counts"]["groups"] = count = len(set(group_of))
+    intervals = bootstrap(targets, predicted, CORRELATIONS, n=resamples, seed=seed, groups=group_of)
     metrics["score"] = {
         name: {"value": _plain(i.value), "low": _plain(i.low), "high": _plain(i.high)}
         for name, i in intervals.items()
     }
-    how = f"95 % bootstrap interval: {resamples} resamples, seed {seed}"
+    what = "pictures" if count == known.height else f"{count} group{'s' if count > 1 else ''}"
+    how = f"95 % bootstrap interval: {resamples} resamples of {what}, seed {seed}"
     metrics["signature"] |= {name: signature(name, how) for name in CORRELATIONS}
 
 
 def _interval_metrics(
-    metrics: dict[str, Any], frame: pl.DataFrame, calibration: Calibration
+    metrics: dict[str, Any], frame: pl.DataFrame, calibration: Calibration, root: Path | None
 ) -> None:
     """How many target scores lie within their intervals, where there are intervals."""
     known = frame.filter(pl.col("target.score").is_not_null() & pl.col("low").is_not_null())
     if known.height == 0:
         return
-    ends = (known[name].to_numpy() for name in ("target.score", "low", "high"))
     fitted = calibration.score
+    level = None if fitted is None else fitted.level
     metrics["interval"] = {
-        "level": None if fitted is None else fitted.level,
+        "level": level,
         "calibrated_on": None if fitted is None else fitted.pictures,
-        **coverage(*ends)._asdict(),
+        "calibrated_groups": None if fitted is None else fitted.groups,
+        **interval_figures(known, level),
+        "slices": interval_slices(known, level, root),
     }
 
 
@@ -342,13 +358,25 @@ def headline(metrics: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if value is not None}
 
 
+def level_of(counts: Mapping[str, int]) -> str:
+    """What a metric's interval is one of, in words: `95 %`, with the groups if pictures share them.
+
+    Args:
+        counts: of an evaluation's metrics; one before groups were drawn counts none.
+    """
+    groups = counts.get("groups")
+    if groups is None or groups == counts["pictures"]:
+        return "95 %"
+    return f"95 %, {groups} groups" if groups > 1 else "95 %, one group"
+
+
 def render_metrics(metrics: dict[str, Any]) -> str:
     """The evaluation as a few lines for people."""
     counts = metrics["counts"]
     lines = [f"{counts['pictures']} pictures judged, {counts['failed']} could not be"]
     lines += [f"  told        {line}" for line in not_answered(metrics)]
     for name, entry in metrics.get("score", {}).items():
-        span = f"(95 %: {show(entry['low'], 3)} to {show(entry['high'], 3)})"
+        span = f"({level_of(counts)}: {show(entry['low'], 3)} to {show(entry['high'], 3)})"
         lines.append(f"  score       {name.upper():<9} {show(entry['value'], 3)}  {span}")
     if "interval" in metrics:
         entry = metrics["interval"]
@@ -356,6 +384,7 @@ def render_metrics(metrics: dict[str, Any]) -> str:
         lines.append(
             f"  intervals   {level}{entry['covered']:.1%} of "
             f"{entry['pictures']} covered, mean width {show(entry['width'], 3)}"
+            f"{_winkler(entry)}"
         )
     for name, entry in metrics.get("attributes", {}).items():
         lines.append(
@@ -373,6 +402,16 @@ def render_metrics(metrics: dict[str, Any]) -> str:
         lines.append(f"  comments    {name:<9} {show(value, 3)}")
     lines += [f"  signature   {text}" for text in metrics["signature"].values()]
     return "\n".join(lines)
+
+
+def _winkler(entry: dict[str, Any]) -> str:
+    """The Winkler score, and the slice that is covered least, if that is less than was asked."""
+    value = entry.get("winkler")
+    text = "" if value is None else f", Winkler score {show(value, 3)}"
+    least = min(entry.get("slices", ()), key=lambda part: part["covered"], default=None)
+    if least is None or entry["level"] is None or least["covered"] >= entry["level"]:
+        return text
+    return f"{text}; least of {least['by']} {least['value']}: {least['covered']:.1%}"
 
 
 def _before(entry: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ import yaml
 from beholder.data.annotations import AnnotationTable
 from beholder.data.files import sha256_file
 from beholder.evaluation.evaluate import render_metrics
-from beholder.export.parity import LIMITS
+from beholder.export.limits import LIMITS
 from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeConfig
 from beholder.judge.store.hub import TAGS
@@ -159,6 +159,13 @@ def _parity(manifest: Manifest) -> str:
     if parity["srcc"] is not None:
         lines.append(f"- scores: largest difference {parity['score_difference']:.2g}; "
                      f"SRCC {_change(parity['srcc'])}")  # fmt: skip
+    if parity.get("moved") is not None:
+        lines.append(f"- {parity['moved']:.1%} of the scores move by more than a quarter of their "
+                     "interval's width")  # fmt: skip
+    if parity.get("coverage") is not None:
+        widened = parity["recalibration"]["interval"]
+        lines.append(f"- intervals, {widened:.3g} times as wide: coverage "
+                     f"{_change(parity['coverage'])}")  # fmt: skip
     for name, share in parity["same_labels"].items():
         lines.append(f"- {name}: {share:.1%} of the labels are the same; "
                      f"accuracy {_change(parity['accuracy'][name])}")  # fmt: skip

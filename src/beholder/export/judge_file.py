@@ -20,9 +20,9 @@ from beholder.data.files import atomic_path
 from beholder.errors import OutputError
 from beholder.export.card import render_card
 from beholder.export.graphs import judge_graphs
+from beholder.export.limits import LIMITS
 from beholder.export.onnx_weights import halve_weights
 from beholder.export.parity import (
-    LIMITS,
     Material,
     Parity,
     check_parity,
@@ -142,12 +142,19 @@ class _Tried:
             self._expected = self._expected or verdicts(self.original, self.pictures)
         exported = Judge.load(path, device="cpu")  # where every file can run
         exported_verdicts = verdicts(exported, self.pictures)
-        return compare(self._expected, exported_verdicts, self.pictures, self.original.classes)
+        judge = self.original
+        return compare(
+            self._expected, exported_verdicts, self.pictures, judge.classes, judge.calibration
+        )
 
     def finish(self, parity: Parity, path: Path) -> Exported:
         """Write the last version again, with its card."""
         assert self._packed is not None, "a version was written"
-        manifest = self._packed[0].model_copy(update={"parity": parity.to_dict()})
+        manifest = self._packed[0]
+        calibration = parity.recalibration.apply(manifest.calibration)
+        manifest = manifest.model_copy(
+            update={"parity": parity.to_dict(), "calibration": calibration}
+        )
         card = render_card(manifest, self.stored.model.config, self.folder)
         write_packed(path, manifest, {**self._packed[1], CARD: card.encode("utf-8")})
         size = check_members(path, self.megabytes)

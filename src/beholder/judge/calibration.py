@@ -13,7 +13,7 @@ Shape suffixes: B pictures, K classes of an attribute.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -48,7 +48,7 @@ class Calibration(BaseModel):
 
     @field_validator("score")
     @classmethod
-    def _of_one_width(cls, score: ConformalInterval | None) -> ConformalInterval | None:
+    def _without_spread(cls, score: ConformalInterval | None) -> ConformalInterval | None:
         if score is not None and score.floor is not None:
             raise ValueError("a judge knows no spread to normalise its intervals with")
         return score
@@ -57,7 +57,7 @@ class Calibration(BaseModel):
         """Lowest and highest score that the picture may well have; None: not calibrated."""
         if self.score is None:
             return None
-        margin = float(self.score.margins(1)[0])
+        margin = float(self.score.margins_at([score])[0])
         return score - margin, score + margin
 
     def probabilities(
@@ -157,6 +157,37 @@ def fit_temperature(probabilities_BK: NDArray[np.float64], target_B: NDArray[np.
     bounds = (math.log(LOWEST), math.log(HIGHEST))
     fitted = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     return math.exp(fitted.x) if fitted.fun < loss(0.0) else 1.0
+
+
+def is_better(
+    probabilities_BK: NDArray[np.float64],
+    target_B: NDArray[np.int64],
+    groups_B: Sequence[Hashable],
+) -> bool:
+    """Whether a temperature makes probabilities better on groups that it was not fitted on: the
+    negative log-likelihood of their target classes is lower, with five folds of whole groups, or
+    of pictures where all are of one group. Of a single picture nothing is better.
+
+    Args:
+        probabilities_BK: the network's own, 0 to 1.
+        target_B: class indices, all of them labelled.
+        groups_B: what each picture belongs to.
+    """
+    if len(set(groups_B)) < 2:
+        groups_B = range(len(target_B))
+    indices: dict[Hashable, int] = {}
+    fold_B = np.array([indices.setdefault(group, len(indices)) for group in groups_B]) % 5
+    if len(indices) < 2:
+        return False
+    log_BK = np.log(np.maximum(probabilities_BK, TINY))
+    gain = 0.0
+    for fold in np.unique(fold_B):
+        held, rest = fold_B == fold, fold_B != fold
+        temperature = fit_temperature(probabilities_BK[rest], target_B[rest])
+        scaled_BK = _log_temperature_scaled(log_BK[held], temperature)
+        right_B = np.arange(int(held.sum())), target_B[held]
+        gain += float((scaled_BK[right_B] - log_BK[held][right_B]).sum())
+    return gain > 0.0
 
 
 def smoothed_nll(log_BK: NDArray[np.float64], target_B: NDArray[np.int64]) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +21,10 @@ from scipy import stats
 from beholder.errors import DataError
 
 Vector = NDArray[np.float64]
+Rows = NDArray[np.int64]
 
 _DRAWN_AT_ONCE = 4_000_000  # pairs of resamples in memory
+MOST_PAIRS_OF_KRCC = 100_000  # above, a resample takes seconds: no interval is told
 
 
 class Interval(NamedTuple):
@@ -124,28 +126,38 @@ def bootstrap(
     n: int = 2000,
     seed: int = 0,
     level: float = 0.95,
+    groups: Sequence[Hashable] | None = None,
 ) -> dict[str, Interval]:
     """Each metric with its percentile bootstrap interval (Efron and Tibshirani, 1993).
+
+    Pairs of one group are not independent: whole groups are drawn then (the cluster bootstrap;
+    Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). Of few
+    groups the interval is too narrow rather than too wide, and of one there is none.
 
     Args:
         target, predicted: scores, without NaN (see `drop_missing`).
         metrics: names from plcc, srcc, krcc, rmse.
-        n: number of resamples of the pairs.
-        seed: of the resamples; the same seed and number of pairs give the same resamples.
+        n: number of resamples.
+        seed: of the resamples; the same seed and number of groups give the same resamples.
         level: share of the resamples inside the interval.
+        groups: what each pair belongs to; None: each to itself.
 
     Resamples in which a metric is undefined are left out of its interval; when it is undefined in
-    all of them, low and high are NaN.
+    all of them, low and high are NaN, as they are for krcc of more than 100,000 pairs.
     """
     x, y = _pair(target, predicted)
     _check_names(metrics)
     values = {name: FUNCTIONS[name](x, y) for name in metrics}
-    if x.size < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return {name: Interval(value, math.nan, math.nan) for name, value in values.items()}
-    resampled = resampled_metrics(x, (y,), metrics, n, seed)[0]
-    return {
+    intervals = {name: Interval(value, math.nan, math.nan) for name, value in values.items()}
+    members = None if groups is None else _members(x.size, groups)
+    count = x.size if members is None else len(members)
+    if count < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return intervals
+    drawn = [name for name in metrics if name != "krcc" or x.size <= MOST_PAIRS_OF_KRCC]
+    resampled = resampled_metrics(x, (y,), drawn, n, seed, members)[0]
+    return intervals | {
         name: Interval(values[name], *_limits(values_n, level))
-        for name, values_n in zip(metrics, resampled, strict=True)
+        for name, values_n in zip(drawn, resampled, strict=True)
     }
 
 
@@ -176,23 +188,32 @@ def paired_difference(
 
 
 def resampled_metrics(
-    target: Vector, predictions: Sequence[Vector], metrics: Sequence[str], n: int, seed: int
+    target: Vector,
+    predictions: Sequence[Vector],
+    metrics: Sequence[str],
+    n: int,
+    seed: int,
+    members: Sequence[Rows] | None = None,
 ) -> NDArray[np.float64]:
     """Each metric of each prediction on the same `n` resamples: [predictions, metrics, n].
 
     NaN where a resample leaves a metric undefined. Inputs are finite, of two pairs or more.
+
+    Args:
+        members: rows of each group, two or more, where groups are drawn; None: pairs are.
     """
 
-    def values(x: Vector, *sides: Vector) -> Vector:
-        return np.array([FUNCTIONS[name](x, y) for y in sides for name in metrics])
+    def values(drawn: Rows) -> Vector:
+        rows = drawn if members is None else np.concatenate([members[group] for group in drawn])
+        sides = [side[rows] for side in predictions]
+        return np.array([FUNCTIONS[name](target[rows], y) for y in sides for name in metrics])
 
     with warnings.catch_warnings():
         # of a constant side, which NaN tells already
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
-            (target, *predictions),
+            (np.arange(target.size if members is None else len(members)),),
             values,
-            paired=True,
             vectorized=False,
             n_resamples=n,
             batch=max(1, _DRAWN_AT_ONCE // target.size),
@@ -200,6 +221,16 @@ def resampled_metrics(
             rng=np.random.default_rng(seed),
         )
     return result.bootstrap_distribution.reshape(len(predictions), len(metrics), n)
+
+
+def _members(count: int, groups: Sequence[Hashable]) -> list[Rows]:
+    """The rows of each group, groups in the order in which they come first."""
+    if len(groups) != count:
+        raise DataError(f"{count} pairs of scores, but {len(groups)} groups.")
+    rows: dict[Hashable, list[int]] = {}
+    for row, group in enumerate(groups):
+        rows.setdefault(group, []).append(row)
+    return [np.array(of_group) for of_group in rows.values()]
 
 
 def _two_sided(differences: Vector) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from beholder.evaluation.evaluate import level_of
 from beholder.evaluation.overlays import by_chance
 from beholder.metrics.classification import show
 from beholder.metrics.info import METRICS
@@ -61,7 +62,7 @@ def _tiles(data: ReportData, score_name: str) -> list[dict[str, str]]:
     tiles = []
     if "score" in metrics:
         srcc = metrics["score"]["srcc"]
-        span = f"95 %: {show(srcc['low'], 2)} to {show(srcc['high'], 2)}"
+        span = f"{level_of(metrics['counts'])}: {show(srcc['low'], 2)} to {show(srcc['high'], 2)}"
         tiles.append({"value": show(srcc["value"], 3), "name": f"SRCC, {score_name}", "note": span})
     if metrics.get("mean_top1") is not None:
         majority = [entry["majority"] for entry in metrics["attributes"].values()]

@@ -260,7 +260,7 @@ class Assemble(Stage[AssembleStage]):
             table = self.context.rows(self.config.calibrate)
             fitted = calibrate_judge(judge, table, data.root, level=level, compared=compared)
         elif compared:
-            fitted = fit_interval(compared, level)
+            fitted = fit_interval(compared, level, model.score_range)
         else:
             return model, {}
         model.config = model.config.model_copy(update={"calibration": fitted.calibration})

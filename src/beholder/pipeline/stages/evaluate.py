@@ -117,6 +117,7 @@ class Evaluate(Stage[EvaluateStage]):
             batch_size=self.config.batch_size,
             resamples=self.config.resamples,
             seed=context.recipe.seed,
+            groups=context.data.units,
             processes=processes,
         )
         if not processes.is_main:
