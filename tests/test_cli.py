@@ -70,7 +70,10 @@ def test_judge_prints_a_line_per_picture_in_order(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["image"] for line in lines] == [str(name) for name in names]
     agreed = {"image", "score", "interval", "comment", "attributes"}
-    further = {"low", "high", "alternatives", "probabilities", "judge"}
+    further = {
+        "low", "high", "distribution", "alternatives", "probabilities", "familiarity",
+        "unfamiliar", "judge",
+    }  # fmt: skip
     assert [set(line) for line in lines] == [agreed | further, {"image", "error"}, agreed | further]
     card = hashlib.sha256((data / "run" / "judge" / "judge.json").read_bytes()).hexdigest()
     assert lines[0]["judge"] == f"run/judge@{card[:12]}"

@@ -27,9 +27,9 @@ from beholder.serve.config import ServeConfig
 
 CLASSES = {"light": ("dark", "bright"), "kind.of": ("a", "b", "c")}
 COLUMNS = [
-    "image", "score", "low", "high", "comment", "alternatives",
+    "image", "score", "low", "high", "distribution", "comment", "alternatives",
     "attributes.light", "attributes.kind.of", "probability.light", "probability.kind.of",
-    "probabilities.light", "probabilities.kind.of", "judge", "error",
+    "probabilities.light", "probabilities.kind.of", "familiarity", "unfamiliar", "judge", "error",
 ]  # fmt: skip
 
 
@@ -45,7 +45,8 @@ def verdict(shares: dict[str, dict[str, float]], **changes: object) -> Verdict:
 FULL = verdict(
     {"light": {"dark": 0.25, "bright": 0.75}, "kind.of": {"a": 0.2, "b": 0.5, "c": 0.3}},
     score=3.5, interval=(3.0, 4.0), comment='Said, "so".', alternatives=("one", "two, three"),
-    judge="judge.beholder@0123456789ab",
+    judge="judge.beholder@0123456789ab", distribution={1.0: 0.25, 2.5: 0.5, 4.0: 0.25},
+    familiarity=0.04,
 )  # fmt: skip
 FAILED = Failure("b.png", "truncated", "The file ends, too early.")
 
@@ -58,8 +59,8 @@ def test_the_columns_are_these() -> None:
 def test_json_keeps_the_agreed_names() -> None:
     row = FULL.to_dict()
     assert list(row) == [
-        "image", "score", "interval", "low", "high", "comment", "alternatives", "attributes",
-        "probabilities", "judge",
+        "image", "score", "interval", "low", "high", "distribution", "comment", "alternatives",
+        "attributes", "probabilities", "familiarity", "unfamiliar", "judge",
     ]  # fmt: skip
     assert row["interval"] == [row["low"], row["high"]] == [3.0, 4.0]
     assert row["attributes"] == {
@@ -71,7 +72,12 @@ def test_json_keeps_the_agreed_names() -> None:
         "image": "b.png",
         "error": {"code": "truncated", "message": "The file ends, too early."},
     }
-    assert Verdict("a").to_dict()["interval"] is None
+    assert row["distribution"] == {"1": 0.25, "2.5": 0.5, "4": 0.25}
+    assert (row["familiarity"], row["unfamiliar"]) == (0.04, True)
+    unknown = Verdict("a").to_dict()
+    names = ("interval", "distribution", "familiarity", "unfamiliar")
+    assert [unknown[name] for name in names] == [None] * 4
+    assert Verdict("a", familiarity=0.05).unfamiliar is False
 
 
 @pytest.mark.parametrize("judged", [FULL, FAILED, verdict({}, comment="x", score=0.0)])

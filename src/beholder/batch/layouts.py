@@ -1,7 +1,7 @@
-"""How a verdict is laid out in a file: as `judge.row` has it, or as the first format had it.
+"""How a verdict is laid out in a file: as `judge.row` has it, or as earlier formats had it.
 
-A work keeps the layout that it was begun in, so that a file never holds two. What was begun before
-format 2 can be resumed, and is finished in format 1.
+A work keeps the layout that it was begun in, so that a file never holds two: what an earlier
+version has begun is finished in its format.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import polars as pl
 from beholder.judge.row import LABEL, PROBABILITIES, PROBABILITY, columns_of, table_row
 from beholder.judge.verdict import Failure, Judged
 
-Format = Literal[1, 2]
+Format = Literal[1, 2, 3]
 Classes = Mapping[str, Sequence[str]]
 
 
@@ -51,7 +51,9 @@ class CurrentLayout:
     def schema(self, classes: Classes) -> dict[str, Any]:
         kinds: dict[str, Any] = {
             "score": pl.Float64(), "low": pl.Float64(), "high": pl.Float64(),
+            "distribution": pl.List(pl.Struct({"rating": pl.Float64(), "share": pl.Float64()})),
             "alternatives": pl.List(pl.String()),
+            "familiarity": pl.Float64(), "unfamiliar": pl.Boolean(),
             "error": pl.Struct({"code": pl.String(), "message": pl.String()}),
         }  # fmt: skip
         for name, labels in classes.items():
@@ -70,6 +72,24 @@ class CurrentLayout:
 
     def failure_columns(self) -> list[str]:
         return ["image", "error"]
+
+
+class SecondLayout(CurrentLayout):
+    """Format 2: neither a distribution nor how familiar the picture is."""
+
+    LATER = frozenset({"distribution", "familiarity", "unfamiliar"})
+
+    def line(self, judged: Judged) -> dict[str, object]:
+        return self._kept(super().line(judged))
+
+    def schema(self, classes: Classes) -> dict[str, Any]:
+        return self._kept(super().schema(classes))
+
+    def row(self, judged: Judged, classes: Classes) -> dict[str, Any]:
+        return self._kept(super().row(judged, classes))
+
+    def _kept(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if name not in self.LATER}
 
 
 class FirstLayout:
@@ -106,4 +126,5 @@ class FirstLayout:
 
 def layout_of(format: Format) -> Layout:
     """The layout of a work of this format."""
-    return FirstLayout() if format == 1 else CurrentLayout()
+    layouts: dict[Format, Layout] = {1: FirstLayout(), 2: SecondLayout(), 3: CurrentLayout()}
+    return layouts[format]

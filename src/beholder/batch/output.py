@@ -38,7 +38,7 @@ class State(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Format = Field(2, description="of state and rows: `batch.layouts`")
+    format: Format = Field(3, description="of state and rows: `batch.layouts`")
     judge: str = Field(description="what tells it from all others: `identity_of`")
     pictures: str = Field(description="hash of their names and boxes, in order")
     images: str | None = Field(

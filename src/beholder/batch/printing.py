@@ -10,10 +10,12 @@ from typing import Literal
 
 from beholder.data.labels import NONE
 from beholder.judge.row import columns_of, csv_row
-from beholder.judge.verdict import Attribute, Judged, Verdict
+from beholder.judge.verdict import Attribute, Judged, Verdict, distribution_cells
 
 Style = Literal["table", "jsonl", "csv"]
 Classes = Mapping[str, Sequence[str]]
+
+MOST_RATINGS = 12  # whose shares fit into a line
 
 
 def print_verdicts(verdicts: Iterable[Judged], style: Style, classes: Classes) -> Iterator[Judged]:
@@ -57,6 +59,11 @@ def render_verdict(judged: Judged) -> str:
         interval = judged.interval
         span = f"  ({interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
         lines.append(f"  score    {judged.score:.2f}{span}")
+    if judged.unfamiliar:
+        lines.append("  unfamiliar: unlike the pictures that the judge was trained on")
+    if judged.distribution and len(judged.distribution) <= MOST_RATINGS:
+        shares = distribution_cells(judged.distribution) or {}
+        lines.append("  votes    " + "  ".join(f"{r}: {share:.0%}" for r, share in shares.items()))
     if judged.comment is not None:
         lines.append(f"  comment  {judged.comment}")
     width = max((len(name) for name in judged.attributes), default=0)

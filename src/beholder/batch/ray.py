@@ -154,7 +154,7 @@ class _Job:
     backend: Backend | None = None
     device: str = "cpu"
     gpus: float = 0.0
-    format: Format = 2
+    format: Format = 3
     trusted: bool = False
 
 

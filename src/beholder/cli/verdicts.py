@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 Engine = Literal["local", "ray"]
 
+VERDICTS = (".jsonl", ".parquet", ".csv")
+
 
 @with_table_options
 def judge(
@@ -50,6 +52,14 @@ def judge(
     workers: DecodingThreads = None,
     backend: WithBackend = None,
     device: OnDevice = None,
+    drift: Annotated[
+        bool,
+        typer.Option(
+            "--drift",
+            help="Print one sentence instead: whether the pictures as a whole are unlike those "
+            "that the judge was trained on. PICTURES may be a file of verdicts, too.",
+        ),
+    ] = False,
     file: Annotated[Path | None, typer.Option("--output", hidden=True)] = None,
     engine: Annotated[Engine, typer.Option(hidden=True)] = "local",
     ray_address: Annotated[str | None, typer.Option(hidden=True)] = None,
@@ -67,6 +77,10 @@ def judge(
     check_pictures(context, pictures, listed)
     if bool(explain) != bool(into):
         raise typer.BadParameter("--explain and --into go together: what to show, and where.")
+    if drift:
+        refuse(context, ("file", "explain", "into"), "does not go with --drift.")
+        if output == "csv":
+            raise typer.BadParameter("--drift prints a sentence, or JSON with --format jsonl.")
     if file:
         refuse(context, ("explain", "into", "output"), "is of what is printed: leave --output out.")
         _tell_moved("judge --output FILE", "batch --output FILE")
@@ -83,8 +97,14 @@ def judge(
         _tell_moved("judge --explain OPINION --into FOLDER", "explain --opinion OPINION --into ...")
     from beholder.judge import Judge
 
+    if drift and pictures and len(pictures) == 1 and Path(pictures[0]).suffix in VERDICTS:
+        _print_drift(Judge.load(model, backend=backend), Path(pictures[0]), output)
+        return
     requests, _ = requests_of(context, pictures, listed, images, reading)
     loaded = Judge.load(model, backend=backend)
+    if drift:
+        _print_drift(loaded, requests, output, batch_size, workers)
+        return
     _print(loaded, requests, output, batch_size, workers, explain, into)
 
 
@@ -152,6 +172,29 @@ def explain(
     loaded = Judge.load(model)
     opinions = opinion or loaded.explainable() or ["score"]
     _print(loaded, requests, output, batch_size, workers, opinions, into)
+
+
+def _print_drift(
+    loaded: Judge,
+    batch: Path | Sequence[Request],
+    output: Literal["table", "jsonl", "csv"] | None,
+    batch_size: int = 16,
+    workers: int | None = None,
+) -> None:
+    """Print whether a batch, as pictures or as a file of verdicts, is unlike the training
+    pictures."""
+    import json
+
+    from beholder.evaluation.drift import drift_of, drift_of_file
+    from beholder.judge.runner import judge_pictures
+
+    if isinstance(batch, Path):
+        drift = drift_of_file(batch, loaded)
+    else:
+        loaded.beam_size = None  # comments tell nothing of it
+        judged = judge_pictures(loaded, batch, batch_size=batch_size, workers=workers)
+        drift = drift_of(judged, loaded.calibration.familiarity)
+    typer.echo(json.dumps(drift.to_dict()) if output == "jsonl" else str(drift))
 
 
 def _print(

@@ -33,7 +33,9 @@ def columns_of_verdicts(
     """The verdicts alone, a row each, in their order."""
     kinds: dict[str, pl.DataType] = {
         "score": pl.Float64(), "low": pl.Float64(), "high": pl.Float64(),
+        "distribution": pl.List(pl.Struct({"rating": pl.Float64(), "share": pl.Float64()})),
         "alternatives": pl.List(pl.String()),
+        "familiarity": pl.Float64(), "unfamiliar": pl.Boolean(),
     }  # fmt: skip
     for name, labels in classes.items():
         kinds[PROBABILITY + name] = pl.Float64()

@@ -3,7 +3,8 @@
 | graph | takes | gives |
 | --- | --- | --- |
 | trunk | pixels [B, 3, H, W] | tokens [B, N, C], pooled [B, P]: those that something reads |
-| heads | pooled | score [B], probabilities.<i> [B, K] per attribute |
+| heads | pooled | score [B], of votes distribution [B, K], |
+| | | probabilities.<i> [B, K] per attribute |
 | encoder | tokens or pooled | per decoder layer i keys.<i> [B, h, c, N], values.<i> [B, h, N, c] |
 | step | tokens, parents [R], past.<i> [R', L, 4d], | log_probs [R, V], |
 | | keys.<i>, values.<i> of every row's picture | next.<i> [R, L + 1, 4d] |
@@ -31,7 +32,7 @@ from beholder.features.backbones import Backbone
 from beholder.judge.model import JudgeModel
 from beholder.models.expansion import CrossAttention, DecoderLayer
 from beholder.models.expansionnet import ExpansionNet
-from beholder.models.heads import AttributeHeads, Standardise
+from beholder.models.heads import AttributeHeads, ScoreHead, Standardise
 
 
 class Trunk(nn.Module):
@@ -48,17 +49,25 @@ class Trunk(nn.Module):
 
 
 class Heads(nn.Module):
-    """Pooled features to the score, if there is one, and the probabilities of each attribute."""
+    """Pooled features to the score, if there is one, with its distribution, and the probabilities
+    of each attribute."""
 
     def __init__(self, model: JudgeModel) -> None:
         super().__init__()
         heads = {name: model.heads[name] for name in ("score", "attributes") if name in model.heads}
         self.heads = nn.ModuleDict(heads)
         count = len(model.classes) if "attributes" in heads else 0
-        self.names = [*(["score"] if "score" in heads else []), *numbered("probabilities", count)]
+        self.votes = bool(model.config.score_grades) and "score" in heads
+        self.names = [
+            *(["score"] if "score" in heads else []),
+            *(["distribution"] if self.votes else []),
+            *numbered("probabilities", count),
+        ]
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, ...]:
         outputs = [self.heads["score"](pooled)] if "score" in self.heads else []
+        if self.votes:
+            outputs.append(cast(ScoreHead, self.heads["score"]).distribution(pooled))
         if "attributes" in self.heads:
             heads = cast(AttributeHeads, self.heads["attributes"])
             outputs += heads.probabilities(pooled).values()
@@ -144,7 +153,7 @@ def judge_graphs(model: JudgeModel) -> dict[str, Any]:
     assert backbone is not None, "a judge without a backbone can't see"
     heads = Heads(model)
     writes = config.comment is not None
-    reads = {"pooled"} if heads.names else set()
+    reads = {"pooled"} if heads.names or config.calibration.familiarity else set()
     graphs: dict[str, Any] = {}
     if heads.names:
         pooled = torch.zeros(2, config.pooled_dim)

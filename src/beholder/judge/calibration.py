@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from beholder.errors import DataError
 from beholder.metrics.classification import UNLABELLED
 from beholder.metrics.conformal import ConformalInterval
+from beholder.metrics.familiarity import Familiarity
 from beholder.metrics.multi_label import THRESHOLD
 
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures that are tried
@@ -44,6 +45,10 @@ class Calibration(BaseModel):
     )
     score: ConformalInterval | None = Field(
         None, description="how wide a score's interval is; None: not calibrated, no interval"
+    )
+
+    familiarity: Familiarity | None = Field(
+        None, description="what the training pictures look like; None: nothing is known of it"
     )
 
     @field_validator("score")

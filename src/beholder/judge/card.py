@@ -30,26 +30,34 @@ def verdict_card(
     interval: tuple[float, float] | None,
     comment: str | None,
     attributes: Mapping[str, Mapping[str, float]],
+    *,
+    unfamiliar: bool = False,
+    votes: Mapping[str, float] | None = None,
 ) -> str:
     """The card; the picture is on it if its file is where its name says.
 
     Args:
         attributes: of each the classes' probabilities, most probable first.
+        votes: share of each rating, in order.
     """
     parts = [f'<div style="{_QUIET}">{escape(Path(image).name)}</div>']
+    if unfamiliar:
+        parts.append("<div><b>⚠ unlike the pictures that the judge was trained on</b></div>")
     if score is not None:
         span = ""
         if interval is not None:
             span = f' <span style="{_QUIET}">{interval[0]:.2f} – {interval[1]:.2f}</span>'
         parts.append(f'<div style="font-size:1.6em"><b>{score:.2f}</b>{span}</div>')
+    if votes:
+        parts.append(_bars("votes", votes, len(votes)))
     if comment is not None:
         parts.append(f"<div>{escape(comment)}</div>")
     parts += [_bars(name, shares) for name, shares in attributes.items()]
     return f'<div style="{_BOX}">{_thumbnail(image)}<div>{"".join(parts)}</div></div>'
 
 
-def _bars(name: str, shares: Mapping[str, float]) -> str:
-    shown = list(shares.items())[:CLASSES]
+def _bars(name: str, shares: Mapping[str, float], most: int = CLASSES) -> str:
+    shown = list(shares.items())[:most]
     bars = "".join(
         f'<div style="{_BAR.format(share=round(100 * share))}">'
         f"<span>{escape(label)}</span><span>{share:.0%}</span></div>"

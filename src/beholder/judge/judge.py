@@ -27,14 +27,13 @@ from beholder.judge.runtime.engine import (
     Engine,
     ExplainingEngine,
     HeadOutputs,
-    joined,
-    mean_opinions,
+    opinions_of_views,
 )
 from beholder.judge.sanity import check_opinions
 from beholder.judge.store.find import find_judge
 from beholder.judge.store.manifest import short_identity
 from beholder.judge.verdict import Judged, Verdict
-from beholder.judge.verdict_of import verdict_of
+from beholder.judge.verdict_of import verdicts_of
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +56,7 @@ class Judge:
             comments and explanations are of the first.
         generation: how a comment is written; None: no comment.
         score_range: lowest and highest score that it may give; None: no score.
+        rating_bins: whose shares the network tells, in order; empty: a score without them.
         provenance: which recipe and run it comes from, as saved with it.
     """
 
@@ -72,6 +72,7 @@ class Judge:
         views: ViewConfig | None = None,
         generation: GenerationConfig | None = None,
         score_range: tuple[float, float] | None = None,
+        rating_bins: Sequence[float] = (),
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.engine = engine
@@ -84,6 +85,7 @@ class Judge:
         self.views.check(transform)
         self.generation = self._writes = generation
         self.score_range = score_range
+        self.rating_bins = tuple(rating_bins)
         self.provenance = dict(provenance or {})
         self.source: Path | None = None  # where it was loaded from
         self.identity: str | None = None  # which judge it is; None: it was never saved
@@ -188,6 +190,7 @@ class Judge:
                 vocabulary, manifest.max_length, manifest.beam_size
             ),
             score_range=manifest.score_range,
+            rating_bins=manifest.rating_bins,
             provenance=manifest.provenance,
         )
 
@@ -277,6 +280,7 @@ class Judge:
             views=model.config.views,
             generation=GenerationConfig.of_judge(model.vocabulary, length, beam_size or 1),
             score_range=model.score_range,
+            rating_bins=model.config.score_grades if model.config.score is not None else (),
             provenance=provenance,
         )
         judge.beam_size = beam_size
@@ -359,22 +363,7 @@ class Judge:
         Raises:
             OpinionError: an opinion is not a number, or there is none for a picture.
         """
-        raw = self._opinions(views, self.generation)
-        check_opinions(raw, self.classes, names)
-        return [self._verdict(name, raw, row) for row, name in enumerate(names)]
-
-    def _opinions(
-        self, views: Sequence[NDArray[np.float32]], generation: GenerationConfig | None
-    ) -> HeadOutputs:
-        """What the network says of prepared pictures; comments of the first view."""
-        raw = self.engine.opinions(np.stack([picture[0] for picture in views]), generation)
-        others = np.concatenate([picture[1:] for picture in views])
-        if len(others):
-            size = len(views)
-            starts = range(0, len(others), size)
-            further = [self.engine.opinions(others[at : at + size], None) for at in starts]
-            raw = mean_opinions(raw, joined(further), [len(picture) - 1 for picture in views])
-        return raw
+        return self._verdicts(names, opinions_of_views(self.engine, views, self.generation))
 
     def explain(
         self,
@@ -403,9 +392,9 @@ class Judge:
             raise unexplained()
         upright = read_image(picture)
         views = self.prepare(picture, box)
-        raw, name = self._opinions([views], None), name_of(picture)
-        check_opinions(raw, self.classes, [name])
-        index, verdict = None, self._verdict(name, raw, 0)
+        index = None
+        raw = opinions_of_views(engine, [views], None)
+        (verdict,) = self._verdicts([name_of(picture)], raw)
         if opinion in self.classes:
             attribute = verdict.attributes[opinion]
             label = label or next(iter(attribute.probabilities))
@@ -443,8 +432,10 @@ class Judge:
                 fix=f"Use one of: {', '.join(labels)}." if labels else "Leave the class out.",
             )
 
-    def _verdict(self, name: str, raw: HeadOutputs, row: int) -> Verdict:
-        return verdict_of(
-            name, raw, row, self.classes, self.calibration, self.vocabulary, self.identity,
-            self.score_range, self.multi_label,
+    def _verdicts(self, names: Sequence[str], raw: HeadOutputs) -> list[Verdict]:
+        """The verdicts that outputs stand for, if they are usable."""
+        check_opinions(raw, self.classes, names, self.rating_bins)
+        return verdicts_of(
+            names, raw, self.classes, self.calibration, self.vocabulary, self.identity,
+            self.score_range, self.multi_label, self.rating_bins,
         )  # fmt: skip

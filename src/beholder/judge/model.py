@@ -24,7 +24,13 @@ from beholder.errors import JudgeError
 from beholder.features.backbones import Backbone, Features, create_backbone
 from beholder.features.config import BackboneConfig
 from beholder.judge.calibration import Calibration
-from beholder.judge.store.limits import MOST_WRITERS, Classes, MultiLabel, check_multi_label
+from beholder.judge.store.limits import (
+    MOST_BINS,
+    MOST_WRITERS,
+    Classes,
+    MultiLabel,
+    check_multi_label,
+)
 from beholder.models.config import MOST_FEATURES, HeadConfig
 from beholder.models.expansionnet import ExpansionNet
 from beholder.models.expansionnet_config import ExpansionNetConfig
@@ -49,7 +55,7 @@ class JudgeConfig(BaseModel):
     score: HeadConfig | None = None
     score_grades: tuple[FiniteFloat, ...] = Field(
         (),
-        max_length=1024,
+        max_length=MOST_BINS,
         description="rating bins whose probabilities the score is the mean of; empty: a plain "
         "score",
     )
@@ -126,6 +132,8 @@ class Opinions(NamedTuple):
     """On the scale of the training table, not cut to its range."""
     probabilities_BK: dict[str, Tensor]
     """Per attribute, summing to 1 over its classes; of a multi-label one each of its own."""
+    distribution_BK: Tensor | None = None
+    """Of the score's rating bins, summing to 1; None: a head without them."""
 
 
 class JudgeModel(nn.Module):
@@ -268,10 +276,13 @@ class JudgeModel(nn.Module):
 
     def opinions(self, features: Features) -> Opinions:
         """Scores and attribute probabilities; comments come from `beholder.decoding`."""
-        score_B, probabilities = None, {}
+        score_B, distribution_BK, probabilities = None, None, {}
         if "score" in self.heads:
-            score_B = self.heads["score"](features.pooled_BP)
+            head = cast(ScoreHead, self.heads["score"])
+            score_B = head(features.pooled_BP)
+            if len(head.bins_K):
+                distribution_BK = head.distribution(features.pooled_BP)
         if "attributes" in self.heads:
             heads = cast(AttributeHeads, self.heads["attributes"])
             probabilities = heads.probabilities(features.pooled_BP)
-        return Opinions(score_B, probabilities)
+        return Opinions(score_B, probabilities, distribution_BK)

@@ -4,8 +4,10 @@
 | --- | --- |
 | `image` | the picture's name |
 | `score`, `low`, `high` | the score and the ends of its interval |
+| `distribution` | share of every rating, of a judge that predicts votes |
 | `comment`, `alternatives` | the comment, and the other comments of the beam, best first |
 | `attributes`, `probabilities` | of every attribute its label, and the probability of every class |
+| `familiarity`, `unfamiliar` | 0 to 1, and whether it is below 0.05: see `metrics.familiarity` |
 | `judge` | which judge it was: `Judge.identity` |
 | `error` | code and message, where there is no verdict |
 
@@ -13,6 +15,8 @@ In JSON, attributes are `{name: {"label", "probability"}}` (where several labels
 also `labels`, a list), probabilities `{name: {label: share}}`,
 the interval is there a second time as `interval` `[low, high]`, and a picture without a verdict is
 `{"image", "error": {"code", "message"}}` alone.
+
+A distribution is `{rating: share}` in JSON and a list of `{"rating", "share"}` in a table.
 
 In a table every attribute has columns of its own: `attributes.<name>` (the label),
 `probability.<name>` (of that label) and `probabilities.<name>` (of every class, in the judge's
@@ -39,9 +43,9 @@ ROUNDING = 2e-3  # of the sum of a softmax in half precision
 def columns_of(attributes: Sequence[str]) -> list[str]:
     """The columns of a table of verdicts, in order."""
     return [
-        *("image", "score", "low", "high", "comment", "alternatives"),
+        *("image", "score", "low", "high", "distribution", "comment", "alternatives"),
         *(prefix + name for prefix in (LABEL, PROBABILITY, PROBABILITIES) for name in attributes),
-        *("judge", "error"),
+        *("familiarity", "unfamiliar", "judge", "error"),
     ]
 
 
@@ -62,8 +66,11 @@ def table_row(judged: Judged, classes: Mapping[str, Sequence[str]]) -> dict[str,
         "score": judged.score,
         "low": low,
         "high": high,
+        "distribution": _ratings(judged.distribution),
         "comment": judged.comment,
         "alternatives": list(judged.alternatives),
+        "familiarity": judged.familiarity,
+        "unfamiliar": judged.unfamiliar,
         "judge": judged.judge,
     }
     for name, labels in classes.items():
@@ -75,6 +82,13 @@ def table_row(judged: Judged, classes: Mapping[str, Sequence[str]]) -> dict[str,
     return row
 
 
+def _ratings(distribution: Mapping[float, float] | None) -> list[dict[str, float]] | None:
+    """A distribution as a list, whose type is the same for every judge."""
+    if distribution is None:
+        return None
+    return [{"rating": rating, "share": share} for rating, share in distribution.items()]
+
+
 def csv_row(judged: Judged, classes: Mapping[str, Sequence[str]]) -> list[object]:
     """The cells of a CSV, in the order of `columns_of`."""
     return [_cell(value) for value in table_row(judged, classes).values()]
@@ -83,6 +97,8 @@ def csv_row(judged: Judged, classes: Mapping[str, Sequence[str]]) -> list[object
 def _cell(value: object) -> object:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, (list, dict)):
         return json.dumps(value, ensure_ascii=False)
     return value
@@ -109,7 +125,18 @@ def parse_row(row: Mapping[str, Any]) -> Judged:
         tuple(_value(row.get("alternatives")) or ()),
         attributes,
         judge=row.get("judge") or None,
+        distribution=_distribution(_value(row.get("distribution"))),
+        familiarity=_number(row.get("familiarity")),
     )
+
+
+def _distribution(told: Any) -> dict[float, float] | None:
+    """Of JSON's `{rating: share}`, or of a table's list."""
+    if not told:
+        return None
+    if isinstance(told, Mapping):
+        return {float(rating): float(share) for rating, share in told.items()}
+    return {float(entry["rating"]): float(entry["share"]) for entry in told}
 
 
 def _json_attributes(row: Mapping[str, Any]) -> dict[str, Attribute]:

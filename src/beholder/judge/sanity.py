@@ -18,13 +18,17 @@ MOST_PROBABILITY = 1.001  # 1 and the rounding of half precision
 
 
 def check_opinions(
-    raw: HeadOutputs, classes: Mapping[str, Sequence[str]], names: Sequence[str]
+    raw: HeadOutputs,
+    classes: Mapping[str, Sequence[str]],
+    names: Sequence[str],
+    rating_bins: Sequence[float] = (),
 ) -> None:
     """Refuse what damaged or absurd weights, or a stranger's graphs, say of a batch.
 
     Args:
         classes: attribute -> labels.
         names: of the pictures [B].
+        rating_bins: whose shares are told, if they are.
 
     Raises:
         OpinionError: a score or probability is not finite or far beyond any scale, or there is
@@ -32,6 +36,9 @@ def check_opinions(
     """
     if raw.score_B is not None:
         _check("score", raw.score_B, (len(names),), names, -MOST_SCORE, MOST_SCORE)
+    if raw.distribution_BK is not None:
+        shape = (len(names), len(rating_bins))
+        _check("distribution", raw.distribution_BK, shape, names, 0.0, MOST_PROBABILITY)
     for name, labels in classes.items():
         shape = (len(names), len(labels))
         _check(name, raw.probabilities_BK[name], shape, names, 0.0, MOST_PROBABILITY)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from beholder.data.labels import join_labels
 
+UNFAMILIAR = 0.05  # one in twenty pictures of the training pictures' kind is taken for another
+
 
 @dataclass(frozen=True)
 class Attribute:
@@ -48,13 +50,17 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Score, interval, comment and attributes of one picture.
+    """Score, interval, comment, attributes and familiarity of one picture.
 
     What the judge has no head for is None (attributes: empty). `score` is on the scale of the
     table the judge was trained on and within its range, as `interval` is, which is None unless the
     judge was calibrated.
+    `distribution` tells, of a judge that predicts votes, which share of the raters would give each
+    rating; the shares sum to 1.
     `alternatives` are the other comments of the beam, best first. `judge` tells which judge it was
     (`Judge.identity`); None: one that was never saved.
+    `familiarity`, 0 to 1, is the share of pictures like the training pictures that differ from
+    these at least as much as this one does (`metrics.familiarity`); None: the judge does not know.
     `explanations` holds the files of overlays, by opinion, where they were asked for.
     """
 
@@ -66,6 +72,14 @@ class Verdict:
     attributes: dict[str, Attribute] = field(default_factory=dict)
     explanations: dict[str, str] = field(default_factory=dict)
     judge: str | None = None
+    distribution: dict[float, float] | None = None
+    familiarity: float | None = None
+
+    @property
+    def unfamiliar(self) -> bool | None:
+        """Whether the picture is unlike what the judge was trained on, so that nothing it says of
+        it is backed by experience; None: the judge does not know."""
+        return None if self.familiarity is None else self.familiarity < UNFAMILIAR
 
     def to_dict(self) -> dict[str, object]:
         """One line of `beholder judge --format jsonl`: see `judge.row`."""
@@ -76,6 +90,7 @@ class Verdict:
             "interval": None if self.interval is None else [low, high],
             "low": low,
             "high": high,
+            "distribution": distribution_cells(self.distribution),
             "comment": self.comment,
             "alternatives": list(self.alternatives),
             "attributes": {
@@ -84,6 +99,8 @@ class Verdict:
             "probabilities": {
                 name: dict(attribute.probabilities) for name, attribute in self.attributes.items()
             },
+            "familiarity": self.familiarity,
+            "unfamiliar": self.unfamiliar,
             "judge": self.judge,
         }
         if self.explanations:
@@ -95,7 +112,10 @@ class Verdict:
         from beholder.judge.card import verdict_card
 
         shares = {name: attribute.probabilities for name, attribute in self.attributes.items()}
-        return verdict_card(self.image, self.score, self.interval, self.comment, shares)
+        return verdict_card(
+            self.image, self.score, self.interval, self.comment, shares,
+            unfamiliar=bool(self.unfamiliar), votes=distribution_cells(self.distribution),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,3 +139,10 @@ class Failure:
 
 
 Judged = Verdict | Failure
+
+
+def distribution_cells(distribution: dict[float, float] | None) -> dict[str, float] | None:
+    """A distribution as JSON has it: ratings as text, `1` and not `1.0`."""
+    if distribution is None:
+        return None
+    return {f"{rating:.15g}": share for rating, share in distribution.items()}

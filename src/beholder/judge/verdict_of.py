@@ -13,6 +13,30 @@ from beholder.judge.runtime.engine import HeadOutputs
 from beholder.judge.verdict import Attribute, Verdict
 
 
+def verdicts_of(
+    names: Sequence[str],
+    raw: HeadOutputs,
+    classes: Mapping[str, Sequence[str]],
+    calibration: Calibration,
+    vocabulary: Vocabulary | None,
+    judge: str | None,
+    score_range: tuple[float, float] | None,
+    multi_label: Collection[str],
+    rating_bins: Sequence[float],
+) -> list[Verdict]:
+    """The verdicts on all pictures of a batch; arguments as for `verdict_of`."""
+    familiarity_B = None
+    if calibration.familiarity is not None and raw.pooled_BP is not None:
+        familiarity_B = calibration.familiarity.p_values(raw.pooled_BP)
+    return [
+        verdict_of(
+            name, raw, row, classes, calibration, vocabulary, judge, score_range, multi_label,
+            rating_bins, familiarity_B,
+        )
+        for row, name in enumerate(names)
+    ]  # fmt: skip
+
+
 def verdict_of(
     name: str,
     raw: HeadOutputs,
@@ -23,6 +47,8 @@ def verdict_of(
     judge: str | None,
     score_range: tuple[float, float] | None = None,
     multi_label: Collection[str] = (),
+    rating_bins: Sequence[float] = (),
+    familiarity_B: NDArray[np.float64] | None = None,
 ) -> Verdict:
     """The verdict on a picture of a batch.
 
@@ -33,6 +59,8 @@ def verdict_of(
         judge: `Judge.identity`.
         score_range: what scores and the ends of their intervals are cut to; None: to nothing.
         multi_label: attributes of which several labels may hold at once.
+        rating_bins: in the order of the network's distribution.
+        familiarity_B: of the whole batch; None: the judge does not know.
     """
     score = None if raw.score_B is None else float(raw.score_B[row])
     if score is not None and score_range is not None:
@@ -45,6 +73,10 @@ def verdict_of(
     if raw.comments_B is not None and vocabulary is not None:
         written = [vocabulary.decode(tokens) for tokens in raw.comments_B[row]]
         comments = list(dict.fromkeys(map(display_form, written)))
+    distribution = None
+    if raw.distribution_BK is not None:
+        shares = (float(share) for share in raw.distribution_BK[row])
+        distribution = dict(zip(rating_bins, shares, strict=True))
     attributes = {
         attribute: _attribute(
             attribute, raw.probabilities_BK[attribute][row : row + 1], labels, calibration,
@@ -54,7 +86,11 @@ def verdict_of(
     }  # fmt: skip
     comment = comments[0] if comments else None
     alternatives = tuple(filter(None, comments[1:]))
-    return Verdict(name, score, interval, comment, alternatives, attributes, judge=judge)
+    return Verdict(
+        name, score, interval, comment, alternatives, attributes, judge=judge,
+        distribution=distribution,
+        familiarity=None if familiarity_B is None else float(familiarity_B[row]),
+    )  # fmt: skip
 
 
 def _attribute(

@@ -12,10 +12,13 @@ EXAMPLE: dict[str, Any] = {
     "interval": [2.9, 3.94],
     "low": 2.9,
     "high": 3.94,
+    "distribution": {"1": 0.02, "2": 0.1, "3": 0.38, "4": 0.44, "5": 0.06},
     "comment": "sharp and well exposed",
     "alternatives": ["sharp, with warm colours"],
     "attributes": {"embellishment": {"label": "printed", "probability": 0.83}},
     "probabilities": {"embellishment": {"printed": 0.83, "plain": 0.17}},
+    "familiarity": 0.71,
+    "unfamiliar": False,
     "judge": "judge.beholder@3fd2c1a09b7e",
 }
 FAILED: dict[str, Any] = {
@@ -53,11 +56,24 @@ class VerdictRow(BaseModel):
     interval: list[float] | None = Field(None, description="lowest and highest; None: unknown")
     low: float | None = Field(None, description="the interval's lower end")
     high: float | None = Field(None, description="the interval's upper end")
+    distribution: dict[str, float] | None = Field(
+        None, description="share of every rating, of a judge that predicts votes"
+    )
     comment: str | None = None
     alternatives: list[str] = Field([], description="other comments of the beam, best first")
     attributes: dict[str, AttributeRow] = {}
     probabilities: dict[str, dict[str, float]] = Field(
         {}, description="of every class of each attribute, most probable first"
+    )
+    familiarity: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of pictures like the training pictures that differ from these at least "
+        "as much; None: the judge does not know",
+    )
+    unfamiliar: bool | None = Field(
+        None, description="familiarity below 0.05: unlike anything that the judge has seen"
     )
     judge: str | None = Field(None, description="which judge it was: its name and a hash")
     error: ErrorDetail | None = Field(None, description="there, the picture was not judged")

@@ -41,10 +41,12 @@ class GraphEngine:
         self, pixels_B3HW: NDArray[np.float32], generation: GenerationConfig | None
     ) -> HeadOutputs:
         seen = self._seen("trunk", pixels_B3HW)
-        score_B, probabilities_BK = None, {}
+        score_B, distribution_BK, probabilities_BK = None, None, {}
         if "heads" in self._graphs:
             outputs = self._run("heads", seen)
             score_B = outputs.pop("score").astype(np.float64) if "score" in outputs else None
+            if "distribution" in outputs:
+                distribution_BK = outputs.pop("distribution").astype(np.float64)
             probabilities_BK = {
                 name: probabilities.astype(np.float64)
                 for name, probabilities in zip(self.attributes, outputs.values(), strict=True)
@@ -52,7 +54,8 @@ class GraphEngine:
         comments_B = None
         if generation is not None and self.writers:
             comments_B = self._comments(pixels_B3HW, seen, generation)
-        return HeadOutputs(score_B, probabilities_BK, comments_B)
+        pooled_BP = self._graphs["trunk"].get(seen["pooled"]) if "pooled" in seen else None
+        return HeadOutputs(score_B, probabilities_BK, comments_B, distribution_BK, pooled_BP)
 
     def _comments(
         self,

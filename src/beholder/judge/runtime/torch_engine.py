@@ -83,12 +83,14 @@ class TorchEngine:
                 [list(hypothesis.tokens) for hypothesis in hypotheses] for hypotheses in beams
             ]
         return HeadOutputs(
-            score_B=None if outputs.score_B is None else outputs.score_B.cpu().double().numpy(),
+            score_B=_double(outputs.score_B),
             probabilities_BK={
                 name: probabilities.cpu().double().numpy()
                 for name, probabilities in outputs.probabilities_BK.items()
             },
             comments_B=comments,
+            distribution_BK=_double(outputs.distribution_BK),
+            pooled_BP=features.pooled_BP.float().cpu().numpy(),
         )
 
     def __reduce__(self) -> tuple[type[TorchEngine], tuple[JudgeModel, torch.device, Amp]]:
@@ -99,6 +101,10 @@ class TorchEngine:
     ) -> NDArray[np.float32]:
         pixels = torch.from_numpy(pixels_3HW)[None].to(self.device)
         return heat_map(self.model, pixels, opinion, index)
+
+
+def _double(values: torch.Tensor | None) -> NDArray[np.float64] | None:
+    return None if values is None else values.cpu().double().numpy()
 
 
 @cache

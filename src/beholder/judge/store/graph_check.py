@@ -56,11 +56,19 @@ def _next(past: str) -> str:
 
 
 def _check_heads(heads: Graph, manifest: Manifest, where: str) -> None:
-    """The score first, then an output per attribute, as wide as it has labels."""
+    """The score first, then its distribution, then an output per attribute, as wide as it has
+    labels."""
     outputs = dict(heads.outputs)
     if "score" in manifest.heads:
         _expect_among("heads", ["score"], outputs, where, verb="gives no")
-    given = [sizes for name, sizes in outputs.items() if name != "score"]
+    bins = len(manifest.rating_bins)
+    if "distribution" in outputs or bins:
+        sizes = outputs.get("distribution", ())
+        if not _fit(sizes, (None, bins)):
+            raise _differs(
+                f"heads gives {_text(sizes)} for a distribution of {bins} ratings", where
+            )
+    given = [sizes for name, sizes in outputs.items() if name not in ("score", "distribution")]
     if ("score" in outputs) != ("score" in manifest.heads) or len(given) != len(manifest.classes):
         raise _differs(
             f"heads gives {', '.join(outputs)}, for {len(manifest.classes)} attributes", where

@@ -15,6 +15,7 @@ from beholder.data.labels import joinable
 
 MOST_BEAMS = 64
 MOST_WRITERS = 16
+MOST_BINS = 1024  # of a vote
 
 Classes = Annotated[
     dict[str, Annotated[tuple[str, ...], Field(max_length=100_000)]], Field(max_length=1024)

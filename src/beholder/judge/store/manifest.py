@@ -18,6 +18,7 @@ from beholder.errors import JudgeError
 from beholder.judge.calibration import Calibration
 from beholder.judge.store.limits import (
     MOST_BEAMS,
+    MOST_BINS,
     MOST_WRITERS,
     Classes,
     MultiLabel,
@@ -48,6 +49,9 @@ class Description(BaseModel):
     score_range: tuple[FiniteFloat, FiniteFloat] | None = Field(
         None, description="lowest and highest score that it may give"
     )
+    rating_bins: tuple[FiniteFloat, ...] = Field(
+        (), max_length=MOST_BINS, description="whose shares it predicts with the score"
+    )
     views: ViewConfig = ViewConfig()
     calibration: Calibration = Calibration()
     beam_size: int = Field(1, ge=1, le=MOST_BEAMS, description="beams when a comment is written")
@@ -71,6 +75,7 @@ class Description(BaseModel):
             classes=config.get("classes", {}) if labels else {},
             multi_label=config.get("multi_label", ()) if labels else (),
             score_range=config.get("score_range"),
+            rating_bins=config.get("score_grades", ()) if config.get("score") is not None else (),
             views=config.get("views", {}),
             calibration=config.get("calibration", {}),
             beam_size=card["beam_size"],

@@ -91,6 +91,13 @@ class AssembleStage(StageConfig):
         0.9, gt=0, lt=1, description="share of pictures that a score's interval covers"
     )
 
+    familiarity: bool = Field(
+        True,
+        exclude_if=bool,  # hashes of stages stay as they were
+        description="whether the judge keeps, in a few KB, what its training pictures look like to "
+        "its backbone, to tell pictures that are unlike them",
+    )
+
     @model_validator(mode="after")
     def _one_of_them(self) -> AssembleStage:
         if self.soup > 1 and self.ensemble > 1:
@@ -164,14 +171,19 @@ class Assemble(Stage[AssembleStage]):
                 self._check_intervals(config.intervals)
 
     def cost(self, smoke: SmokeRun) -> Cost:
-        """The judge as it took, and a look at every picture that it is calibrated on."""
-        if self.config.calibrate is None:
-            return smoke.cost
+        """The judge as it took, and a look at every picture that it is calibrated on, or learns
+        from what is familiar."""
+        from beholder.pipeline.stages.familiarity import looks
+
         context, split = smoke.context, self.config.calibrate
+        pictures = 0 if split is None else len(self.context.rows(split))
+        if self.config.familiarity:
+            pictures += looks(self.context, self.config.heads)
+        if pictures == 0:
+            return smoke.cost
         folder, _ = smoke.result.outputs["judge"]
-        judge, few = Judge.load(folder), context.rows(split)
+        judge, few = Judge.load(folder), context.rows(split or "train")
         judge.beam_size = None  # comments are not calibrated
-        pictures = len(self.context.rows(split))
         return with_verdicts(smoke.cost, [judge], few, context.data.root, pictures)
 
     def run(self, folder: Path) -> StageResult:
@@ -179,6 +191,8 @@ class Assemble(Stage[AssembleStage]):
 
         context = self.context
         model, metrics = self._calibrated(self._model())
+        if self.config.familiarity:
+            self._learn_familiarity(model)
         provenance: dict[str, Any] = {
             "recipe": context.recipe.name,
             "seed": context.recipe.seed,
@@ -265,6 +279,14 @@ class Assemble(Stage[AssembleStage]):
             return model, {}
         model.config = model.config.model_copy(update={"calibration": fitted.calibration})
         return model, fitted.metrics
+
+    def _learn_familiarity(self, model: JudgeModel) -> None:
+        from beholder.pipeline.stages.familiarity import learn_familiarity
+
+        assert model.backbone is not None, "a judge without a backbone can't see"
+        known = learn_familiarity(self.context, self.config.heads, model.backbone)
+        calibration = model.config.calibration.model_copy(update={"familiarity": known})
+        model.config = model.config.model_copy(update={"calibration": calibration})
 
     def _model(self) -> JudgeModel:
         """One judge with the heads of all stages on the backbone that they belong to."""

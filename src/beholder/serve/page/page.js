@@ -209,6 +209,7 @@ function draw(card) {
   stateOf(card, card.state === "done" ? (error ? reason(error) : "") : word(card.state));
   if (error && ["network", "busy"].includes(error.code)) offerAgain(card);
   if (!verdict) return;
+  drawUnfamiliar(node.querySelector(".unfamiliar"), verdict);
   drawScore(node.querySelector(".score"), verdict);
   drawComment(node.querySelector(".comment"), verdict);
   drawAttributes(node.querySelector(".attributes"), verdict);
@@ -224,6 +225,12 @@ function offerAgain(card) {
     work();
   });
   card.node.querySelector(".state").append(" ", again);
+}
+
+function drawUnfamiliar(place, verdict) {
+  place.hidden = !verdict.unfamiliar;
+  place.textContent = place.hidden ? "" : word("unfamiliar");
+  place.title = place.hidden ? "" : word("unfamiliarWhy", { share: number(verdict.familiarity * 100, 1) });
 }
 
 function drawScore(place, verdict) {
@@ -254,6 +261,10 @@ function drawScore(place, verdict) {
   line.setAttribute("aria-hidden", "true");
   if (parts[1]) line.append(" ", element("span", { className: "quiet", textContent: parts[1] }));
   place.replaceChildren(element("h3", { textContent: word("score") }), line, scale, ends);
+  const votes = Object.entries(verdict.distribution || {}).sort(([a], [b]) => a - b);
+  if (!votes.length) return;
+  const list = element("ul", { className: "bars" }, ...votes.map(([rating, share]) => bar(rating, share)));
+  place.append(element("details", {}, element("summary", { textContent: word("votes") }), list));
 }
 
 function drawComment(place, verdict) {
@@ -401,20 +412,28 @@ function asCsv(rows) {
   const names = Object.keys(judge.attributes);
   const of = (prefix) => names.map((name) => prefix + name);
   const head = [
-    ...["image", "score", "low", "high", "comment", "alternatives"],
-    ...of("attributes."), ...of("probability."), ...of("probabilities."), "judge", "error",
+    ...["image", "score", "low", "high", "distribution", "comment", "alternatives"],
+    ...of("attributes."), ...of("probability."), ...of("probabilities."),
+    "familiarity", "unfamiliar", "judge", "error",
   ];
   const each = (row, value) => names.map((name) => (row.attributes ? value(name) : ""));
   const table = rows.map((row) => [
-    row.image, row.score ?? "", row.low ?? "", row.high ?? "", row.comment ?? "",
+    row.image, row.score ?? "", row.low ?? "", row.high ?? "", ratings(row.distribution), row.comment ?? "",
     row.alternatives ? JSON.stringify(row.alternatives) : "",
     ...each(row, (name) => row.attributes[name].label || "none"),
     ...each(row, (name) => row.attributes[name].probability),
     ...each(row, (name) => JSON.stringify(row.probabilities[name])),
-    row.judge ?? "",
+    row.familiarity ?? "", row.unfamiliar ?? "", row.judge ?? "",
     row.error ? JSON.stringify(row.error) : "",
   ]);
   return "\ufeff" + [head, ...table].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+}
+
+// A list, as in every table of verdicts.
+function ratings(distribution) {
+  if (!distribution) return "";
+  const shares = Object.entries(distribution).map(([rating, share]) => ({ rating: Number(rating), share }));
+  return JSON.stringify(shares.sort((a, b) => a.rating - b.rating));
 }
 
 // Quoted where needed; what a spreadsheet would run as a formula is kept from it.
