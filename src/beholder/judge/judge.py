@@ -406,7 +406,7 @@ class Judge:
         heat = scale_heat(engine.heat_map(views[0], opinion, index))
         region = self.transform.region(upright.size, box)
         placed = place_heat(heat, region, upright.size)
-        return Explanation(name, opinion, label, value, placed, upright)
+        return Explanation(name_of(picture), opinion, label, value, placed, upright)
 
     def explainable(self) -> list[str]:
         """The opinions that `explain` may be asked for."""
