@@ -29,15 +29,15 @@ def verdicts(known: Familiarity, pooled: np.ndarray) -> list[Verdict]:
 
 @pytest.mark.parametrize("groups", [None, 40])
 def test_it_is_rarely_wrong(groups: int | None) -> None:
-    """In 1 of 100 fits at most, each with calibration pictures of its own: 5 of 200 are allowed."""
+    """In 1 of 100 fits at most, each with calibration pictures of its own: chance may make it 3 of 60."""
     wrong = 0
-    for seed in range(200):
+    for seed in range(60):
         own = features(160, 2 * seed, groups)
         units = range(160) if groups is None else (np.arange(160) % groups).tolist()
         known = fit_familiarity(own, units)
         new = features(60, 2 * seed + 1, None if groups is None else 60)
         wrong += drift_of(verdicts(known, new), known).drifted
-    assert wrong <= 6
+    assert wrong <= 3
 
 
 def test_it_sees_what_no_picture_shows() -> None:

@@ -26,6 +26,8 @@ def picture_cards(data: ReportData, frame: pl.DataFrame) -> list[dict[str, Any]]
     for row in frame.to_dicts():
         names = [c.removeprefix(LABEL) for c in row if c.startswith(LABEL)]
         row["thumbnail"] = thumbnail(root, row["image"])
+        for column in ("unfamiliar", "distribution"):
+            row.setdefault(column, None)  # evaluations of earlier versions have none
         row["opinions"] = [
             {
                 "name": name,

@@ -9,6 +9,7 @@ import polars as pl
 
 from beholder.evaluation.evaluate import level_of
 from beholder.evaluation.overlays import by_chance
+from beholder.judge.verdict import UNFAMILIAR
 from beholder.metrics.classification import show
 from beholder.metrics.info import METRICS
 from beholder.report import plots
@@ -85,6 +86,14 @@ def _tiles(data: ReportData, score_name: str) -> list[dict[str, str]]:
         tiles.append(
             {"value": str(metrics["counts"]["pictures"]), "name": "held-out pictures", "note": note}
         )
+    familiarity = (
+        [] if data.predictions is None or "familiarity" not in data.predictions.columns
+        else data.predictions["familiarity"].drop_nulls().to_list()
+    )  # fmt: skip
+    if familiarity:
+        share = sum(value < UNFAMILIAR for value in familiarity) / len(familiarity)
+        note = f"by chance alone {_percent(UNFAMILIAR)}"
+        tiles.append({"value": _percent(share), "name": "unfamiliar to the judge", "note": note})
     return tiles
 
 
