@@ -29,7 +29,7 @@ def verdicts(known: Familiarity, pooled: np.ndarray) -> list[Verdict]:
 
 @pytest.mark.parametrize("groups", [None, 40])
 def test_it_is_rarely_wrong(groups: int | None) -> None:
-    """In 1 of 100 fits at most, each with its own calibration pictures: chance may make it 3 of 60."""
+    """In 1 of 100 fits at most; chance may make it 3 of 60."""
     wrong = 0
     for seed in range(60):
         own = features(160, 2 * seed, groups)
