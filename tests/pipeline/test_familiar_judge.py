@@ -31,6 +31,14 @@ TUNED = {
 }  # fmt: skip
 
 
+def run(*arguments: object) -> int:
+    """Exit code of a command."""
+    with pytest.raises(SystemExit) as left:
+        main([str(argument) for argument in arguments])
+    assert left.value.code is None or isinstance(left.value.code, int)
+    return left.value.code or 0
+
+
 def noise(draws: np.random.Generator) -> Image.Image:
     values = draws.normal(draws.uniform(90, 160), draws.uniform(20, 60), (64, 64, 3))
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
@@ -77,17 +85,17 @@ def test_strange_pictures_are_unfamiliar(
         assert judge(tmp_path / "new" / f"{index}.png").unfamiliar
     capsys.readouterr()
     batch = [str(tmp_path / "run" / "judge"), str(tmp_path / "new"), "--device", "cpu"]
-    assert main(["judge", *batch]) == 0
+    assert run("judge", *batch) == 0
     assert "unfamiliar: unlike the pictures" in capsys.readouterr().out
-    assert main(["judge", *batch, "--drift"]) == 0
+    assert run("judge", *batch, "--drift") == 0
     told = capsys.readouterr().out
     assert told.startswith("The batch of 12 pictures as a whole is unlike the pictures that")
-    assert main(["judge", *batch, "--format", "jsonl"]) == 0
+    assert run("judge", *batch, "--format", "jsonl") == 0
     (tmp_path / "verdicts.jsonl").write_text(capsys.readouterr().out)
-    assert main(["judge", batch[0], str(tmp_path / "verdicts.jsonl"), "--drift"]) == 0
+    assert run("judge", batch[0], tmp_path / "verdicts.jsonl", "--drift") == 0
     assert capsys.readouterr().out == told
     seen = [str(tmp_path / "pictures" / f"{index}.png") for index in range(30)]
-    assert main(["judge", batch[0], *seen, "--drift", "--format", "jsonl"]) == 0
+    assert run("judge", batch[0], *seen, "--drift", "--format", "jsonl") == 0
     drift = json.loads(capsys.readouterr().out)
     assert (drift["pictures"], drift["drifted"]) == (30, False)
 
@@ -107,6 +115,5 @@ def test_a_judge_without_it_says_nothing(
     verdict = Judge.load(tmp_path / "run" / "judge", device="cpu")(tmp_path / "pictures/0.png")
     assert (verdict.familiarity, verdict.unfamiliar) == (None, None)
     assert verdict.to_dict()["unfamiliar"] is None
-    arguments = ["judge", str(tmp_path / "run/judge"), str(tmp_path / "pictures"), "--drift"]
-    assert main(arguments) == 2
+    assert run("judge", tmp_path / "run/judge", tmp_path / "pictures", "--drift") == 2
     assert "does not know what its training pictures look like" in capsys.readouterr().err
