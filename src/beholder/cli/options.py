@@ -83,6 +83,14 @@ PrintFormat = Annotated[
     Literal["table", "jsonl", "csv"] | None,
     typer.Option("--format", help="How to print; default: table."),
 ]
+AsDrift = Annotated[
+    bool,
+    typer.Option(
+        "--drift",
+        help="Print one sentence instead: whether the pictures as a whole are unlike those that "
+        "the judge was trained on. PICTURES may be a file of verdicts, too.",
+    ),
+]
 
 
 def refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from beholder.cli.options import (
     AnyJudge,
+    AsDrift,
     BatchSize,
     DecodingThreads,
     GpusPerWorker,
@@ -52,14 +53,7 @@ def judge(
     workers: DecodingThreads = None,
     backend: WithBackend = None,
     device: OnDevice = None,
-    drift: Annotated[
-        bool,
-        typer.Option(
-            "--drift",
-            help="Print one sentence instead: whether the pictures as a whole are unlike those "
-            "that the judge was trained on. PICTURES may be a file of verdicts, too.",
-        ),
-    ] = False,
+    drift: AsDrift = False,
     file: Annotated[Path | None, typer.Option("--output", hidden=True)] = None,
     engine: Annotated[Engine, typer.Option(hidden=True)] = "local",
     ray_address: Annotated[str | None, typer.Option(hidden=True)] = None,
@@ -79,8 +73,9 @@ def judge(
         raise typer.BadParameter("--explain and --into go together: what to show, and where.")
     if drift:
         refuse(context, ("file", "explain", "into"), "does not go with --drift.")
-        if output == "csv":
-            raise typer.BadParameter("--drift prints a sentence, or JSON with --format jsonl.")
+        _print_drift(context, model, pictures, listed, images, output, batch_size, workers, backend,
+                     reading)  # fmt: skip
+        return
     if file:
         refuse(context, ("explain", "into", "output"), "is of what is printed: leave --output out.")
         _tell_moved("judge --output FILE", "batch --output FILE")
@@ -97,14 +92,8 @@ def judge(
         _tell_moved("judge --explain OPINION --into FOLDER", "explain --opinion OPINION --into ...")
     from beholder.judge import Judge
 
-    if drift and pictures and len(pictures) == 1 and Path(pictures[0]).suffix in VERDICTS:
-        _print_drift(Judge.load(model, backend=backend), Path(pictures[0]), output)
-        return
     requests, _ = requests_of(context, pictures, listed, images, reading)
     loaded = Judge.load(model, backend=backend)
-    if drift:
-        _print_drift(loaded, requests, output, batch_size, workers)
-        return
     _print(loaded, requests, output, batch_size, workers, explain, into)
 
 
@@ -175,24 +164,34 @@ def explain(
 
 
 def _print_drift(
-    loaded: Judge,
-    batch: Path | Sequence[Request],
+    context: typer.Context,
+    model: Path,
+    pictures: list[str] | None,
+    listed: Path | None,
+    images: Path | None,
     output: Literal["table", "jsonl", "csv"] | None,
-    batch_size: int = 16,
-    workers: int | None = None,
+    batch_size: int,
+    workers: int | None,
+    backend: Literal["onnxruntime", "openvino"] | None,
+    reading: ReadOptions,
 ) -> None:
-    """Print whether a batch, as pictures or as a file of verdicts, is unlike the training
+    """Print whether a batch, as pictures or as one file of verdicts, is unlike the training
     pictures."""
     import json
 
     from beholder.evaluation.drift import drift_of, drift_of_file
+    from beholder.judge import Judge
     from beholder.judge.runner import judge_pictures
 
-    if isinstance(batch, Path):
-        drift = drift_of_file(batch, loaded)
+    if output == "csv":
+        raise typer.BadParameter("--drift prints a sentence, or JSON with --format jsonl.")
+    if pictures and len(pictures) == 1 and Path(pictures[0]).suffix in VERDICTS:
+        drift = drift_of_file(Path(pictures[0]), Judge.load(model, backend=backend))
     else:
+        requests, _ = requests_of(context, pictures, listed, images, reading)
+        loaded = Judge.load(model, backend=backend)
         loaded.beam_size = None  # comments tell nothing of it
-        judged = judge_pictures(loaded, batch, batch_size=batch_size, workers=workers)
+        judged = judge_pictures(loaded, requests, batch_size=batch_size, workers=workers)
         drift = drift_of(judged, loaded.calibration.familiarity)
     typer.echo(json.dumps(drift.to_dict()) if output == "jsonl" else str(drift))
 
