@@ -23,8 +23,13 @@ def demo(
 ) -> None:
     """Train and evaluate a judge on the embedded sample: real photographs, synthetic opinions."""
     _fit("demo", (), run, dry_run=False)
-    from beholder.pipeline.demo import summarise_demo
+    from beholder.data.files import write_text
+    from beholder.pipeline.demo import summarise_demo, told_of_starter
+    from beholder.report import write_report
+    from beholder.report.collect import SENTENCES
 
+    write_text(run / SENTENCES, told_of_starter(run) + "\n")
+    write_report(run)
     typer.echo(summarise_demo(run))
 
 

@@ -1,4 +1,5 @@
-"""What `beholder demo` tells at its end: where everything is, and three verdicts."""
+"""What `beholder demo` tells at its end: what the starter has brought, three verdicts, and where
+everything is."""
 
 from __future__ import annotations
 
@@ -8,8 +9,23 @@ from beholder.batch.printing import render_verdict
 from beholder.data.sample.builder import IMAGES
 from beholder.evaluation.predictions import read_predictions
 from beholder.judge import Judge
+from beholder.pipeline.manifest import load_manifest
 
 SHOWN = 3
+
+
+def told_of_starter(folder: Path) -> str:
+    """One sentence: how good scores are on photographs left out in turn, from the starter's
+    backbone and from ImageNet's."""
+    manifest = load_manifest(folder)
+    assert manifest is not None, "the demo has run"
+    records = {record.name: record.metrics for record in manifest.stages}
+    tuned, plain = records["errors"], records["imagenet-errors"]
+    return (
+        f"What the starter has brought: on photographs left out in turn SRCC {tuned['srcc']:.2f} and "
+        f"RMSE {tuned['rmse']:.2f} on its backbone, {plain['srcc']:.2f} and {plain['rmse']:.2f} on "
+        f"ImageNet's (pseudo-MOS, 1 to 5)."
+    )
 
 
 def summarise_demo(folder: Path) -> str:
@@ -20,7 +36,12 @@ def summarise_demo(folder: Path) -> str:
     chosen = rows[places]
     judge = Judge.load(folder / "judge")
     root = folder / "sample" / IMAGES
-    lines = ["", "Three held-out pictures (the given pseudo-MOS in brackets):"]
+    lines = [
+        "",
+        told_of_starter(folder),
+        "",
+        "Three held-out pictures (the given pseudo-MOS in brackets):",
+    ]
     for key, target in chosen.select("image", "target.score").iter_rows():
         lines.append(f"{render_verdict(judge(root / key))}\n  [given    {target:.2f}]")
     example = root / chosen["image"][0]
