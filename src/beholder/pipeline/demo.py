@@ -22,9 +22,9 @@ def told_of_starter(folder: Path) -> str:
     records = {record.name: record.metrics for record in manifest.stages}
     tuned, plain = records["errors"], records["imagenet-errors"]
     return (
-        f"What the starter has brought: on photographs left out in turn SRCC {tuned['srcc']:.2f} and "
-        f"RMSE {tuned['rmse']:.2f} on its backbone, {plain['srcc']:.2f} and {plain['rmse']:.2f} on "
-        f"ImageNet's (pseudo-MOS, 1 to 5)."
+        "What the starter has brought: on photographs left out in turn SRCC "
+        f"{tuned['srcc']:.2f} and RMSE {tuned['rmse']:.2f} on its backbone, {plain['srcc']:.2f} "
+        f"and {plain['rmse']:.2f} on ImageNet's (pseudo-MOS, 1 to 5)."
     )
 
 
