@@ -81,7 +81,8 @@ def tuned_backbone(table: pl.DataFrame, folder: Path, cache: Path) -> Path:
         _save({name: published[name] for name in names}, start)
     opinions = table.select("image", "score", "group", "split", *LEVELS)
     run = fitted(HERE / "backbone.yaml", opinions, start, folder, cache)
-    tuned = load_file(run / "backbone" / "model.safetensors")
+    (model,) = (run / "stages" / "backbone").glob("*/model.safetensors")
+    tuned = load_file(model)
     weights = folder / "backbone.safetensors"
     _save({name: tuned[f"backbone.{name}"] for name in names}, weights, torch.float16)
     return weights
