@@ -168,8 +168,8 @@ def table_of(metrics: pl.DataFrame) -> pl.DataFrame:
             "problems": [_names(of_picture, VISIBLE) for of_picture in faults],
             "severe problems": [_names(of_picture, SEVERE) for of_picture in faults],
             "comment": [
-                comment(key, score, _severe(levels))
-                for key, score, levels in zip(metrics["image"], scores, faults, strict=True)
+                comment(key, _severe(levels))
+                for key, levels in zip(metrics["image"], faults, strict=True)
             ],
             "group": metrics["photo"],
         }

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 from beholder.data.augment import generator_of
 
-GRADES = ("bad", "poor", "fair", "good", "excellent")
-
 PHRASES = {
     "underexposure": ("rather dark|a little dark", "much too dark|far too dark"),
     "overexposure": ("rather bright|a little too bright", "much too bright|far too bright"),
@@ -42,21 +40,18 @@ PHRASES = {
 CLEAN = ("clean and sharp", "without visible faults", "as it should be")
 
 
-def comment(key: str, score: float, faults: Mapping[str, bool]) -> str:
+def comment(key: str, faults: Mapping[str, bool]) -> str:
     """A sentence about a picture; equal arguments give equal sentences.
 
     Args:
         key: the picture's, from which the wording is drawn.
-        score: 1 to 5.
         faults: family -> whether the fault is severe.
     """
     chance = generator_of(0, 0, key, "comment")
-    grade = GRADES[min(4, max(0, round(score) - 1))]
-    article = "an" if grade[0] in "aeiou" else "a"
     # the worst first, as people do
     names = sorted(faults, key=lambda family: not faults[family])
     phrases = [str(chance.choice(PHRASES[family][faults[family]].split("|"))) for family in names]
     if not phrases:
         phrases = [str(chance.choice(CLEAN))]
     words = " and ".join([", ".join(phrases[:-1]), phrases[-1]] if phrases[1:] else phrases)
-    return f"{article} {grade} photo , {words} ."
+    return f"This photo is {words}."

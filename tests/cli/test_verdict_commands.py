@@ -124,7 +124,8 @@ def test_a_judge_that_is_not_there_is_one_sentence(
 ) -> None:
     assert run(*command) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if "now" not in line]
-    assert lines == ["error: There is no judge here.", "  where: none", "  fix:   Check the path."]
+    fix = "  fix:   Check the path, or name a shipped judge: starter."
+    assert lines == ["error: There is no judge here.", "  where: none", fix]
     assert {path.name for path in folder_of_pictures.iterdir()} == {
         "judge.beholder",
         "photos",
@@ -210,7 +211,8 @@ def test_stored_verdicts_are_evaluated(
     capsys.readouterr()
     assert run("evaluate", "--verdicts", file, "table.csv", *options) == 0
     metrics = json.loads(capsys.readouterr().out)
-    assert metrics["counts"] == expected["counts"] == {"pictures": COUNT - 1, "failed": 1}
+    assert metrics["counts"] == expected["counts"]
+    assert metrics["counts"] == {"pictures": COUNT - 1, "failed": 1, "groups": COUNT - 1}
     assert metrics["score"] == expected["score"]
     for name in ("top1", "acsa", "macro_f1", "ece", "majority"):  # the order of classes may differ
         assert metrics["attributes"]["half"][name] == expected["attributes"]["half"][name]
@@ -252,7 +254,8 @@ def test_what_a_version_before_wrote_is_evaluated(
         options = ("old.csv", "--images", "pictures", "--format", "json")
         assert run("evaluate", "--verdicts", half / name, *options) == 0
         metrics = json.loads(capsys.readouterr().out)
-        assert metrics["counts"] == {"pictures": judged, "failed": 24 - judged}
+        counts = {"pictures": judged, "failed": 24 - judged, "groups": judged}
+        assert metrics["counts"] == counts
 
 
 def test_completion_is_there(capsys: pytest.CaptureFixture[str]) -> None:

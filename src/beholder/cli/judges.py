@@ -122,8 +122,9 @@ def submit(
         from beholder.challenges.fascode import write_submission
     except ModuleNotFoundError as error:
         raise MissingExtra("Writing a submission", "train") from error
+    from beholder.judge.store.find import find_judge
 
-    size = write_submission(model, into, megabytes=megabytes, dtype=dtype)
+    size = write_submission(find_judge(model), into, megabytes=megabytes, dtype=dtype)
     typer.echo(f"{into / 'model.onnx'}: {size:,} bytes of {megabytes * 1e6:,.0f} allowed")
 
 
