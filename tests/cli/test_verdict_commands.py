@@ -217,7 +217,11 @@ def test_stored_verdicts_are_evaluated(
     for name in ("top1", "acsa", "macro_f1", "ece", "majority"):  # the order of classes may differ
         assert metrics["attributes"]["half"][name] == expected["attributes"]["half"][name]
     assert run("evaluate", "--verdicts", file, "table.csv", *options, "--split", "test") == 0
-    assert json.loads(capsys.readouterr().out)["counts"] == {"pictures": 4, "failed": 0}
+    assert json.loads(capsys.readouterr().out)["counts"] == {
+        "pictures": 4,
+        "failed": 0,
+        "groups": 4,
+    }
     if form != "csv":  # named by a list, the same without the folder
         listing = ("--list", "table.csv", "--images", root, "--output", f"listed.{form}")
         write_brightness_judge(folder_of_pictures / "judge.beholder")

@@ -33,7 +33,7 @@ def negative_log_likelihood(drawn: Ratings, x: np.ndarray) -> float:
 @pytest.mark.parametrize("per_picture", [12, 10])
 def test_the_papers_form_is_the_maximum_of_the_likelihood(per_picture: int) -> None:
     drawn = draw_ratings(30, 12, per_picture, seed=0, noise=(0.5, 0.7))
-    model = fit_opinions(*drawn.named(), restricted=False)
+    model = fit_opinions(*drawn.columns(), restricted=False)
     assert not model.at_floor.any()
     order = np.argsort(indices(model.raters))
     fitted = np.concatenate([model.quality, model.bias[order], np.log(model.inconsistency[order])])
@@ -66,7 +66,7 @@ def test_with_every_rating_there_it_is_the_maximum_of_the_restricted_likelihood(
         return float(log_nu[drawn.rater].sum() + (determinant + weight @ residual**2) / 2)
 
     best = optimize.minimize(restricted, np.zeros(raters), method="BFGS", options={"gtol": 1e-7})
-    model = fit_opinions(*drawn.named())
+    model = fit_opinions(*drawn.columns())
     order = np.argsort(indices(model.raters))
     np.testing.assert_allclose(np.log(model.inconsistency[order]), best.x, atol=1e-4)
     # standard errors: the inverse of the second derivatives, numerically
@@ -91,7 +91,7 @@ def test_with_every_rating_there_it_is_the_maximum_of_the_restricted_likelihood(
 
 def test_errors_of_quality_and_bias_are_those_of_weighted_least_squares() -> None:
     drawn = draw_ratings(15, 6, 3, seed=5)
-    model = fit_opinions(*drawn.named())
+    model = fit_opinions(*drawn.columns())
     pictures, raters = len(model.pictures), len(model.raters)
     weight = model.inconsistency[model.rater_K] ** -2.0
     design = np.zeros((len(model.score_K), pictures + raters))
@@ -119,7 +119,7 @@ def test_what_ratings_were_drawn_from_lies_within_the_intervals(
     inside: dict[str, list[np.ndarray]] = {"quality": [], "bias": [], "inconsistency": []}
     for seed in range(12):
         drawn = draw_ratings(pictures, raters, per_picture, seed)
-        model = fit_opinions(*drawn.named())
+        model = fit_opinions(*drawn.columns())
         for name, shares in inside.items():
             order = indices(model.pictures if name == "quality" else model.raters)
             error = np.abs(getattr(model, name) - getattr(drawn, name)[order])
@@ -131,18 +131,18 @@ def test_what_ratings_were_drawn_from_lies_within_the_intervals(
 
 def test_the_papers_form_takes_raters_for_too_consistent_where_few_rate_a_picture() -> None:
     drawn = draw_ratings(300, 20, 8, seed=0, noise=(0.5, 0.5))
-    restricted = fit_opinions(*drawn.named())
-    paper = fit_opinions(*drawn.named(), restricted=False)
+    restricted = fit_opinions(*drawn.columns())
+    paper = fit_opinions(*drawn.columns(), restricted=False)
     assert np.median(restricted.inconsistency) == pytest.approx(0.5, rel=0.02)
     assert np.median(paper.inconsistency) == pytest.approx(0.5 * np.sqrt(7 / 8), rel=0.02)
     fewer = draw_ratings(300, 20, 4, seed=2, noise=(0.5, 0.5))
-    assert fit_opinions(*fewer.named(), restricted=False).at_floor.any()
-    assert not fit_opinions(*fewer.named()).at_floor.any()
+    assert fit_opinions(*fewer.columns(), restricted=False).at_floor.any()
+    assert not fit_opinions(*fewer.columns()).at_floor.any()
 
 
 def test_any_scale_and_names_give_the_same_model() -> None:
     drawn = draw_ratings(40, 6, 4, seed=3)
-    pictures, raters, scores = drawn.named()
+    pictures, raters, scores = drawn.columns()
     model = fit_opinions(pictures, raters, scores)
     other = fit_opinions(pictures, raters, [50 + 20 * score for score in scores])
     np.testing.assert_allclose(other.quality, 50 + 20 * model.quality, rtol=1e-6)
@@ -155,7 +155,7 @@ def test_any_scale_and_names_give_the_same_model() -> None:
 
 def test_lone_ratings_are_left_out() -> None:
     drawn = draw_ratings(40, 6, 4, seed=3)
-    pictures, raters, scores = drawn.named()
+    pictures, raters, scores = drawn.columns()
     model = fit_opinions(
         [*pictures, "lone.jpg", pictures[0]], [*raters, "r0", "passer-by"], [*scores, 1.0, 5.0]
     )
@@ -210,7 +210,7 @@ def test_the_ceiling_is_what_the_true_qualities_reach(
     reached, estimated, inside = ({"mean": [], "corrected": []} for _ in range(3))
     for seed in range(80):
         drawn = draw_ratings(pictures, raters, per_picture, seed, noise)
-        model = fit_opinions(*drawn.named())
+        model = fit_opinions(*drawn.columns())
         means = np.bincount(drawn.picture, drawn.score) / per_picture
         order = np.argsort(indices(model.pictures))
         for scores, estimate in (("mean", means), ("corrected", model.quality[order])):
@@ -226,7 +226,7 @@ def test_the_ceiling_is_what_the_true_qualities_reach(
 
 def test_a_ceiling_of_some_pictures_is_wider_and_seeded() -> None:
     drawn = draw_ratings(200, 10, 5, seed=0)
-    model = fit_opinions(*drawn.named())
+    model = fit_opinions(*drawn.columns())
     whole, some = ceiling(model), ceiling(model, [*model.pictures[:20], "unknown.jpg"])
     assert some.high - some.low > 1.5 * (whole.high - whole.low)
     assert ceiling(model) == whole != ceiling(model, seed=1)
@@ -235,7 +235,7 @@ def test_a_ceiling_of_some_pictures_is_wider_and_seeded() -> None:
         drawn.picture, drawn.rater, np.random.default_rng(0).standard_normal(1000),
         drawn.quality, drawn.bias, drawn.inconsistency,
     )  # fmt: skip
-    assert ceiling(fit_opinions(*noise.named())).value < 0.4
+    assert ceiling(fit_opinions(*noise.columns())).value < 0.4
 
 
 def table_of(drawn: Ratings, scores: np.ndarray) -> AnnotationTable:
