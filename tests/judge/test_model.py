@@ -103,7 +103,7 @@ def test_absent_heads_say_nothing() -> None:
     model = JudgeModel.from_config(only_comment, with_backbone=False)
     assert list(model.heads) == ["comment"]
     opinions = model.opinions(model.features({"tokens": torch.randn(2, 3, 5)}))
-    assert opinions == (None, {})
+    assert opinions == (None, {}, None)
     no_comment = config(comment=None, vocabulary=None)
     with pytest.raises(JudgeError, match="no comment head"):
         _ = JudgeModel.from_config(no_comment, with_backbone=False).comment
