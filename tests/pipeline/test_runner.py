@@ -341,7 +341,7 @@ def test_broken_picture_is_quarantined_and_the_rest_goes_on(finished: Path, tmp_
         "5.png": "not_a_picture", "20.png": "missing",
     }  # fmt: skip
     metrics = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())
-    assert metrics["counts"] == {"pictures": 5, "failed": 1}
+    assert metrics["counts"] == {"pictures": 5, "failed": 1, "groups": 5}
 
 
 def test_mistake_in_a_late_stage_is_found_before_the_first_one_runs(
