@@ -35,6 +35,7 @@ from beholder.features.config import BackboneConfig
 from beholder.features.starter import WEIGHTS
 from beholder.judge.store.find import SHIPPED_FOLDER
 from beholder.metrics.correlation import plcc, rmse, srcc
+from beholder.pipeline.manifest import load_manifest
 from beholder.pipeline.recipe import load_recipe
 from beholder.pipeline.runner import fit_recipe
 
@@ -81,8 +82,10 @@ def tuned_backbone(table: pl.DataFrame, folder: Path, cache: Path) -> Path:
         _save({name: published[name] for name in names}, start)
     opinions = table.select("image", "score", "group", "split", *LEVELS)
     run = fitted(HERE / "backbone.yaml", opinions, start, folder, cache)
-    (model,) = (run / "stages" / "backbone").glob("*/model.safetensors")
-    tuned = load_file(model)
+    manifest = load_manifest(run)
+    record = manifest.find("backbone") if manifest else None
+    assert record is not None, "the run is finished"
+    tuned = load_file(run / record.outputs["model"].path)
     weights = folder / "backbone.safetensors"
     _save({name: tuned[f"backbone.{name}"] for name in names}, weights, torch.float16)
     return weights
