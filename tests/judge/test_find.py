@@ -23,6 +23,8 @@ def test_a_name_is_a_path_first(shipped: Path, tmp_path: Path) -> None:
     assert find_judge("starter") == shipped
     own = tmp_path / "starter"
     own.mkdir()
+    assert find_judge("starter") == shipped, "a folder that holds no judge hides none"
+    (own / "judge.json").write_text("{}")
     assert find_judge("starter") == Path("starter")
     assert find_judge(own) == own
 

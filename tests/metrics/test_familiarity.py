@@ -176,3 +176,14 @@ def test_a_strangers_numbers_are_not_believed(field: str, value: str) -> None:
     told[field] = value
     with pytest.raises(ValidationError):
         Familiarity.model_validate(told)
+
+
+def test_few_groups_count_by_their_pictures() -> None:
+    distance_N = np.arange(40, dtype=np.float64)
+    groups = ["large"] * 30 + [f"small {number}" for number in range(10)]
+    from beholder.metrics import familiarity as module
+
+    distances_M, shares_M, units = module._tail(distance_N, groups)
+    assert units == 40
+    np.testing.assert_allclose(shares_M, np.arange(40, 0, -1) / 40)
+    np.testing.assert_array_equal(distances_M, distance_N)

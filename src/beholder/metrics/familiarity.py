@@ -263,11 +263,11 @@ def _tail(distance_N: Vector, groups_N: Sequence[Hashable]) -> tuple[Vector, Vec
         [str(group) for group in groups_N], return_inverse=True, return_counts=True
     )
     grouped = len(sizes) >= FEWEST_GROUPS
-    weight_N = 1.0 / sizes[group_N] / len(sizes)
+    count = len(distance_N)
+    weight_N = 1.0 / sizes[group_N] / len(sizes) if grouped else np.full(count, 1.0 / count)
     order = np.argsort(distance_N, kind="stable")
     ascending = distance_N[order]
     share_N = weight_N[order][::-1].cumsum()[::-1].clip(0.0, 1.0)
-    count = len(ascending)
     kept = np.arange(count)
     if count > KEPT:
         spread = np.linspace(0, count - 1 - KEPT_FARTHEST, KEPT - KEPT_FARTHEST)
