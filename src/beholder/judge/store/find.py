@@ -21,9 +21,9 @@ def find_judge(name: str | Path) -> Path:
     """The folder or exported file of a judge.
 
     Args:
-        name: a path of a judge; or the name of a shipped judge, e.g. `starter`; or `owner/name` on the Hub,
-            which is fetched unless it is in the cache. What begins like a folder that is there is
-            a path, not a name on the Hub.
+        name: a path of a judge; or the name of a shipped judge, e.g. `starter`; or `owner/name`
+            on the Hub, which is fetched unless it is in the cache. What begins like a folder that
+            is there is a path, not a name on the Hub.
 
     Raises:
         JudgeError: there is no such judge, or it can't be fetched.
