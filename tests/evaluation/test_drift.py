@@ -42,7 +42,7 @@ def test_it_is_rarely_wrong(groups: int | None) -> None:
 
 def test_it_sees_what_no_picture_shows() -> None:
     known = fit_familiarity(features(300, 0), range(300))
-    drift = drift_of(verdicts(known, features(200, 1, shift=0.15)), known)
+    drift = drift_of(verdicts(known, features(200, 1, shift=0.1)), known)
     assert drift.drifted
     assert drift.unfamiliar < 40  # most of them pass by themselves
     # pictures that are closer than usual are no reason for alarm
