@@ -12,24 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from beholder.auto.out_of_fold import ALPHAS, Features, Folds, out_of_fold_scores, standardised
 from beholder.metrics.captions import evaluate_captions
 from beholder.metrics.correlation import srcc
 from beholder.metrics.multi_label import average_precision
 
-ALPHAS = np.logspace(-1, 5, 13)  # of the ridge, on standardised features
 POWERS = (0.0, 0.5, 1.0)  # of class weights, count^-power
 MOST_ATTRIBUTES = 10  # that are looked at, the table's first ones: each takes seconds
-Features = NDArray[np.float64]
-Folds = NDArray[np.int64]
-
-
-def standardised(features_NP: Features, learnt_N: NDArray[np.bool_]) -> Features:
-    """Features in deviations from the mean, both of the rows that are learnt from; constant ones
-    become 0, and what is beyond 8 deviations is cut, as the heads do."""
-    mean_P = features_NP[learnt_N].mean(axis=0)
-    deviation_P = features_NP[learnt_N].std(axis=0)
-    scale_P = np.where(deviation_P > 1e-8, deviation_P, np.inf)
-    return np.clip((features_NP - mean_P) / scale_P, -8.0, 8.0)
 
 
 def score_skill(
@@ -44,17 +33,9 @@ def score_skill(
     Args:
         usable_N: rows that may be learnt from; None: all.
     """
-    from sklearn.linear_model import RidgeCV
-
-    usable_N = np.ones(len(scores_N), bool) if usable_N is None else usable_N
-    predicted_N = np.empty(len(scores_N))
-    for fold in np.unique(folds_N):
-        learnt_N = (folds_N != fold) & usable_N
-        if learnt_N.sum() < 2:
-            return 0.0
-        inputs_NP = standardised(features_NP, learnt_N)
-        ridge = RidgeCV(ALPHAS).fit(inputs_NP[learnt_N], scores_N[learnt_N])
-        predicted_N[folds_N == fold] = ridge.predict(inputs_NP[folds_N == fold])
+    predicted_N = out_of_fold_scores(features_NP, scores_N, folds_N, usable_N)
+    if predicted_N is None:
+        return 0.0
     value = srcc(scores_N, predicted_N)
     return float(value) if np.isfinite(value) else 0.0
 

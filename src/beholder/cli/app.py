@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from beholder.cli.evaluating import evaluate
 from beholder.cli.judges import card, export, import_, serve, submit
-from beholder.cli.runs import check, demo, fit, report
+from beholder.cli.runs import check, demo, doubtful, fit, report
 from beholder.cli.training import recipes, train
 from beholder.cli.verdicts import batch, explain, judge
 from beholder.errors import BeholderError
@@ -45,6 +45,7 @@ app = typer.Typer(
 )
 for command in (
     demo, check, train, fit, judge, batch, explain, evaluate, export, card, submit, serve, report,
+    doubtful,
 ):  # fmt: skip
     app.command()(command)
 app.command("import")(import_)

@@ -1,4 +1,4 @@
-"""Commands that make runs and look at them: `demo`, `check`, `fit`, `report`."""
+"""Commands that make runs and look at them: `demo`, `check`, `fit`, `report`, `doubtful`."""
 
 from __future__ import annotations
 
@@ -101,6 +101,28 @@ def report(
     from beholder.report import write_report
 
     typer.echo(f"Report: {write_report(run)}")
+
+
+def doubtful(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures; default: where they were in the run."),
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, help="Pictures of each kind on the page.")] = 60,
+) -> None:
+    """List opinions of a run's table that are probably mistakes, for a person to go through.
+
+    Scores and labels that what has not seen the picture finds implausible, the most doubtful first:
+    all in RUN/doubtful.csv, the first ones with thumbnails in RUN/doubtful.html.
+    """
+    from beholder.auto.doubtful import CSV, PAGE, render_first, write_doubtful
+
+    ranked = write_doubtful(run, images, most)
+    typer.echo("\n".join(f"{kind}: {words}" for kind, words in ranked.covered.items()))
+    typer.echo(f"\nMost doubtful:\n{render_first(ranked.rows)}\n")
+    typer.echo(f"All of them: {run / CSV}")
+    typer.echo(f"To look at:  {run / PAGE}")
 
 
 def _fit(

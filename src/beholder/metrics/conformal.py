@@ -185,7 +185,7 @@ def fit_conformal_by_score(
     """
     plain = fit_conformal(target_N, predicted_N, level=level)  # makes sure of the arguments
     target, predicted = _vector(target_N), _vector(predicted_N)
-    weight_N, group_N = _equal_weights(groups_N)
+    weight_N, group_N = equal_weights(groups_N)
     groups = int(group_N.max()) + 1
     error_N = np.abs(target - predicted)
     quantile = _weighted_quantile(error_N, weight_N, level)
@@ -292,7 +292,7 @@ def _cut(
     return np.clip(predicted - margin_N, low, high), np.clip(predicted + margin_N, low, high)
 
 
-def _equal_weights(groups_N: Sequence[Hashable]) -> tuple[Vector, NDArray[np.int64]]:
+def equal_weights(groups_N: Sequence[Hashable]) -> tuple[Vector, NDArray[np.int64]]:
     """Weights [N] that sum to 1 in every group, and the index [N] of each picture's group."""
     indices: dict[Hashable, int] = {}
     group_N = np.array([indices.setdefault(group, len(indices)) for group in groups_N])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -18,6 +18,9 @@ from beholder.report.cards import picture_cards
 from beholder.report.collect import Curves, ReportData
 from beholder.report.raters import raters_part
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 GALLERY = 24
 METRICS_DRAWN = 8  # of a stage
 EXAMPLES = 4
@@ -26,17 +29,11 @@ _HERE = Path(__file__).parent
 
 def render_page(data: ReportData) -> str:
     """The whole page as HTML, with styles, plots and pictures inside."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(show=show, seconds=_duration, percent=_percent)
     score_name = (data.metrics or {}).get("score_name", "MOS")
-    return environment.get_template("page.html.j2").render(
+    template, style = template_and_style("page.html.j2")
+    return template.render(
         data=data,
-        style=(_HERE / "page.css").read_text("utf-8"),
+        style=style,
         score_name=score_name,
         total_seconds=sum(stage.seconds for stage in data.manifest.stages),
         longest=max((stage.seconds for stage in data.manifest.stages), default=1.0) or 1.0,
@@ -55,6 +52,18 @@ def render_page(data: ReportData) -> str:
         gallery=_gallery(data),
         metric_info=METRICS,
     )
+
+
+def template_and_style(name: str) -> tuple[Template, str]:
+    """A page's template, which escapes what it shows, and the style of all pages."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(show=show, seconds=_duration, percent=_percent)
+    return environment.get_template(name), (_HERE / "page.css").read_text("utf-8")
 
 
 def _tiles(data: ReportData, score_name: str) -> list[dict[str, str]]:
