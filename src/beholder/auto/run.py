@@ -21,7 +21,12 @@ import polars as pl
 
 from beholder.auto.compose import compose
 from beholder.auto.plan import Plan, compared, leaderboard_rows, matching_plan, read_plan
-from beholder.auto.run_insights import copied_comments_cider, cross_validated, halved_skills
+from beholder.auto.run_insights import (
+    copied_comments_cider,
+    cross_validated,
+    learning_curves,
+    weakest_slice,
+)
 from beholder.auto.search import Search, Standing, candidates_of
 from beholder.auto.summary import nothing_held_out, render_leaderboard, sentences
 from beholder.auto.teachable import Opinion, find_opinions
@@ -279,6 +284,7 @@ def _sentences(plan: Plan, data: RunData, folder: Path) -> list[str]:
         data.table,
         test_groups=len({data.units[key] for key in test.keys}),
         neighbour_cider=copied_comments_cider(data, folder) if "comments" in metrics else None,
-        halved=halved_skills(data, folder, plan.opinions),
+        curves=learning_curves(data, folder, plan.opinions),
+        weakest=weakest_slice(data, folder) if "score" in plan.opinions else None,
         crossed=cross_validated(data, folder),
     )

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from beholder.auto.run_insights import CrossValidated
+from beholder.auto.run_insights import CrossValidated, LearningCurve, Weakest
 from beholder.auto.search import Standing
 from beholder.data.annotations import AnnotationTable
 from beholder.evaluation.evaluate import level_of
+from beholder.metrics.correlation import Interval
 from beholder.metrics.correlation import rmse as error_of
 from beholder.metrics.opinion_check import check_opinions
 
@@ -27,7 +28,8 @@ def sentences(
     *,
     test_groups: int,
     neighbour_cider: float | None,
-    halved: Mapping[str, tuple[float, float]],
+    curves: Mapping[str, LearningCurve],
+    weakest: Weakest | None = None,
     crossed: CrossValidated | None = None,
 ) -> list[str]:
     """What a person should know of the judge.
@@ -38,7 +40,8 @@ def sentences(
         test_groups: of pictures that belong together, in the test split.
         neighbour_cider: CIDEr-D on the test split of the comment of the most similar training
             picture; None: no comments.
-        halved: opinion -> the skill with half of the pictures and with all, cross-validated.
+        curves: opinion -> what it was told with by models that learn from some of the pictures.
+        weakest: pictures whose scores are further off than the others'; None: none stand out.
         crossed: the scores' cross-validation, if there was one.
     """
     pictures = metrics["counts"]["pictures"]
@@ -49,7 +52,9 @@ def sentences(
     lines += _score_lines(metrics, table, crossed)
     lines += _attribute_lines(metrics)
     lines += _comment_lines(metrics, neighbour_cider)
-    lines += _what_helps(halved)
+    ceiling = _ceiling(table) if "score" in metrics else None
+    reached = crossed.srcc if crossed else metrics.get("score", {}).get("srcc", {}).get("value")
+    lines += _what_helps(curves, more_raters(reached, ceiling), weakest)
     return lines
 
 
@@ -92,14 +97,12 @@ def _score_lines(
             )
     elif rmse["value"] >= always:
         yield "The scores are no better than a constant: do not use them yet."
-    checked = check_opinions(table)
-    if checked is not None:
-        ceiling = checked.ceiling_of(table.subset("test").keys)
-        if ceiling is not None:
-            yield (
-                f"A perfect judge would reach SRCC {ceiling.value:.2f} with these raters "
-                f"({ceiling.low:.2f} to {ceiling.high:.2f})."
-            )
+    ceiling = _ceiling(table)
+    if ceiling is not None:
+        yield (
+            f"A perfect judge would reach SRCC {ceiling.value:.2f} with these raters "
+            f"({ceiling.low:.2f} to {ceiling.high:.2f})."
+        )
     if "interval" in metrics:
         entry = metrics["interval"]
         yield (
@@ -149,21 +152,67 @@ def _comment_lines(metrics: Mapping[str, Any], neighbour: float | None) -> Itera
     )
 
 
-def _what_helps(halved: Mapping[str, tuple[float, float]]) -> Iterator[str]:
-    gains = {name: whole - half for name, (half, whole) in halved.items()}
-    helped = {name: gain for name, gain in gains.items() if gain >= HELPS}
-    if helped:
-        name = max(helped, key=lambda key: helped[key])
-        half, whole = halved[name]
+def _ceiling(table: AnnotationTable) -> Interval | None:
+    """Of a perfect judge on the test split; None: not known who gave which score."""
+    checked = check_opinions(table)
+    return None if checked is None else checked.ceiling_of(table.subset("test").keys)
+
+
+def more_raters(reached: float | None, ceiling: Interval | None) -> float | None:
+    """What twice as many raters per picture would add to a judge's SRCC with their mean scores,
+    though it learnt nothing from them; None: not known.
+
+    The ceiling is the root of the scores' reliability, which doubling the raters makes
+    2 r / (1 + r) (Spearman 1910; Brown 1910), and noise takes the same share of any judge's
+    correlation (Spearman 1904).
+
+    Args:
+        reached: the judge's SRCC.
+        ceiling: the SRCC of a perfect judge.
+    """
+    if reached is None or ceiling is None or ceiling.value <= 0.0:
+        return None
+    reliability = ceiling.value**2
+    doubled = (2.0 * reliability / (1.0 + reliability)) ** 0.5
+    return float(max(0.0, reached) * (doubled / ceiling.value - 1.0))
+
+
+def _what_helps(
+    curves: Mapping[str, LearningCurve], raters: float | None, weakest: Weakest | None
+) -> Iterator[str]:
+    """More pictures, more raters or other pictures: what brings most first."""
+    name = max(curves, key=lambda key: curves[key].doubled, default=None)
+    pictures = curves[name].doubled if name is not None else 0.0
+    if raters is not None and raters >= max(HELPS, pictures):
         yield (
-            f"More pictures would help most: with half of them {name} was told with {half:.2f} "
-            f"instead of {whole:.2f} (cross-validated skill)."
+            f"More raters per picture would help most: twice as many would add about {raters:.2f} "
+            f"to the SRCC of the scores, twice as many pictures about {pictures:.2f}."
         )
-    elif gains:
+    elif name is not None and pictures >= HELPS:
+        beside = "" if raters is None else f"; twice as many raters per picture, {raters:.2f}"
         yield (
-            "More pictures of the same kind would help little: half of them tell nearly as much. "
-            "Other kinds of pictures, or more raters per picture, may."
+            f"More pictures would help most: {name} was told with {_steps(curves[name])} "
+            f"(cross-validated skill); twice as many may add about {pictures:.2f}{beside}."
         )
+    elif name is not None:
+        others = "" if raters is not None else ", or more raters per picture,"
+        yield (
+            "More pictures of the same kind would help little: "
+            f"{name} was told with {_steps(curves[name])} (cross-validated skill). Other kinds of "
+            f"pictures{others} may help."
+        )
+    if weakest is not None:
+        what = "its score" if weakest.by == "score" else weakest.by
+        yield (
+            f"Other pictures would help where it does worst: where {what} is {weakest.value} "
+            f"({weakest.pictures} pictures) scores are off by {weakest.off:.2f} on average, "
+            f"elsewhere by {weakest.others:.2f}."
+        )
+
+
+def _steps(curve: LearningCurve) -> str:
+    quarter = "" if curve.quarter is None else f"{curve.quarter:.2f} from a quarter of them, "
+    return f"{quarter}{curve.half:.2f} from half and {curve.whole:.2f} from all"
 
 
 def render_leaderboard(rows: pl.DataFrame) -> str:

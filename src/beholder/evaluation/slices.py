@@ -37,7 +37,7 @@ def interval_slices(
             sizes.
     """
     slices = []
-    for by, value, rows in _slices(frame, root):
+    for by, value, rows in slices_of(frame, root):
         part = frame.filter(rows)
         if part.height >= LEAST:
             slices.append({"by": by, "value": value, **interval_figures(part, level)})
@@ -52,7 +52,13 @@ def interval_figures(frame: pl.DataFrame, level: float | None) -> dict[str, Any]
     return {**coverage(target, low, high)._asdict(), "winkler": score}
 
 
-def _slices(frame: pl.DataFrame, root: Path | None) -> Iterator[tuple[str, str, pl.Series]]:
+def slices_of(frame: pl.DataFrame, root: Path | None) -> Iterator[tuple[str, str, pl.Series]]:
+    """What is sliced by, the slice's name, and which rows are of it: scores in thirds, labels, and
+    sizes in thirds.
+
+    Args:
+        frame, root: as for `interval_slices`.
+    """
     yield from _parts("score", frame["score"], "{:.2f}", "")
     for column in frame.columns:
         if not column.startswith(TARGET + LABEL) or frame[column].dtype != pl.String:
