@@ -105,6 +105,22 @@ def test_explain_draws_all_opinions_unless_told(
     assert "can't tell where an opinion comes from" in capsys.readouterr().err
 
 
+def test_evaluate_tells_how_robust_the_judge_is(
+    folder_of_pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("evaluate", "judge.beholder", "table.csv", "--images", "photos")
+    assert run(*command) == 0
+    assert "robust" not in capsys.readouterr().out
+    assert run(*command, "--robust") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("  robust      ") == 5 and "0.0% other labels" in printed
+    assert run(*command, "--robust", "--format", "json") == 0
+    robustness = json.loads(capsys.readouterr().out)["robustness"]
+    assert robustness["pictures"] == COUNT - 1  # one is broken
+    assert robustness["changes"][3]["change"] == "mirrored"
+    assert robustness["changes"][3]["mean_change"] == pytest.approx(0.0, abs=1e-4)
+
+
 COMMANDS: list[tuple[str, ...]] = [
     ("judge", "none", "photos"),
     ("judge", "none", "photos", "--output", "v.jsonl"),
@@ -149,6 +165,8 @@ REFUSED: list[tuple[str, ...]] = [
     ("evaluate", "--references", "table.csv", "--hypotheses", "table.csv", "--images", "photos"),
     ("evaluate", "--references", "table.csv", "--hypotheses", "table.csv", "--device", "cpu"),
     ("evaluate", "--references", "table.csv", "--hypotheses", "table.csv", "--scale", "1", "5"),
+    ("evaluate", "--references", "table.csv", "--hypotheses", "table.csv", "--robust"),
+    ("evaluate", "--verdicts", "v.jsonl", "table.csv", "--robust"),
     ("evaluate", "judge.beholder", "table.csv", "--metric", "BLEU"),
     ("evaluate", "--verdicts", "v.jsonl", "table.csv", "--backend", "onnxruntime"),
     ("evaluate", "--verdicts", "v.jsonl", "judge.beholder", "table.csv"),

@@ -72,6 +72,7 @@ def test_data_metrics_and_recipe_of_its_run(run: Path) -> None:
         "16 scores, 0.000 to 15.000", "recipe grains, seed 5", "kind: extract",
         f"SRCC      {metrics['score']['srcc']['value']:.3f}  (95 %: ",
         metrics["signature"]["srcc"], "largest difference 0.00012; SRCC 0.9000 -> 0.8991",
+        "robust      mirrored",
         "at most 0.005 of SRCC", "Trained from random weights", "not calibrated",
     ):  # fmt: skip
         assert sentence in card, card

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,8 +25,9 @@ from beholder.pipeline.cost import Cost, overlapped
 from beholder.pipeline.data import load_data
 from beholder.pipeline.manifest import load_manifest
 from beholder.pipeline.recipe import DataConfig, Recipe, parse_recipe
-from beholder.pipeline.runner import fit_recipe
+from beholder.pipeline.runner import estimate_recipe, fit_recipe
 from beholder.pipeline.smoke import few_rows, smoke_run
+from beholder.pipeline.stages import evaluate
 from beholder.pipeline.stages.evaluate import Evaluate
 from beholder.pipeline.stages.shared import with_verdicts
 
@@ -315,6 +317,23 @@ def test_disk_is_estimated_from_what_the_few_rows_left(finished: Path, tmp_path:
         # the few pictures of the evaluation's folder lie beside it
         if planned.name != "evaluation":
             assert planned.cost.disk_bytes == pytest.approx(record.disk_bytes, rel=0.5)
+
+
+def test_changed_pictures_are_part_of_the_estimate(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def slow(judge: Judge, requests: list[Any], most: int) -> None:
+        asked.append(most)
+        time.sleep(0.5 * most)
+
+    monkeypatch.setattr(evaluate, "measure_robustness", slow)
+    stages = estimate_recipe(changed(finished), tmp_path / "run")
+    (evaluation,) = [stage.cost for stage in stages if stage.name == "evaluation"]
+    assert evaluation is not None
+    assert asked == [1, 1]  # in the smoke run, and once more by itself
+    assert evaluation.seconds > 0.5 * 6  # of the test split
 
 
 def test_a_disk_that_is_too_small_is_told_before_the_first_stage(

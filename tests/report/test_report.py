@@ -197,6 +197,17 @@ def test_page_says_what_the_run_came_to(run: Path) -> None:
         assert sentence in text, sentence
 
 
+def test_harmless_changes_are_shown_where_they_were_measured(run: Path) -> None:
+    assert "Harmless changes" not in write_report(run).read_text("utf-8")
+    path = run / "evaluation" / "metrics.json"
+    metrics = json.loads(path.read_text("utf-8"))
+    change = {"change": "half size", "mean_change": 0.1234, "moved": 0.25, "labels": {"kind": 0.5}}
+    write_json(path, metrics | {"robustness": {"pictures": 4, "changes": [change]}})
+    text = " ".join(Page(write_report(run).read_text("utf-8")).text.split())
+    assert "Harmless changes" in text and "on 4 held-out pictures" in text
+    assert "half size0.12325%50%" in text and "kind: other labels" in text
+
+
 def test_ids_of_plots_are_unique(run: Path) -> None:
     ids = re.findall(r'\bid="([^"]+)"', write_report(run).read_text("utf-8"))
     assert len(ids) == len(set(ids))

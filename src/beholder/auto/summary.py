@@ -14,6 +14,7 @@ from beholder.auto.run_insights import CrossValidated, LearningCurve, Weakest
 from beholder.auto.search import Standing
 from beholder.data.annotations import AnnotationTable
 from beholder.evaluation.evaluate import level_of
+from beholder.evaluation.robustness import robustness_sentence
 from beholder.metrics.correlation import Interval
 from beholder.metrics.correlation import rmse as error_of
 from beholder.metrics.opinion_check import check_opinions
@@ -109,6 +110,9 @@ def _score_lines(
             f"Intervals: {entry['level']:.0%} asked for, {entry['covered']:.0%} of the scores lie "
             f"in them, {entry['width']:.2f} wide on average."
         )
+    robust = robustness_sentence(metrics)
+    if robust is not None:
+        yield robust
 
 
 def _span(entry: Mapping[str, Any], counts: Mapping[str, int]) -> str:

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from beholder.evaluation.evaluate import Evaluation
     from beholder.judge.runtime.backends import Backend
 
+MOST_CHANGED = 100  # pictures, each of which is judged six times
+Robust = Annotated[
+    bool,
+    typer.Option(
+        "--robust",
+        help="Also measure how far opinions move when a picture is saved again, cropped by 2 %, "
+        "shifted by a pixel, mirrored or halved, on up to 100 of the pictures.",
+    ),
+]
+
 
 @with_table_options
 def evaluate(
@@ -42,6 +52,7 @@ def evaluate(
             "comment_challenge; default: the first four."
         ),
     ] = None,
+    robust: Robust = False,
     output: TextOrJson = "text",
     backend: WithBackend = None,
     device: OnDevice = None,
@@ -61,7 +72,11 @@ def evaluate(
         return
     refuse(context, ("metric",), "goes with --references and --hypotheses.")
     if verdicts:
-        refuse(context, ("backend", "device"), "is not read with --verdicts: no judge is run.")
+        refuse(
+            context,
+            ("backend", "device", "robust"),
+            "is not read with --verdicts: no judge is run.",
+        )
         if not model or data:  # the first argument is the table then
             raise typer.BadParameter("Name the table alone beside --verdicts: no judge is run.")
         result = _of_verdicts(verdicts, model, images, split, codebook, reading)
@@ -70,14 +85,24 @@ def evaluate(
             raise typer.BadParameter(
                 "Name MODEL and DATA, or --verdicts and DATA, or --references and --hypotheses."
             )
-        result = _of_judge(model, data, images, split, codebook, backend, reading)
+        result = _of_judge(model, data, images, split, codebook, backend, reading, robust=robust)
     from beholder.evaluation.evaluate import render_metrics
 
     as_json = json.dumps(result.metrics, ensure_ascii=False, indent=2)
     typer.echo(as_json if output == "json" else render_metrics(result.metrics))
 
 
-_OF_TABLES = ("model", "data", "images", "split", "codebook", "backend", "device", *TABLE_OPTIONS)
+_OF_TABLES = (
+    "model",
+    "data",
+    "images",
+    "split",
+    "codebook",
+    "backend",
+    "device",
+    "robust",
+    *TABLE_OPTIONS,
+)
 
 
 def _of_captions(
@@ -98,18 +123,26 @@ def _of_judge(
     codebook: Path | None,
     backend: Backend | None,
     reading: ReadOptions,
+    *,
+    robust: bool,
 ) -> Evaluation:
-    """The judge is run on the table's pictures."""
+    """The judge is run on the table's pictures, and if `robust` on some of them changed."""
     from beholder.data.formats import read_with
     from beholder.data.unpacked_pictures import pictures_at_hand
-    from beholder.evaluation.evaluate import evaluate_judge
+    from beholder.evaluation.evaluate import evaluate_judge, find_requests
+    from beholder.evaluation.robustness import measure_robustness
     from beholder.judge import Judge
 
     with pictures_at_hand(data, images, reading) as unpacked:
         root = unpacked or (data if data.is_dir() else data.parent)
         table = read_with(data, replace(reading, images=root, codebook=codebook))
         loaded = Judge.load(model, backend=backend)
-        return evaluate_judge(loaded, table.subset(split) if split else table, root)
+        chosen = table.subset(split) if split else table
+        result = evaluate_judge(loaded, chosen, root)
+        if robust:
+            requests, _ = find_requests(chosen, root)
+            result.metrics["robustness"] = measure_robustness(loaded, requests, MOST_CHANGED)
+        return result
 
 
 def _of_verdicts(

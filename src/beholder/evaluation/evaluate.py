@@ -26,6 +26,7 @@ from beholder.data.sharing import ALONE, Processes, joined_parts, part_of
 from beholder.errors import DataError, PictureError
 from beholder.evaluation.multi_label import multi_label_lines, multi_label_metrics
 from beholder.evaluation.predictions import TARGET, with_targets
+from beholder.evaluation.robustness import robustness_lines
 from beholder.evaluation.slices import interval_figures, interval_slices
 from beholder.judge.calibration import Calibration, temperature_scaled
 from beholder.judge.row import LABEL, PROBABILITY
@@ -400,6 +401,7 @@ def render_metrics(metrics: dict[str, Any]) -> str:
         )
     for name, value in metrics.get("comments", {}).items():
         lines.append(f"  comments    {name:<9} {show(value, 3)}")
+    lines += robustness_lines(metrics)
     lines += [f"  signature   {text}" for text in metrics["signature"].values()]
     return "\n".join(lines)
 

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -25,7 +25,9 @@ from beholder.evaluation.evaluate import (
     render_metrics,
 )
 from beholder.evaluation.overlays import explain_some
+from beholder.evaluation.robustness import measure_robustness
 from beholder.judge import Judge
+from beholder.judge.runner import Request
 from beholder.metrics.correlation import bootstrap
 from beholder.pipeline.checks import Problems
 from beholder.pipeline.cost import Cost, folder_bytes, measured
@@ -55,6 +57,15 @@ class EvaluateStage(StageConfig):
         4, ge=0, description="pictures of the report with overlays of where opinions come from"
     )
 
+    robust: int = Field(
+        30,
+        ge=0,
+        le=100,
+        description="pictures on which it is measured how scores and labels move under harmless "
+        "changes (JPEG of 95 %, 2 % cropped, a pixel shifted, mirrored, half size); each is judged "
+        "six times, without a comment",
+    )
+
     def needs(self) -> Needs:
         return {self.judge: ("assemble",)}
 
@@ -76,12 +87,14 @@ class Evaluate(Stage[EvaluateStage]):
                 )
 
     def smoke_config(self) -> EvaluateStage:
-        """One overlay tells what each of them takes."""
-        return self.config.model_copy(update={"explain": min(1, self.config.explain)})
+        """One overlay, and one changed picture, tell what each of them takes."""
+        config = self.config
+        few = {"explain": min(1, config.explain), "robust": min(1, config.robust)}
+        return config.model_copy(update=few)
 
     def cost(self, smoke: SmokeRun) -> Cost:
-        """Every picture and overlay as a second look of the smoke run's judge takes, the bootstrap
-        of so many pictures, and the rest as it was."""
+        """Every picture, changed picture and overlay as a second look of the smoke run's judge
+        takes, the bootstrap of so many pictures, and the rest as it was."""
         context, split = smoke.context, self.config.split
         judge = Judge.load(context.output(self.config.judge, "judge"))
         few, pictures = context.rows(split), len(self.context.rows(split))
@@ -98,6 +111,11 @@ class Evaluate(Stage[EvaluateStage]):
             further += resampling.seconds
         overlays = min(pictures, self.config.explain) - min(1, self.config.explain)
         requests, _ = find_requests(few, context.data.root)
+        changed = min(pictures, self.config.robust) - min(1, self.config.robust)
+        if changed > 0 and requests:
+            with measured() as changing:
+                measure_robustness(judge, requests, 1)
+            further += changed * changing.seconds
         if overlays > 0 and requests and judge.explainable():
             with tempfile.TemporaryDirectory(dir=context.folder) as folder, measured() as drawing:
                 explain_some(judge, requests, 1, Path(folder))
@@ -123,6 +141,9 @@ class Evaluate(Stage[EvaluateStage]):
         if not processes.is_main:
             return StageResult({})  # the first process writes for all
         result.metrics["score_name"] = context.recipe.data.score_name
+        requests = self._judged(result)
+        if self.config.robust:
+            result.metrics["robustness"] = measure_robustness(judge, requests, self.config.robust)
         target = context.folder / FOLDER
         write_json(target / "metrics.json", result.metrics)
         with atomic_path(target / "predictions.parquet") as temporary:
@@ -132,22 +153,27 @@ class Evaluate(Stage[EvaluateStage]):
             name: (target / file, sha256_file(target / file))
             for name, file in (("metrics", "metrics.json"), ("predictions", "predictions.parquet"))
         }
-        if self._explain(judge, result, target / EXPLANATIONS):
+        if self._explain(judge, requests, result.metrics, target / EXPLANATIONS):
             explanations = target / EXPLANATIONS
             outputs["explanations"] = (explanations, path_digest(explanations))
         return StageResult(outputs, headline(result.metrics), result.metrics["signature"])
 
-    def _explain(self, judge: Judge, result: Evaluation, folder: Path) -> bool:
-        """Write the report's overlays; False: none are wanted, or the judge can't be explained."""
-        shutil.rmtree(folder, ignore_errors=True)
-        if self.config.explain == 0 or not (judge.classes or "score" in result.metrics):
-            return False
+    def _judged(self, result: Evaluation) -> list[Request]:
+        """The pictures that there is a verdict on."""
         data = self.context.data
         judged = set(result.predictions["image"])
         requests, _ = find_requests(data.table.subset(self.config.split), data.root)
-        known = [request for request in requests if request.name in judged]
+        return [request for request in requests if request.name in judged]
+
+    def _explain(
+        self, judge: Judge, requests: list[Request], metrics: dict[str, Any], folder: Path
+    ) -> bool:
+        """Write the report's overlays; False: none are wanted, or the judge can't be explained."""
+        shutil.rmtree(folder, ignore_errors=True)
+        if self.config.explain == 0 or not (judge.classes or "score" in metrics):
+            return False
         try:
-            explain_some(judge, known, self.config.explain, folder)
+            explain_some(judge, requests, self.config.explain, folder)
         except JudgeError as error:
             log.warning("no overlays: %s", error.what)
             return False
