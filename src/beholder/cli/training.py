@@ -64,6 +64,7 @@ def train(
     typer.echo(
         f"Recipe: {folder / 'recipe.yaml'}   (what was run; change it and `beholder fit` it)"
     )
+    typer.echo(f"Doubts: beholder doubtful {folder}   (opinions that are probably mistakes)")
     typer.echo(f"Try it: beholder judge {folder / 'judge'} PICTURES")
     typer.echo(f"Serve:  beholder serve {folder / 'judge'}")
 
