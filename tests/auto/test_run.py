@@ -34,7 +34,7 @@ def test_scores_alone_from_a_frame(parent: Path) -> None:
     frame = pl.read_csv(parent / "table.csv").select("image", "score", "split")
     sentences: list[str] = []
     trained = beholder.train(
-        frame, parent / "photos", into=parent / "scores", minutes=1, tell=sentences.append
+        frame, parent / "photos", into=parent / "scores", minutes=10, tell=sentences.append
     )
     assert trained.judge(parent / "photos" / "00.png").score is not None
     assert trained.judge.classes == {} and trained.judge.vocabulary is None

@@ -89,22 +89,22 @@ def test_peak_memory_of_a_device_that_counts_it(monkeypatch):
     assert "5.00 GB on the device" in str(meter.read())
 
 
-@pytest.mark.alone
 def test_a_training_tells_what_it_took(tmp_path):
-    slow = TinySource(24, seconds=0.02)
+    loading = 0.02  # seconds of a batch, at least
+    slow = TinySource(24, seconds=loading)
     result = train(TinyTask(), slow, TinySource(9), config(epochs=2, log_every=2), tmp_path, "cpu")
     timings = result.timings
-    assert 0.02 < timings.step_seconds < 1.0
-    assert timings.first_step_seconds > 0.02
+    assert timings.step_seconds >= loading
+    assert timings.first_step_seconds >= loading
     assert timings.evaluated_pictures == 9
-    assert 0 < timings.evaluation_seconds < 1.0
+    assert timings.evaluation_seconds > 0
     folder = result.checkpoint
     assert timings.checkpoint_bytes == sum(file.stat().st_size for file in folder.iterdir())
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     rates = [line["throughput"] for line in lines if line["split"] == "train"]
     assert len(rates) == 3
     for throughput in rates:
-        assert throughput["data_wait"] > 0.5
+        assert throughput["data_wait"] * throughput["seconds_per_step"] >= loading
         assert throughput["pictures_per_second"] == pytest.approx(
             8 / throughput["seconds_per_step"]
         )

@@ -28,7 +28,7 @@ from beholder.data.transforms import EvalTransform, Interpolation, Resize
 from beholder.errors import BackboneError
 from beholder.features import acceleration, clip, efficientnet_lite, starter
 from beholder.features.config import BackboneConfig
-from beholder.features.layout import block_maps, find_layout, stage_statistics
+from beholder.features.layout import Layout, block_maps, find_layout, stage_statistics
 from beholder.features.weights import fit_weights, hash_tensors, read_weights
 
 __all__ = ["Backbone", "BackboneConfig", "Features", "create_backbone", "known_backbones"]
@@ -40,6 +40,9 @@ _CLASSIFIER = "former classifier"
 
 _RESIZE: dict[str, Resize] = {"center": "crop", "squash": "squash", "border": "pad"}
 _INTERPOLATION: dict[str, Interpolation] = {"bilinear": "bilinear", "lanczos": "lanczos"}
+
+# of architectures that this process has built: a dry run takes most of the time of a small one
+_layouts: dict[str, Layout] = {}
 
 
 class Features(NamedTuple):
@@ -65,7 +68,7 @@ class Backbone(nn.Module):
         self.transform = transform
         self.trunk: Any = trunk  # a timm model; its methods differ by family
         self._compiled: Callable[..., Features] | None = None
-        self._layout = find_layout(trunk, transform.size, config, projected=_is_clip(config))
+        self._layout = _layout_of(trunk, transform.size, config)
         if config.gradient_checkpointing:
             acceleration.checkpoint_gradients(trunk, config.name)
 
@@ -261,6 +264,15 @@ def known_backbones() -> list[str]:
         *clip.VARIANTS,
         *(f"timm/{name}" for name in timm.list_models()),
     ]
+
+
+def _layout_of(trunk: Any, size: tuple[int, int], config: BackboneConfig) -> Layout:
+    """What `find_layout` finds, once for every architecture and size."""
+    architecture = config.plain().model_dump_json(include={"name", "options", "size", "pooling"})
+    key = f"{architecture} {size}"
+    if key not in _layouts:
+        _layouts[key] = find_layout(trunk, size, config, projected=_is_clip(config))
+    return _layouts[key]
 
 
 def _is_offline(config: BackboneConfig) -> bool:

@@ -25,6 +25,7 @@ Rows = NDArray[np.int64]
 
 _DRAWN_AT_ONCE = 4_000_000  # pairs of resamples in memory
 MOST_PAIRS_OF_KRCC = 100_000  # above, a resample takes seconds: no interval is told
+_FEW_PAIRS = 400  # up to which the signs of all differences are kept for the resamples of krcc
 
 
 class Interval(NamedTuple):
@@ -203,10 +204,11 @@ def resampled_metrics(
         members: rows of each group, two or more, where groups are drawn; None: pairs are.
     """
 
+    functions = [_of_rows(name, target, side) for side in predictions for name in metrics]
+
     def values(drawn: Rows) -> Vector:
         rows = drawn if members is None else np.concatenate([members[group] for group in drawn])
-        sides = [side[rows] for side in predictions]
-        return np.array([FUNCTIONS[name](target[rows], y) for y in sides for name in metrics])
+        return np.array([function(rows) for function in functions])
 
     with warnings.catch_warnings():
         # of a constant side, which NaN tells already
@@ -221,6 +223,28 @@ def resampled_metrics(
             rng=np.random.default_rng(seed),
         )
     return result.bootstrap_distribution.reshape(len(predictions), len(metrics), n)
+
+
+def _of_rows(name: str, x: Vector, y: Vector) -> Callable[[Rows], float]:
+    """A metric as a function of the rows that are drawn."""
+    if name == "krcc" and x.size <= _FEW_PAIRS:
+        return _krcc_of_rows(x, y)
+    return lambda rows: FUNCTIONS[name](x[rows], y[rows])
+
+
+def _krcc_of_rows(x: Vector, y: Vector) -> Callable[[Rows], float]:
+    """`krcc` of drawn rows, for few pairs over ten times as fast: how often each row is drawn
+    weighs signs of differences that are taken once."""
+    signs_x, signs_y = (np.sign(side[:, None] - side) for side in (x, y))
+    agreeing = signs_x * signs_y
+    apart_x, apart_y = np.abs(signs_x), np.abs(signs_y)
+
+    def value(rows: Rows) -> float:
+        times = np.bincount(rows, minlength=x.size).astype(np.float64)
+        untied = (times @ apart_x @ times) * (times @ apart_y @ times)
+        return float(times @ agreeing @ times / math.sqrt(untied)) if untied else math.nan
+
+    return value
 
 
 def _members(count: int, groups: Sequence[Hashable]) -> list[Rows]:
