@@ -168,7 +168,7 @@ def test_a_part_that_kills_its_workers_is_given_up(
     what, where, _ = json.loads(row["error"])
     assert "died 3 times" in what and where == "00.jpg to 19.jpg"
     assert row["rows"] == 0 and not worker.parts.part(0).exists()
-    worker.parts.open()  # as the next call does
+    worker.parts.open(NAMES, 20)  # as the next call does
     (row,) = worker(part).to_pylist()
     assert row["rows"] == 20 and row["error"] == ""
     assert [path.name for path in output.iterdir()] == ["part-00000000.parquet"]

@@ -90,7 +90,7 @@ def judge_to_file(
         sink: Sink = Lines(path, layout)
         if path.suffix == ".parquet":
             sink = Parts(path, judge.classes, layout)
-        before = sink.open()
+        before = sink.open([request.name for request in requests])
     watch = Watch()
     clock = time.perf_counter()
     left = islice(requests, before, None)

@@ -3,7 +3,8 @@
 `verdicts.jsonl` grows by whole lines and is flushed to the disk chunk by chunk; what a crash has
 left of a line is cut off before work is resumed. `verdicts.parquet` is a folder of parts, each
 written at once. Beside it lies `<name>.state.json`: which judge and which pictures it belongs to,
-so that no other work is ever resumed by mistake. The pictures that could not be judged are in their
+so that no other work is ever resumed by mistake; and every row that is there must be of the picture
+that was asked for in its place. The pictures that could not be judged are in their
 places, and together in `<name>.quarantine.csv` at the end. What a row holds: `batch.layouts`.
 """
 
@@ -69,8 +70,15 @@ def identity_of(model: str | Path, backend: Backend | None = None) -> str:
 class Sink(Protocol):
     """A file of verdicts that grows."""
 
-    def open(self) -> int:
-        """Cut off what is not whole; how many verdicts there are."""
+    def open(self, names: Sequence[str]) -> int:
+        """Cut off what is not whole; how many verdicts there are.
+
+        Args:
+            names: of all pictures of the work, in order.
+
+        Raises:
+            OutputError: what is there is not of these pictures, in this order.
+        """
         ...
 
     def write(self, verdicts: Sequence[Judged]) -> None:
@@ -89,7 +97,7 @@ class Lines:
         self.path = path
         self.layout = layout or CurrentLayout()
 
-    def open(self) -> int:
+    def open(self, names: Sequence[str]) -> int:
         with self.path.open("a+b") as stream:
             stream.seek(0)
             whole = count = 0
@@ -98,6 +106,8 @@ class Lines:
                     break
                 whole += len(line)
                 count += 1
+                if count > len(names) or _image_of(line) != names[count - 1]:
+                    raise _misplaced(self.path, f"Line {count}", names[count - 1 :])
             stream.truncate(whole)
         return count
 
@@ -130,12 +140,28 @@ class Parts:
         self.layout = layout or CurrentLayout()
         self._count = 0
 
-    def open(self) -> int:
+    def open(self, names: Sequence[str], rows: int | None = None) -> int:
+        """As `Sink.open`.
+
+        Args:
+            rows: of every part but the last, so that any may still be missing; None: any number,
+                and none is missing before the last.
+        """
         self.path.mkdir(exist_ok=True)
         self.clear()
-        counts = [_length(part) for part in self._parts()]
-        self._count = len(counts)
-        return sum(counts)
+        verdicts = 0
+        for count, part in enumerate(self._parts()):
+            start = verdicts
+            if rows is not None:
+                start = rows * int(part.stem.removeprefix("part-"))
+            elif part != self.part(count):
+                raise _misplaced(self.path, f"{self.part(count).name} is gone; the next one", [])
+            images = _images_of(part)
+            if not images or images != list(names[start : start + (rows or len(images))]):
+                raise _misplaced(self.path, part.name, names[start:])
+            verdicts += len(images)
+            self._count = count + 1
+        return verdicts
 
     def clear(self) -> None:
         """Remove what a writer that was killed has left of a part."""
@@ -282,5 +308,27 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(f"{path.name}.{ending}")
 
 
-def _length(part: Path) -> int:
-    return int(pl.scan_parquet(part).select(pl.len()).collect().item())
+def _image_of(line: bytes) -> object:
+    """What a line says that it is of; None for what is no line of ours."""
+    try:
+        return json.loads(line)["image"]
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _images_of(part: Path) -> list[str]:
+    try:
+        return pl.read_parquet(part, columns=["image"])["image"].to_list()
+    except pl.exceptions.PolarsError as error:
+        raise _misplaced(part.parent, part.name, []) from error
+
+
+def _misplaced(path: Path, what: str, names: Sequence[str]) -> OutputError:
+    of = f" that begin with {names[0]}" if names else ""
+    return OutputError(
+        f"{what} does not hold the verdicts{of} that belong there: the output was changed or "
+        "damaged since it was written.",
+        where=str(path),
+        fix=f"Restore it, or remove it together with {_beside(path, 'state.json').name}: then "
+        "all pictures are judged again.",
+    )

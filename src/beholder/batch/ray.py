@@ -98,7 +98,7 @@ def judge_on_ray(
             with writing(path):
                 state = claim(path, identity, requests, engine="ray", rows=rows, images=images)
                 parts = Parts(path, classes, layout_of(state.format))
-                before = parts.open()
+                before = parts.open([r.name for r in requests], state.rows or rows)
             job = _Job(
                 str(model), identity, str(path), batch_size, backend, on_device,
                 gpus_per_worker, state.format, trusted=before > 0,

@@ -86,12 +86,21 @@ def fit(
             help="Check, run every stage on a few rows, and show what the whole would take.",
         ),
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Read every file that earlier stages left, and make again what was damaged; "
+            "without it a file of the same size and time is taken for the same.",
+        ),
+    ] = False,
     device: OnDevice = None,
     *,
     reading: ReadOptions,
 ) -> None:
     """Run a recipe: only what has changed since the last time, and what depends on it."""
-    _fit(recipe, overrides or (), run, dry_run=dry_run, data=data_settings(reading))
+    data = data_settings(reading)
+    _fit(recipe, overrides or (), run, dry_run=dry_run, verify=verify, data=data)
 
 
 def report(
@@ -131,6 +140,7 @@ def _fit(
     run: Path | None,
     *,
     dry_run: bool,
+    verify: bool = False,
     data: Mapping[str, Any] | None = None,
 ) -> None:
     """Run a recipe, its `data` changed by what the command says of the table, and, when anything
@@ -141,7 +151,7 @@ def _fit(
     check_device()
     loaded = load_recipe(find_recipe(recipe), overrides, data=data)
     folder = run or Path("runs") / loaded.name
-    ran = fit_recipe(loaded, folder, dry_run=dry_run)
+    ran = fit_recipe(loaded, folder, dry_run=dry_run, verify=verify)
     if not dry_run and (ran or not (folder / "report.html").exists()) and _is_main_process():
         from beholder.report import write_report
 

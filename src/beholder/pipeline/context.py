@@ -28,7 +28,8 @@ class RunContext:
     whole table, `data.table`; what is worked on is asked for as `rows`.
 
     `live` keeps things that are costly to build and shared by stages in one process, such as the
-    backbone with its weights.
+    backbone with its weights. With `verify` every file of an output is read before a stage counts
+    as done; `verified` names those that were.
     """
 
     folder: Path
@@ -36,6 +37,8 @@ class RunContext:
     data: RunData
     manifest: Manifest
     live: dict[str, Any] = field(default_factory=dict)
+    verify: bool = False
+    verified: set[str] = field(default_factory=set)
     _rows: dict[str, AnnotationTable] = field(default_factory=dict, init=False, repr=False)
 
     @property

@@ -37,7 +37,8 @@ _PICTURES = "pictures.parquet"
 _UNPACKED = "pictures"
 _LOOK = f"look.{LOOK_VERSION}"
 _SCHEMA = {
-    "image": pl.String(), "size": pl.Int64(), "mtime_ns": pl.Int64(), "sha256": pl.String(),
+    "image": pl.String(), "size": pl.Int64(), "mtime_ns": pl.Int64(), "ctime_ns": pl.Int64(),
+    "sha256": pl.String(),
     _LOOK: pl.Binary(), "opened": pl.Boolean(),
 }  # fmt: skip
 
@@ -282,18 +283,16 @@ def _check_boxes(table: AnnotationTable, root: Path, where: str) -> None:
 
 def _known_pictures(keys: list[str], root: Path, cache: Path, *, looks: bool) -> list[Fingerprint]:
     """Content and, if `looks`, perceptual hash of every picture that is there."""
-    known: dict[tuple[str, int, int], dict[str, Any]] = {}
-    # a cache of an older version says less, and is made anew
-    if cache.exists() and pl.read_parquet_schema(cache) == _SCHEMA:
-        for row in pl.read_parquet(cache).to_dicts():
-            known[row["image"], row["size"], row["mtime_ns"]] = row
-    files: dict[str, tuple[int, int]] = {}
+    known = {
+        (row["image"], row["size"], row["mtime_ns"], row["ctime_ns"]): row for row in _cached(cache)
+    }
+    files: dict[str, tuple[int, int, int]] = {}
     for key in keys:
         try:
             status = resolve_key(root, key).stat()
         except PictureError:
             continue  # extraction and training report it, with its key and reason
-        files[key] = (status.st_size, status.st_mtime_ns)
+        files[key] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     if not files:
         raise DataError(
             f"None of the {len(keys)} pictures is there, e.g. {keys[0]}.",
@@ -306,15 +305,27 @@ def _known_pictures(keys: list[str], root: Path, cache: Path, *, looks: bool) ->
     if fresh:
         seen = fingerprint_all(root, fresh) if looks else _hash_all(root, fresh)
         rows += [
-            {"image": picture.key, "size": size, "mtime_ns": mtime_ns,
+            {"image": picture.key, "size": size, "mtime_ns": mtime_ns, "ctime_ns": ctime_ns,
              "sha256": picture.content, _LOOK: picture.look, "opened": looks}
             for picture in seen
-            for size, mtime_ns in [files[picture.key]]
+            for size, mtime_ns, ctime_ns in [files[picture.key]]
         ]  # fmt: skip
         rows.sort(key=lambda row: row["image"])
         with atomic_path(cache) as temporary:
             pl.DataFrame(rows, schema=_SCHEMA).write_parquet(temporary)
     return [Fingerprint(row["image"], content=row["sha256"], look=row[_LOOK]) for row in rows]
+
+
+def _cached(cache: Path) -> list[dict[str, Any]]:
+    """What is known already; nothing from a cache of an older version, which says less, or from a
+    damaged one: it is made anew."""
+    try:
+        if not cache.exists() or pl.read_parquet_schema(cache) != _SCHEMA:
+            return []
+        return pl.read_parquet(cache).to_dicts()
+    except pl.exceptions.PolarsError as error:
+        log.warning("%s can't be read and is made anew: %s", cache, error)
+        return []
 
 
 def _hash_all(root: Path, keys: list[str]) -> list[Fingerprint]:

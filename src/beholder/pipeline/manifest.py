@@ -23,12 +23,29 @@ READ = "read.json"
 """Of a run: what was understood of its table, see `formats.Reading.to_dict`."""
 
 
+class FileState(BaseModel):
+    """What a file was when its stage had finished: bytes, time of its last change, content."""
+
+    model_config = ConfigDict(extra="forbid")
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
 class Output(BaseModel):
-    """A file or folder that a stage made; `path` is relative to the run folder."""
+    """A file or folder that a stage made.
+
+    Attributes:
+        path: relative to the run folder.
+        sha256: what stages that use it depend on.
+        files: by their names below `path`, empty for a file itself; runs of older versions do not
+            tell.
+    """
 
     model_config = ConfigDict(extra="forbid")
     path: str
     sha256: str
+    files: dict[str, FileState] = Field(default_factory=dict)
 
 
 class StageRecord(BaseModel):
@@ -102,6 +119,41 @@ def load_manifest(folder: Path) -> Manifest | None:
             where=str(path),
             fix="Restore it from a copy, or delete it: every stage will run again.",
         ) from error
+
+
+def file_states(path: Path) -> dict[str, FileState]:
+    """The files of an output as they are now."""
+    states = {}
+    for file in [path] if path.is_file() else sorted(path.rglob("*")):
+        if file.is_file():
+            status = file.stat()
+            states["" if file == path else file.relative_to(path).as_posix()] = FileState(
+                size=status.st_size, mtime_ns=status.st_mtime_ns, sha256=sha256_file(file)
+            )
+    return states
+
+
+def what_changed(output: Output, folder: Path, *, thoroughly: bool = False) -> str:
+    """How an output differs from what its stage left, in words; empty if it does not. Files that
+    were added by others do not matter.
+
+    Args:
+        folder: of the run.
+        thoroughly: read every file; else only those of another time.
+    """
+    path = folder / output.path
+    if not path.exists():
+        return f"its output {output.path} is gone"
+    for name, state in output.files.items():
+        file = path / name if name else path
+        shown = f"{output.path}/{name}" if name else output.path
+        if not file.is_file():
+            return f"{shown} of its output is gone"
+        status = file.stat()
+        untouched = status.st_mtime_ns == state.mtime_ns and not thoroughly
+        if status.st_size != state.size or not (untouched or sha256_file(file) == state.sha256):
+            return f"its output {shown} was changed or damaged"
+    return ""
 
 
 def digest(value: object) -> str:

@@ -32,9 +32,16 @@ from beholder.pipeline.estimates import (
     render_total,
 )
 from beholder.pipeline.lock import run_lock
-from beholder.pipeline.manifest import Manifest, Output, StageRecord, load_manifest
+from beholder.pipeline.manifest import (
+    Manifest,
+    Output,
+    StageRecord,
+    file_states,
+    load_manifest,
+)
 from beholder.pipeline.origins import check_origins
 from beholder.pipeline.plan import (
+    damaged_outputs,
     inputs_hash,
     may_be_done,
     stage_folder,
@@ -52,7 +59,9 @@ from beholder.version import __version__
 log = logging.getLogger("beholder")
 
 
-def fit_recipe(recipe: Recipe, folder: Path, *, dry_run: bool = False) -> list[str]:
+def fit_recipe(
+    recipe: Recipe, folder: Path, *, dry_run: bool = False, verify: bool = False
+) -> list[str]:
     """Run a recipe in a folder, or go on with it; only what has changed runs.
 
     Before the first stage starts, all that recipe, table and file headers tell is checked, in one
@@ -61,6 +70,8 @@ def fit_recipe(recipe: Recipe, folder: Path, *, dry_run: bool = False) -> list[s
 
     Args:
         dry_run: check, and show the plan with its estimated cost; run nothing.
+        verify: read every file of the stages that are done, and run those again of which one was
+            changed or damaged. Without it a file of the same size and time is taken for the same.
 
     Returns:
         Names of the stages that ran (dry run: that would run).
@@ -81,7 +92,7 @@ def fit_recipe(recipe: Recipe, folder: Path, *, dry_run: bool = False) -> list[s
     with run_lock(folder) if main else nullcontext(), console(folder) if main else nullcontext():
         try:
             check_shared_folder(processes, recipe, folder)
-            context, plan = _prepare(recipe, folder, order, processes)
+            context, plan = _prepare(recipe, folder, order, processes, verify=verify)
         except BeholderError:
             _forget(folder, is_new and processes.is_main)
             raise
@@ -113,7 +124,12 @@ def estimate_recipe(recipe: Recipe, folder: Path) -> list[PlannedStage]:
 
 
 def _prepare(
-    recipe: Recipe, folder: Path, order: list[str], processes: Processes
+    recipe: Recipe,
+    folder: Path,
+    order: list[str],
+    processes: Processes,
+    *,
+    verify: bool = False,
 ) -> tuple[RunContext, list[PlannedStage]]:
     """Everything before the first stage: the data, what was done before, checks, the smoke run."""
     manifest = load_manifest(folder)
@@ -124,7 +140,7 @@ def _prepare(
         check(order, RunContext(folder, recipe, opened.undivided(), manifest))
     data = processes.main_first(lambda: divide(opened, recipe.data, folder))
     check_shared_data(processes, data)
-    context = RunContext(folder, recipe, data, manifest)
+    context = RunContext(folder, recipe, data, manifest, verify=verify)
     reasons = _reasons(order, context)
     pending = [name for name in order if reasons[name]]
     costs: dict[str, Cost] = {}
@@ -183,6 +199,9 @@ def _run_if_needed(name: str, order: list[str], context: RunContext, processes: 
     log.info("[%s] %s", name, context.recipe.stages[name].kind)
     started = datetime.now(UTC)
     work_folder.mkdir(parents=True, exist_ok=True)
+    if processes.is_main:
+        for path, _ in damaged_outputs(name, context):
+            _remove(path)
     with measured() as meter:
         result = stage.run(work_folder)
     if processes.is_main:
@@ -193,7 +212,11 @@ def _run_if_needed(name: str, order: list[str], context: RunContext, processes: 
             code_version=__version__,
             config=context.recipe.stages[name].model_dump(mode="json"),
             outputs={
-                key: Output(path=str(path.relative_to(context.folder)), sha256=sha)
+                key: Output(
+                    path=str(path.relative_to(context.folder)),
+                    sha256=sha,
+                    files=file_states(path),
+                )
                 for key, (path, sha) in result.outputs.items()
             },
             metrics=result.metrics,
@@ -207,11 +230,19 @@ def _run_if_needed(name: str, order: list[str], context: RunContext, processes: 
         context.manifest.put(record, order)
         context.manifest.save(context.folder)
         for old in work_folder.parent.iterdir():
-            if old != work_folder:
+            if old != work_folder and old.is_dir():  # a file was put there by others
                 shutil.rmtree(old)
     context.manifest = processes.broadcast(context.manifest)
     log.info("[%s] done in %.1f s", name, meter.seconds)
     return True
+
+
+def _remove(path: Path) -> None:
+    """A damaged output, so that its stage makes it again rather than goes on with it."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write_inputs(context: RunContext) -> None:
