@@ -159,6 +159,13 @@ class PictureError(BeholderError):
         self.code = code
 
 
+class MachineError(BeholderError):
+    """The machine can't read files at the moment, e.g. because too many are open: no picture is to
+    blame, and what was done stays done."""
+
+    code = "machine"
+
+
 class RecipeError(BeholderError):
     """A recipe or an override is wrong: unknown key, value out of range, missing stage."""
 

@@ -30,7 +30,7 @@ from beholder.auto.run_insights import (
 from beholder.auto.search import Search, Standing, candidates_of
 from beholder.auto.summary import nothing_held_out, render_leaderboard, sentences
 from beholder.auto.teachable import Opinion, find_opinions
-from beholder.data.files import write_text
+from beholder.data.files import atomic_path, write_text
 from beholder.data.progress import warnings_only
 from beholder.errors import BeholderError, DataError
 from beholder.pipeline.data import RunData, load_data
@@ -190,7 +190,8 @@ def _data_settings(
             raise DataError("A frame does not say where its pictures are.", fix="Give images=...")
         frame = table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)
         path = folder / "table.parquet"
-        frame.write_parquet(path)
+        with atomic_path(path) as temporary:
+            frame.write_parquet(temporary)
         table = path
     settings: dict[str, Any] = {"annotations": str(table), "score_name": "score", **reading}
     if images is not None:

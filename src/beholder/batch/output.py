@@ -222,8 +222,11 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, OutputError) as error:
+        refusal = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(refusal, OSError):
+            raise
+        reason = refusal.strerror or str(refusal)
         raise OutputError(
             f"The verdicts can't be written: {reason}.",
             where=str(path),

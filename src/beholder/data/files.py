@@ -6,9 +6,11 @@ disk, then renamed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from beholder.errors import OutputError
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+# what libraries that write files themselves make of the operating system's error
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @contextmanager
@@ -26,7 +32,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     folder of the same name. After an exception nothing is left behind and `target` is as it was.
 
     Raises:
-        OutputError: the folder of `target` can't be made or written.
+        OutputError: the folder of `target` can't be made or written, or has no more room.
     """
     target = Path(target)
     try:
@@ -46,8 +52,28 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
             target.rename(holder / "replaced")
         temporary.rename(target)
         _flush(target.parent)
+    except Exception as error:
+        number = _no_room(error)
+        if number is None:
+            raise
+        raise OutputError(
+            f"Can't write {target.name}: {os.strerror(number)}.",
+            where=str(target.parent),
+            fix="Make room, or choose a folder that has more. The same command then goes on: what "
+            "was finished before is kept.",
+        ) from error
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _no_room(error: Exception) -> int | None:
+    """The number of the operating system's error, if it is that a file can't grow."""
+    if isinstance(error, OSError) and error.errno is not None:
+        number = error.errno
+    else:
+        named = _OS_ERROR.search(str(error))
+        number = int(named[1]) if named else 0
+    return number if number in _NO_ROOM else None
 
 
 def write_bytes(target: str | Path, content: bytes) -> None:

@@ -9,23 +9,24 @@ The format is recognised by content, never by the file's name: JPEG, PNG, WebP, 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import struct
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from beholder.data import files
 from beholder.data.colours import to_rgb8
 from beholder.data.signatures import is_cut_off, recognise
-from beholder.errors import PictureError
+from beholder.errors import MachineError, PictureError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 # endings of pictures in a folder; whether a file really is a picture depends on its content
@@ -35,6 +36,16 @@ MAX_PIXELS = 50_000_000
 REDUCTION_MARGIN = 2
 
 Source = str | Path | bytes | Image.Image
+Result = TypeVar("Result")
+
+# what says nothing of a file: too many are open, no memory, a disk or a drive of the network fails
+_OF_THE_MACHINE = frozenset(
+    {
+        errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ENXIO, errno.ENODEV,
+        errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+    }
+)  # fmt: skip
+_PAUSES = (0.05, 0.2, 1.0)  # seconds before it is tried again
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -155,10 +166,11 @@ def content_hash(path: str | Path) -> str:
     """The SHA-256 of the file's bytes, in hex.
 
     Raises:
+        MachineError: the machine can't read files at the moment.
         PictureError: `missing`, `not_a_picture` (a folder) or `unreadable`.
     """
     with _stream_of(Path(path)):
-        return files.sha256_file(path)
+        return _patiently(lambda: files.sha256_file(path), str(path))
 
 
 @contextmanager
@@ -190,7 +202,7 @@ def _stream_of(source: str | Path | bytes) -> BinaryIO:
                 raise PictureError(
                     f"{path.name or path} is not a file.", code="not_a_picture", where=name
                 )
-            stream = path.open("rb")
+            stream = _patiently(lambda: path.open("rb"), name)
             length = os.fstat(stream.fileno()).st_size
         except FileNotFoundError as error:
             raise PictureError(
@@ -205,6 +217,45 @@ def _stream_of(source: str | Path | bytes) -> BinaryIO:
         stream.close()
         raise PictureError("The file is empty (0 bytes).", code="empty", where=name)
     return stream
+
+
+def _patiently(work: Callable[[], Result], name: str) -> Result:
+    """Do it, and a few times again when the machine refuses.
+
+    Raises:
+        MachineError: it refuses still.
+    """
+    for pause in _PAUSES:
+        try:
+            return work()
+        except OSError as error:
+            if _of_the_machine(error) is None:
+                raise
+        time.sleep(pause)
+    try:
+        return work()
+    except OSError as error:
+        if _of_the_machine(error) is None:
+            raise
+        raise _not_now(error, name) from error
+
+
+def _of_the_machine(error: BaseException | None) -> OSError | None:
+    """The operating system's refusal that an error comes from, if the file is not to blame."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _not_now(error: OSError, name: str) -> MachineError:
+    return MachineError(
+        f"Files can't be read at the moment: {error.strerror or error}.",
+        where=name,
+        fix="Free what is short, or check the disk, and run the same command again: what was "
+        "finished before is kept.",
+    )
 
 
 def _check_size(image: Image.Image, max_pixels: int | None) -> None:
@@ -237,6 +288,9 @@ def _explained(name: str, stream: BinaryIO | None) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise _unidentified(name, stream) from error
     except Exception as error:
+        refusal = _of_the_machine(error)
+        if refusal is not None:
+            raise _not_now(refusal, name) from error
         # a damaged or hostile file can make Pillow raise nearly anything
         raise _damaged(error, name, stream) from error
 

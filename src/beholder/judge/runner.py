@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from beholder.errors import (
     BeholderError,
     DataError,
+    MachineError,
     OpinionError,
     OutOfMemory,
     PictureError,
@@ -226,11 +227,17 @@ def _failed_by_the_judge(judged: Judged) -> bool:
 
 
 def decode(judge: JudgesPictures, request: Request) -> Views | Failure:
-    """The network's input of a picture [V, 3, H, W], or why it can't be used."""
+    """The network's input of a picture [V, 3, H, W], or why it can't be used.
+
+    Raises:
+        MachineError: the machine can't read files at the moment.
+    """
     try:
         return judge.prepare(request.picture, request.box)
     except PictureError as error:
         return Failure(request.name, error.code, error.what)
+    except MachineError:
+        raise  # no picture is to blame, and none is to be left out for it
     except Exception as error:  # noqa: BLE001  # one picture costs no other its verdict
         return failure_of(request.name, error)
 

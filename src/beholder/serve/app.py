@@ -22,7 +22,14 @@ from starlette.datastructures import FormData, Headers, MutableHeaders, UploadFi
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from beholder.errors import BeholderError, DataError, OpinionError, OutOfMemory, PictureError
+from beholder.errors import (
+    BeholderError,
+    DataError,
+    MachineError,
+    OpinionError,
+    OutOfMemory,
+    PictureError,
+)
 from beholder.judge import Judge
 from beholder.judge.runner import BY_THE_JUDGE, Box, checked_box
 from beholder.judge.verdict import Failure, Judged
@@ -331,7 +338,8 @@ def _add_error_handlers(app: FastAPI) -> None:
         return JSONResponse(error_body(error.code, error.what), 422)
 
     @app.exception_handler(OutOfMemory)
-    async def memory(request: Request, error: OutOfMemory) -> Response:
+    @app.exception_handler(MachineError)
+    async def memory(request: Request, error: BeholderError) -> Response:
         return JSONResponse(error_body(error.code, error.what), 503)
 
     @app.exception_handler(OpinionError)
