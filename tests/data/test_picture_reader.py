@@ -184,9 +184,9 @@ def test_200_megapixels_are_refused_from_the_header(monkeypatch: pytest.MonkeyPa
     data = huge_png(20_000, 10_000)
     assert len(data) < 100_000
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
-    started = time.perf_counter()
+    started = time.process_time()
     assert code_of(data) == "too_large"
-    assert time.perf_counter() - started < 1.0  # 200 ms are promised; here a busy machine counts
+    assert time.process_time() - started < 1.0  # 200 ms are promised; here a busy machine counts
 
 
 @pytest.mark.parametrize("size", [(10_000, 5_001), (12_000, 9_000)])

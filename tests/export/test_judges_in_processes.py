@@ -43,7 +43,7 @@ context = multiprocessing.get_context("fork")
 queue = context.Queue()
 process = context.Process(target=work, args=(queue,))
 process.start()
-found = queue.get(timeout=60)
+found = queue.get(timeout=300)
 process.join(60)
 assert process.exitcode == 0, process.exitcode
 if isinstance(found, str):

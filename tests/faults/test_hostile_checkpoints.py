@@ -68,10 +68,10 @@ NESTED = b"\x80\x02" + b"]" * 1000 + b"a" * 999 + b"."
 def test_bombs_in_a_vocabulary(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "vocabulary.pickle"
     path.write_bytes(content)
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(VocabularyError):
         read_reference_vocabulary(path)
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 def test_mutated_vocabularies(tmp_path: Path) -> None:

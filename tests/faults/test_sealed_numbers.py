@@ -40,10 +40,10 @@ TRANSFORMS: list[dict[str, Any]] = [
 
 def refused(path: Path) -> str:
     """The sentence that a judge is refused with, in no time."""
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(JudgeError) as error:
         Judge.load(path)
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
     return error.value.what
 
 

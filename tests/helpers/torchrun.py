@@ -15,5 +15,5 @@ def torchrun(*arguments: object, processes: int = 2) -> None:
     ]  # fmt: skip
     paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
     environment = {**os.environ, **paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr

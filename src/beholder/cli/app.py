@@ -4,6 +4,7 @@ commands.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from beholder.errors import BeholderError
 from beholder.version import __version__
 
 INTERRUPTED = 130  # exit code: 128 and the number of SIGINT
+_RESUMED = ("batch", "demo", "fit", "train")  # commands that go on with what is there
+_UTF_8 = ("utf-8", "utf8")
 
 
 class _Commands(TyperGroup):
@@ -30,7 +33,9 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            sys.stderr.write("Interrupted.\n")
+            kept = " What was finished is kept; the same command goes on with it."
+            resumed = ctx.invoked_subcommand in _RESUMED
+            sys.stderr.write(f"Interrupted.{kept if resumed else ''}\n")
             sys.exit(INTERRUPTED)
 
 
@@ -73,6 +78,7 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: prints a user's error without a traceback and leaves with its exit code; any
     other error in a sentence too, with a file that holds its traceback, and exit code 1."""
+    _write_any_character()
     try:
         app(args=arguments)
     except BeholderError as error:
@@ -81,6 +87,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:  # noqa: BLE001  # the last guard
         _tell_unexpected(error, sys.argv[1:] if arguments is None else arguments)
         sys.exit(1)
+
+
+def _write_any_character() -> None:
+    """What is piped or kept in a file is UTF-8 in any locale; a terminal shows what it can."""
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, io.TextIOWrapper) or stream.encoding.lower() in _UTF_8:
+            continue
+        if stream.isatty():
+            stream.reconfigure(errors="backslashreplace")
+        else:
+            # names come back as the bytes that they are
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def _tell_unexpected(error: Exception, arguments: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import logging
 import os
 import zipfile
 from collections import defaultdict
@@ -19,13 +20,16 @@ from functools import lru_cache
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beholder.data.files import atomic_path, write_json
-from beholder.errors import BeholderError
+from beholder.errors import BeholderError, OutputError
 from beholder.metrics.captions.meteor.word_forms import base_candidates
+
+log = logging.getLogger("beholder")
 
 _FORMAT = 1
 _SHIFT = np.uint64(32)
@@ -116,18 +120,31 @@ def _hash_bytes(text: bytes) -> int:
 
 @lru_cache(maxsize=1)
 def meteor_data() -> MeteorData:
-    """The data of the installed package; the first call ever prepares them.
+    """The data of the installed package; the first call ever prepares them, for all processes to
+    come if the user's cache can be written.
 
     Raises:
         BeholderError: pycocoevalcap is not installed, or lacks METEOR's files.
     """
     jar, table = _sources()
-    folder = _cache_folder() / f"meteor-{_fingerprint(jar, table)}"
+    name = f"meteor-{_fingerprint(jar, table)}"
+    folder = _cache_folder() / name
+    try:
+        _prepare(jar, table, folder)
+    except OutputError as error:
+        log.warning("METEOR's data are prepared for this time only. %s", error.what)
+        # mapped into memory, they outlive their folder
+        with TemporaryDirectory(ignore_cleanup_errors=True) as elsewhere:
+            _prepare(jar, table, Path(elsewhere) / name)
+            return _load(Path(elsewhere) / name)
+    return _load(folder)
+
+
+def _prepare(jar: Path, table: Path, folder: Path) -> None:
     if not (folder / "done.json").exists():
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             _build(jar, table, temporary)
-    return _load(folder)
 
 
 def _sources() -> tuple[Path, Path]:
