@@ -1,6 +1,7 @@
 """Tests of a device: which one is said by BEHOLDER_TEST_DEVICE, e.g. `cuda`, `pretend`, or
-`pretend-without-float64`. Without it nothing here but `test_on_the_pretend_device.py` is collected,
-which runs all of the rest in processes of its own: the pretend device changes torch for good.
+`pretend-without-float64`. Without it nothing here but `test_*_on_the_pretend_device.py` is
+collected, which run all of the rest in processes of their own: the pretend device changes torch
+for good.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import pytest
 
 HERE = Path(__file__).parent
 DEVICE = os.environ.get("BEHOLDER_TEST_DEVICE", "")
-STARTER = "test_on_the_pretend_device.py"
+STARTERS = "_on_the_pretend_device.py"
 
 collect_ignore = [
-    path.name for path in HERE.glob("test_*.py") if (path.name == STARTER) == bool(DEVICE)
+    path.name for path in HERE.glob("test_*.py") if path.name.endswith(STARTERS) == bool(DEVICE)
 ]
 
 if DEVICE:
