@@ -27,7 +27,7 @@ check: setup
 
 # Two processes of one thread each: on a busy machine, threads that wait for each other cost far more.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'alone and not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'alone and not slow' $$(grep -rl 'mark\.alone' tests)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not slow and not alone'
 
 test-all: check

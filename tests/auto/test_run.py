@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -11,6 +12,7 @@ from markupsafe import escape
 
 import beholder
 from beholder.auto import compose, run
+from beholder.auto.run import Trained
 from beholder.errors import DataError
 
 BEFORE = Path(__file__).parents[1] / "golden" / "before"  # 24 pictures with all opinions
@@ -30,12 +32,23 @@ def without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compose, "find_spec", lambda name: None)
 
 
-def test_scores_alone_from_a_frame(parent: Path) -> None:
-    frame = pl.read_csv(parent / "table.csv").select("image", "score", "split")
+@pytest.fixture(scope="module")
+def scored(parent: Path) -> tuple[Trained, list[str]]:
+    """A training of scores alone, of a frame, and what was told meanwhile."""
     sentences: list[str] = []
-    trained = beholder.train(
-        frame, parent / "photos", into=parent / "scores", minutes=10, tell=sentences.append
-    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(compose, "find_spec", lambda name: None)
+        trained = beholder.train(**wishes(parent), tell=sentences.append)
+    return trained, sentences
+
+
+def wishes(parent: Path) -> dict[str, Any]:
+    frame = pl.read_csv(parent / "table.csv").select("image", "score", "split")
+    return {"table": frame, "images": parent / "photos", "into": parent / "scores", "minutes": 10}
+
+
+def test_scores_alone_from_a_frame(parent: Path, scored: tuple[Trained, list[str]]) -> None:
+    trained, sentences = scored
     assert trained.judge(parent / "photos" / "00.png").score is not None
     assert trained.judge.classes == {} and trained.judge.vocabulary is None
     assert set(trained.leaderboard.columns) == {
@@ -53,19 +66,19 @@ def test_scores_alone_from_a_frame(parent: Path) -> None:
     )
 
 
-def test_the_same_again_does_nothing_again(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wishes = {"images": parent / "photos", "into": parent / "labels", "minutes": 1}
-    first = beholder.train(parent / "table.csv", only=["attributes"], **wishes)
-    manifest = (parent / "labels" / "manifest.json").read_bytes()
+def test_the_same_again_does_nothing_again(
+    parent: Path, scored: tuple[Trained, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = scored
+    manifest = (parent / "scores" / "manifest.json").read_bytes()
 
     def fail(*arguments: object) -> None:
         raise AssertionError("compared again")
 
     monkeypatch.setattr(run.Search, "compare", fail)
-    again = beholder.train(parent / "table.csv", only=["attributes"], **wishes)
-    assert (parent / "labels" / "manifest.json").read_bytes() == manifest
+    again = beholder.train(**wishes(parent))
+    assert (parent / "scores" / "manifest.json").read_bytes() == manifest
     assert again.sentences == first.sentences
-    assert any("right; the most frequent class alone" in line for line in again.sentences)
 
 
 def test_comments_fit_into_the_minutes(parent: Path) -> None:

@@ -235,7 +235,8 @@ def test_engines_do_not_go_on_with_each_other(judge: Path, listed: Path, tmp_pat
     assert claim(output, identity_of(judge), requests, engine="ray", rows=99).rows == 16
 
 
-@pytest.mark.parametrize("share", [1.0, pytest.param(0.5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [1.0, 0.5])
 def test_workers_judge_on_the_gpus_that_ray_gives_them(
     judge: Path, listed: Path, expected: pl.DataFrame, tmp_path: Path, share: float
 ) -> None:

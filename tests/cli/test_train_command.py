@@ -29,17 +29,17 @@ def test_a_table_becomes_a_judge(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(BEFORE / "pictures", tmp_path / "photos")
     shutil.copy(BEFORE / "table.csv", tmp_path / "mine.csv")
-    wishes = ["--minutes", "1", "--only", "score", "--name", "My app"]
+    wishes = ["--minutes", "1", "--only", "attributes", "--name", "My app"]
     assert run(["train", "mine.csv", "photos", *wishes]) == 0
     printed = capsys.readouterr()
-    assert "learning score" in printed.err and "candidate" in printed.out
+    assert "learning " in printed.err and "candidate" in printed.out
     assert "Cross-validated on the other" in printed.out
     assert "Judge:  runs/mine/judge" in printed.out
     assert load_recipe(Path("runs/mine/recipe.yaml")).name == "My-app"
     assert run(["fit", "runs/mine/recipe.yaml", "--into", "runs/mine"]) == 0
     assert "Nothing to do" in capsys.readouterr().err
     assert run(["judge", "runs/mine/judge", "photos/00.png", "--format", "jsonl"]) == 0
-    assert json.loads(capsys.readouterr().out)["score"] is not None
+    assert json.loads(capsys.readouterr().out)["attributes"]
 
 
 @pytest.mark.parametrize(

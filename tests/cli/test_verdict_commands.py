@@ -208,8 +208,13 @@ def test_another_folder_of_pictures_is_other_work(
     assert Path("v.jsonl").read_bytes() == written
 
 
-@pytest.mark.parametrize("form", ["jsonl", "parquet", "csv"])
-@pytest.mark.parametrize("images", ["photos", "absolute"])
+@pytest.mark.parametrize(
+    ("form", "images"),
+    [("jsonl", "absolute"), ("parquet", "photos"), ("csv", "photos"),
+     pytest.param("jsonl", "photos", marks=pytest.mark.slow),
+     pytest.param("parquet", "absolute", marks=pytest.mark.slow),
+     pytest.param("csv", "absolute", marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_stored_verdicts_are_evaluated(
     folder_of_pictures: Path, form: str, images: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,7 +58,7 @@ def test_same_in_any_process_with_any_hash_seed() -> None:
             command, capture_output=True, text=True, check=True,
             env={**os.environ, "PYTHONHASHSEED": str(seed)},
         ).stdout
-        for seed in (0, 1, 77)
+        for seed in (0, 77)
     }  # fmt: skip
     keys = sorted(f"folder/{number}.jpg" for number in range(20))
     augment = Augmentation(EVERYTHING)

@@ -12,7 +12,8 @@ from on_pretend_device import DEVICES, run_on
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parents[1] / "src" / "beholder" / "recipes" / "tiny"
-MINUTES = {"samsung-iqa-comments"}  # six stages; the parts of its kind are in judge-25mb too
+# the kinds of their stages are in judge-25mb too
+MINUTES = {"samsung-iqa-comments", "samsung-iqa-score"}
 TWINS = [
     pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem in MINUTES else [])
     for path in sorted(RECIPES.glob("*.yaml"))

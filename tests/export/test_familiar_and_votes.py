@@ -92,6 +92,7 @@ def test_batches_of_one_say_what_batches_of_many_do(places: tuple[Path, Path]) -
     assert together == pytest.approx(alone, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_it_costs_a_few_kilobytes(places: tuple[Path, Path], tmp_path: Path) -> None:
     folder, file = places
     stored = load_judge(folder)

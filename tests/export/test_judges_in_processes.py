@@ -71,7 +71,7 @@ def close(actual: Verdict, expected: Verdict) -> None:
         assert actual.attributes[name].label == attribute.label
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_judge_works_in_processes_that_are_started_anew(
     method: str, kind: str, judge: Path, exported: Path, pictures: Path
@@ -129,7 +129,7 @@ def test_a_pickled_judge_needs_its_file_no_more(
         assert pickle.loads(content)(pictures / "01.png") == loaded(pictures / "01.png")
 
 
-@pytest.mark.parametrize("used", ["", "1"])
+@pytest.mark.parametrize("used", [pytest.param("", marks=pytest.mark.slow), "1"])
 @pytest.mark.parametrize("kind", ["file", "folder", "openvino"])
 def test_a_fork_judges_or_says_why_not(
     kind: str, used: str, judge: Path, exported: Path, pictures: Path

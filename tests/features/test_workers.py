@@ -17,7 +17,9 @@ CPU, ACCELERATOR = torch.device("cpu"), torch.device("cuda", 0)
 TRAINING = Path(__file__).parents[1] / "training"
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    "method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow)]
+)
 def test_every_start_method_gives_the_same_batches(method: str, tmp_path: Path) -> None:
     """Also where the main process has computed in several threads before."""
     code = f"""

@@ -395,6 +395,7 @@ def test_second_run_in_the_same_folder_is_refused(
         holder.wait()
 
 
+@pytest.mark.slow  # two nodes are compared with one process in test_multi_node
 def test_run_under_torchrun_equals_a_single_process(finished: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     shutil.copy(finished / "run" / "recipe.yaml", recipe)

@@ -49,6 +49,7 @@ def run(processes: int, pictures: Path, folder: Path) -> list[str]:
     return [(folder / f"{rank}.json").read_text() for rank in range(processes)]
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(pictures: Path, tmp_path: Path) -> None:
     [alone] = run(1, pictures, tmp_path / "one")
     both = run(2, pictures, tmp_path / "two")

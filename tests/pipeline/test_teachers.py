@@ -181,6 +181,7 @@ def test_several_views_of_what_does_not_change(tmp_path: Path) -> None:
         recipe(tmp_path, {"stages": ["teacher"], "cached_views": 2})
 
 
+@pytest.mark.slow
 def test_cached_views_in_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     fit_recipe(recipe(tmp_path, {"stages": ["teacher"]}), tmp_path / "first")
     cached = {"judges": [str(tmp_path / "first" / "judge")], "cached_views": 2}
