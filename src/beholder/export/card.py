@@ -20,6 +20,7 @@ from beholder.features.config import BackboneConfig
 from beholder.judge.model import JudgeConfig
 from beholder.judge.store.hub import TAGS
 from beholder.judge.store.manifest import Manifest
+from beholder.judge.store.opinion_lines import opinion_lines
 from beholder.metrics.classification import show
 
 UNKNOWN = "Not known: the judge's folder was exported apart from the run that made it."
@@ -80,28 +81,17 @@ def _metadata(title: str, metrics: dict[str, Any] | None) -> str:
 
 
 def _opinions(manifest: Manifest, config: JudgeConfig) -> str:
-    lines = []
-    if "score" in manifest.heads:
-        name = manifest.provenance.get("score_name", "score")
-        span = ""
-        if config.score_range is not None:
-            low, high = config.score_range
-            span = f"; its training table reached from {show(low, 3)} to {show(high, 3)}"
-        lines.append(f"- a score: {name}{span}")
-        interval = manifest.calibration.score
-        if interval is not None:
-            lines.append(
-                f"- its interval: {interval.level:.0%} coverage, calibrated on "
-                f"{interval.pictures} pictures"
-            )
-    for name, labels in manifest.classes.items():
-        several = " (several may hold at once)" if name in manifest.multi_label else ""
-        lines.append(f"- {name}: {', '.join(labels)}{several}")
-    if "comment" in manifest.heads:
-        lines.append(
-            f"- a comment of at most {manifest.max_length - 2} words, {manifest.beam_size} beams"
+    scores, writes = "score" in manifest.heads, "comment" in manifest.heads
+    return "\n".join(
+        opinion_lines(
+            score_name=manifest.provenance.get("score_name", "score") if scores else None,
+            score_range=config.score_range,
+            calibration=manifest.calibration,
+            classes=manifest.classes,
+            multi_label=manifest.multi_label,
+            comment=(manifest.max_length, manifest.beam_size) if writes else None,
         )
-    return "\n".join(lines)
+    )
 
 
 def _metrics(run: dict[str, Any]) -> str:

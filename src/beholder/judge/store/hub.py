@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from beholder.data.vocabulary import Vocabulary
 from beholder.errors import JudgeError, MissingExtra
 from beholder.judge.calibration import Calibration
 from beholder.judge.generation import GenerationConfig
 from beholder.judge.store.manifest import CARD as JUDGE_CARD
 from beholder.judge.store.manifest import VOCABULARY, WEIGHTS
+from beholder.judge.store.opinion_lines import opinion_lines
 from beholder.judge.store.packed import read_packed
 
 FOLDER = (JUDGE_CARD, WEIGHTS, VOCABULARY)
@@ -33,9 +33,9 @@ class Described(Protocol):
     source: Path | None
     score_range: tuple[float, float] | None
     calibration: Calibration
-    vocabulary: Vocabulary | None
     generation: GenerationConfig | None
     classes: dict[str, tuple[str, ...]]
+    multi_label: frozenset[str]
     provenance: dict[str, Any]
 
 
@@ -146,17 +146,17 @@ def push(
 
 def short_card(judge: Described, repo: str) -> str:
     """What a judge knows of itself, in Markdown, with the Hub's header."""
-    opinions = []
-    if judge.score_range is not None:
-        low, high = judge.score_range
-        opinions.append(f"a score; its training table reached from {low:g} to {high:g}")
-    interval = judge.calibration.score
-    if interval is not None:
-        opinions.append(f"an interval of {interval.level:.0%}, calibrated on {interval.pictures}")
-        opinions[-1] += " pictures"
-    if judge.vocabulary is not None and judge.generation is not None:
-        opinions.append(f"a comment, of a vocabulary of {len(judge.vocabulary):,}")
-    opinions += [f"{name}: {', '.join(labels)}" for name, labels in judge.classes.items()]
+    generation = judge.generation
+    opinions = opinion_lines(
+        score_name=None
+        if judge.score_range is None
+        else str(judge.provenance.get("score_name", "score")),
+        score_range=judge.score_range,
+        calibration=judge.calibration,
+        classes=judge.classes,
+        multi_label=judge.multi_label,
+        comment=None if generation is None else (generation.max_length, generation.beam_size),
+    )
     origin = [f"- {name}: `{value}`" for name, value in judge.provenance.items()]
     return "\n".join(
         [
@@ -167,7 +167,7 @@ def short_card(judge: Described, repo: str) -> str:
             "",
             "A judge: it looks at a picture and says what people would say about it.",
             "",
-            *[f"- {text}" for text in opinions],
+            *opinions,
             "",
             "```python",
             "from beholder import Judge",
