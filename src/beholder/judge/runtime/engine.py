@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from beholder.errors import JudgeError
 from beholder.judge.generation import GenerationConfig
 
 
@@ -114,3 +115,17 @@ def opinions_of_views(
         engine.opinions(others[start : start + size], None) for start in range(0, len(others), size)
     ]
     return mean_opinions(raw, joined(further), [len(picture) - 1 for picture in views])
+
+
+def lost_in_a_fork(what: str) -> JudgeError:
+    """What a process is told that was forked after a judge was loaded, where the runtime does not
+    survive that.
+
+    Args:
+        what: the judge, e.g. "A judge on cuda:0".
+    """
+    return JudgeError(
+        f"{what} can't be used in a process that was forked after it was loaded.",
+        fix="Start processes with multiprocessing's spawn or forkserver, or load the judge in each "
+        "of them.",
+    )

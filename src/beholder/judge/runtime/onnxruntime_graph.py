@@ -15,6 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
 from beholder.decoding.graph import Axes
 from beholder.errors import JudgeError, OpinionError, shortened
+from beholder.judge.runtime.engine import lost_in_a_fork
 from beholder.judge.runtime.providers import CPU, ON_CPU, Placement, unusable
 
 _REFUSED = (
@@ -85,12 +86,7 @@ class OnnxRuntimeGraph:
     def _begin_again(self) -> None:
         """Start this forked process's own session."""
         if self._placement.provider != CPU:
-            raise JudgeError(
-                f"A judge on {self._placement.device} can't be used in a process that was forked "
-                "after it was loaded.",
-                fix="Start processes with multiprocessing's spawn or forkserver, or load the judge "
-                "in each of them.",
-            )
+            raise lost_in_a_fork(f"A judge on {self._placement.device}")
         _left_behind.append(self._session)
         self._session = _open_session(*self._made_from)
         self._process = os.getpid()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from beholder.decoding.graph import Axes
 from beholder.errors import DeviceError, JudgeError, OpinionError, shortened
 from beholder.features.device import asked_device
+from beholder.judge.runtime.engine import lost_in_a_fork
 
 # bfloat16, which OpenVINO chooses on processors that have it, is no longer the judge that was
 # compared with its original when it was exported
@@ -103,12 +104,7 @@ class OpenVinoGraph:
 
     def run(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         if self._process != os.getpid():
-            raise JudgeError(
-                "A judge in OpenVINO can't be used in a process that was forked after it was "
-                "loaded.",
-                fix="Start processes with multiprocessing's spawn or forkserver, or load the judge "
-                "in each of them.",
-            )
+            raise lost_in_a_fork("A judge in OpenVINO")
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         try:

@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from beholder.decoding import beam_search
-from beholder.errors import JudgeError
 from beholder.features.memory import memory_guard
 from beholder.features.precision import Amp, amp_dtype, autocast
 from beholder.judge.generation import GenerationConfig
 from beholder.judge.model import JudgeModel
-from beholder.judge.runtime.engine import HeadOutputs
+from beholder.judge.runtime.engine import HeadOutputs, lost_in_a_fork
 from beholder.judge.runtime.grad_cam import heat_map
 
 
@@ -52,12 +51,7 @@ class TorchEngine:
             JudgeError: the judge is on an accelerator, which is lost in a forked process.
         """
         if self._process != os.getpid() and self.device.type != "cpu":
-            raise JudgeError(
-                f"A judge on {self.device} can't be used in a process that was forked after it was "
-                "loaded.",
-                fix="Start processes with multiprocessing's spawn or forkserver, or load the judge "
-                "in each of them.",
-            )
+            raise lost_in_a_fork(f"A judge on {self.device}")
         count = len(pixels_B3HW)
         guard = memory_guard(
             f"Judging {count} pictures at a time", self.device, where="batch_size",
