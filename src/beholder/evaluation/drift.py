@@ -55,13 +55,13 @@ class Drift:
         }
 
     def __str__(self) -> str:
-        said = "is unlike" if self.drifted else "can't be told from"
+        relation = "is unlike" if self.drifted else "can't be told from"
         chance = "p < 0.0001" if self.p_value < 1e-4 else f"p = {self.p_value:.4f}"
         few = f"; {self.unfamiliar} of them are unfamiliar by themselves" if self.unfamiliar else ""
         count = "picture" if self.pictures == 1 else "pictures"
         return (
-            f"The batch of {self.pictures} {count} as a whole {said} the pictures that the judge "
-            f"was trained on ({chance}, Kolmogorov-Smirnov){few}."
+            f"The batch of {self.pictures} {count} as a whole {relation} the pictures that the "
+            f"judge was trained on ({chance}, Kolmogorov-Smirnov){few}."
         )
 
 
