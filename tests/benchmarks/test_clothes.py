@@ -163,6 +163,7 @@ def test_both_students_differ_in_nothing_but_the_teacher(tmp_path: Path) -> None
     assert mine == theirs
 
 
+@pytest.mark.slow
 def test_every_model_is_trained_and_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = {"name": "timm/test_efficientnet", "weights": "random", "size": 32}
     monkeypatch.setattr(clothes, "BACKBONES", dict.fromkeys(clothes.BACKBONES, tiny))

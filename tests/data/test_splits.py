@@ -35,6 +35,7 @@ def plain(count: int, **columns) -> AnnotationTable:
     return AnnotationTable.from_columns([f"{row}.jpg" for row in range(count)], **columns)
 
 
+@pytest.mark.slow
 def test_the_same_over_20_hash_seeds() -> None:
     programs = [
         subprocess.Popen(

@@ -13,7 +13,7 @@ from on_pretend_device import DEVICES, run_on
 HERE = Path(__file__).parent
 RECIPES = HERE.parents[1] / "src" / "beholder" / "recipes" / "tiny"
 # the kinds of their stages are in judge-25mb too
-MINUTES = {"samsung-iqa-comments", "samsung-iqa-score"}
+MINUTES = {"samsung-iqa-comments", "samsung-iqa-score", "fascode-attributes"}
 TWINS = [
     pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem in MINUTES else [])
     for path in sorted(RECIPES.glob("*.yaml"))

@@ -104,6 +104,7 @@ def test_it_costs_a_few_kilobytes(places: tuple[Path, Path], tmp_path: Path) -> 
     assert said(Judge.load(plain), noise(1, 3))[0].familiarity is None
 
 
+@pytest.mark.slow
 def test_a_judge_that_only_writes_knows_too(tmp_path: Path) -> None:
     model = knowing(score=None, attributes=None, classes={})
     save_judge(model, tmp_path / "judge", beam_size=1)

@@ -103,6 +103,7 @@ def _as_they_are(verdicts: list[Verdict]) -> list[Verdict]:
     return verdicts
 
 
+@pytest.mark.slow
 def test_a_judge_works_in_the_workers_of_a_loader(exported: Path, pictures: Path) -> None:
     loaded = Judge.load(exported, "cpu", threads=1)
     paths = [pictures / f"{number:02}.png" for number in range(1, 4)]

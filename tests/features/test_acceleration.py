@@ -74,6 +74,7 @@ def test_a_family_without_checkpointing_is_named() -> None:
         acceleration.checkpoint_gradients(timm.create_model("pit_ti_224"), "timm/pit_ti_224")
 
 
+@pytest.mark.slow
 def test_compiled_features_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acceleration, "COMPILER", "aot_eager")
     pixels = torch.randn(2, 3, 64, 64)

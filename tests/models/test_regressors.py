@@ -129,7 +129,7 @@ def test_kernel_ridge_on_drawn_landmarks_comes_near_to_all(monkeypatch: pytest.M
     assert srcc(simulated(300, 12)[1], held_out) > 0.8
 
 
-@pytest.mark.parametrize("name", ["trees", "mlp"])
+@pytest.mark.parametrize("name", ["trees", pytest.param("mlp", marks=pytest.mark.slow)])
 def test_out_of_fold_predictions_know_nothing_of_their_fold(name: str) -> None:
     x, y, folds = simulated(120, 20)
     learnt, held_out = fit(name, 120, 20, seed=3)

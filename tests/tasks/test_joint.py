@@ -141,6 +141,7 @@ def test_micro_batches_of_a_step_are_the_step(tmp_path: Path) -> None:
     assert {"quality.loss", "labels.loss", "words.loss"} <= lines[0][1].keys()
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path) -> None:
     torchrun(Path(__file__).parent / "two_joint.py", tmp_path)
     alone = learn(tmp_path / "alone")
