@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from former_runs import forget_files
 from PIL import Image
 
 from beholder.cli import main
@@ -227,6 +228,7 @@ def test_feature_store_of_another_backbone_is_refused(
     foreign = next((other / "stages" / "features").iterdir())
     shutil.rmtree(store / "store")
     shutil.copytree(foreign / "store", store / "store")
+    forget_files(tmp_path / "run")
     code = run("fit", path, "stages.score.training.lr=0.1", "--into", tmp_path / "run")
     assert code == 2
     assert "backbone" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 import timm
 import yaml
 from changed_recipes import changed_recipe
+from former_runs import forget_files
 from outputs import output
 from PIL import Image
 
@@ -253,6 +254,7 @@ def test_a_store_that_lost_pictures_is_refused_with_both_differences(
     rows = pl.read_parquet(index).filter(pl.col("image") != "3.png")
     other = rows.head(1).with_columns(image=pl.lit("foreign.png"))
     pl.concat([rows, other]).write_parquet(index)
+    forget_files(run)
     with pytest.raises(StoreError, match=r"only in the table 1: 3\.png; only in the store 1: f"):
         fit_recipe(changed(finished), run)
 

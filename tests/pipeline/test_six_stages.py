@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from changed_recipes import changed_recipe
+from former_runs import forget_files
 from outputs import output
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -163,6 +164,7 @@ def test_another_head_in_all_stages_is_another_recipe(finished: Path, run: Path)
 def test_weights_of_another_origin_are_refused(finished: Path, run: Path) -> None:
     path = output(run, "xe-e2e", "model")
     save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+    forget_files(run)
     training = raw_recipe(finished)["stages"]["rf"]["training"] | {"lr": 2e-3}
     with pytest.raises(CheckpointError, match="not those that stage 'xe-e2e' has written"):
         fit_recipe(changed(finished, rf__training=training), run)
@@ -172,6 +174,7 @@ def test_features_of_another_origin_are_refused(finished: Path, run: Path) -> No
     store_folder = output(run, "tuned", "store")
     shutil.rmtree(store_folder)
     shutil.copytree(output(run, "features", "store"), store_folder)
+    forget_files(run)
     training = raw_recipe(finished)["stages"]["rf"]["training"] | {"lr": 2e-3}
     with pytest.raises(BeholderError, match=r"features|store"):
         fit_recipe(changed(finished, rf__training=training), run)

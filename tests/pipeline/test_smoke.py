@@ -298,8 +298,8 @@ def test_disk_is_estimated_from_what_the_few_rows_left(finished: Path, tmp_path:
     plans = []
     prepare = runner._prepare
 
-    def noting_cost(*args: Any) -> Any:
-        context, plan = prepare(*args)
+    def noting_cost(*args: Any, **options: Any) -> Any:
+        context, plan = prepare(*args, **options)
         plans.append(plan)
         return context, plan
 

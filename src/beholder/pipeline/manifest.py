@@ -18,6 +18,7 @@ from beholder.data.sealed import read_json
 from beholder.errors import RunError
 
 FORMAT = 1
+GONE = "is gone"
 NAME = "manifest.json"
 READ = "read.json"
 """Of a run: what was understood of its table, see `formats.Reading.to_dict`."""
@@ -143,17 +144,19 @@ def what_changed(output: Output, folder: Path, *, thoroughly: bool = False) -> s
     """
     path = folder / output.path
     if not path.exists():
-        return f"its output {output.path} is gone"
+        return f"its output {output.path} {GONE}"
+    gone = ""
     for name, state in output.files.items():
         file = path / name if name else path
         shown = f"{output.path}/{name}" if name else output.path
         if not file.is_file():
-            return f"{shown} of its output is gone"
+            gone = f"{shown} of its output {GONE}"
+            continue
         status = file.stat()
         untouched = status.st_mtime_ns == state.mtime_ns and not thoroughly
         if status.st_size != state.size or not (untouched or sha256_file(file) == state.sha256):
             return f"its output {shown} was changed or damaged"
-    return ""
+    return gone
 
 
 def digest(value: object) -> str:
