@@ -225,19 +225,17 @@ def _patiently(work: Callable[[], Result], name: str) -> Result:
     Raises:
         MachineError: it refuses still.
     """
-    for pause in _PAUSES:
+    pauses = iter(_PAUSES)
+    while True:
         try:
             return work()
         except OSError as error:
             if _of_the_machine(error) is None:
                 raise
+            pause = next(pauses, None)
+            if pause is None:
+                raise _not_now(error, name) from error
         time.sleep(pause)
-    try:
-        return work()
-    except OSError as error:
-        if _of_the_machine(error) is None:
-            raise
-        raise _not_now(error, name) from error
 
 
 def _of_the_machine(error: BaseException | None) -> OSError | None:

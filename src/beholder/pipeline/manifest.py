@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +18,6 @@ from beholder.data.sealed import read_json
 from beholder.errors import RunError
 
 FORMAT = 1
-GONE = "is gone"
 NAME = "manifest.json"
 READ = "read.json"
 """Of a run: what was understood of its table, see `formats.Reading.to_dict`."""
@@ -47,6 +46,14 @@ class Output(BaseModel):
     path: str
     sha256: str
     files: dict[str, FileState] = Field(default_factory=dict)
+
+
+class Change(NamedTuple):
+    """How an output differs from what its stage left: in words, and whether what is left of it is
+    as it was, with nothing but files missing."""
+
+    why: str
+    rest_is_whole: bool
 
 
 class StageRecord(BaseModel):
@@ -134,9 +141,9 @@ def file_states(path: Path) -> dict[str, FileState]:
     return states
 
 
-def what_changed(output: Output, folder: Path, *, thoroughly: bool = False) -> str:
-    """How an output differs from what its stage left, in words; empty if it does not. Files that
-    were added by others do not matter.
+def what_changed(output: Output, folder: Path, *, thoroughly: bool = False) -> Change | None:
+    """How an output differs from what its stage left; None if it does not. Files that were added
+    by others do not matter.
 
     Args:
         folder: of the run.
@@ -144,18 +151,18 @@ def what_changed(output: Output, folder: Path, *, thoroughly: bool = False) -> s
     """
     path = folder / output.path
     if not path.exists():
-        return f"its output {output.path} {GONE}"
-    gone = ""
+        return Change(f"its output {output.path} is gone", rest_is_whole=True)
+    gone = None
     for name, state in output.files.items():
         file = path / name if name else path
         shown = f"{output.path}/{name}" if name else output.path
         if not file.is_file():
-            gone = f"{shown} of its output {GONE}"
+            gone = Change(f"{shown} of its output is gone", rest_is_whole=True)
             continue
         status = file.stat()
         untouched = status.st_mtime_ns == state.mtime_ns and not thoroughly
         if status.st_size != state.size or not (untouched or sha256_file(file) == state.sha256):
-            return f"its output {shown} was changed or damaged"
+            return Change(f"its output {shown} was changed or damaged", rest_is_whole=False)
     return gone
 
 

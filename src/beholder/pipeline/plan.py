@@ -16,7 +16,7 @@ from beholder.data.progress import quiet
 from beholder.errors import RecipeError
 from beholder.pipeline.context import RunContext
 from beholder.pipeline.identity import result_identity, set_values, working_identity
-from beholder.pipeline.manifest import Manifest, digest, what_changed
+from beholder.pipeline.manifest import Change, Manifest, digest, what_changed
 from beholder.pipeline.origins import check_weights, config_of
 from beholder.pipeline.schema import Origin, RecipeOutline, StageConfig
 from beholder.pipeline.stages import parse_stage
@@ -129,10 +129,10 @@ def why_not_done(name: str, context: RunContext) -> str:
             return f"{other} has not run"
     if record.inputs_hash != inputs_hash(name, context):
         return "what it depends on has changed"
-    return next((why for _, why in damaged_outputs(name, context)), "")
+    return next((change.why for _, change in damaged_outputs(name, context)), "")
 
 
-def damaged_outputs(name: str, context: RunContext) -> list[tuple[Path, str]]:
+def damaged_outputs(name: str, context: RunContext) -> list[tuple[Path, Change]]:
     """The outputs of a finished stage that are no longer what it left, and in which way."""
     record = context.manifest.find(name)
     if record is None:
@@ -140,9 +140,9 @@ def damaged_outputs(name: str, context: RunContext) -> list[tuple[Path, str]]:
     thoroughly = context.verify and name not in context.verified
     damaged = []
     for output in record.outputs.values():
-        why = what_changed(output, context.folder, thoroughly=thoroughly)
-        if why:
-            damaged.append((context.folder / output.path, why))
+        change = what_changed(output, context.folder, thoroughly=thoroughly)
+        if change is not None:
+            damaged.append((context.folder / output.path, change))
     if not damaged:
         context.verified.add(name)
     return damaged

@@ -33,7 +33,6 @@ from beholder.pipeline.estimates import (
 )
 from beholder.pipeline.lock import run_lock
 from beholder.pipeline.manifest import (
-    GONE,
     Manifest,
     Output,
     StageRecord,
@@ -201,8 +200,8 @@ def _run_if_needed(name: str, order: list[str], context: RunContext, processes: 
     started = datetime.now(UTC)
     work_folder.mkdir(parents=True, exist_ok=True)
     if processes.is_main:
-        for path, why in damaged_outputs(name, context):
-            if not why.endswith(GONE):  # then what is left of it is whole, and may save work
+        for path, change in damaged_outputs(name, context):
+            if not change.rest_is_whole:  # else it may save work
                 _remove(path)
     with measured() as meter:
         result = stage.run(work_folder)
